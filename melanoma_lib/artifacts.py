@@ -1,0 +1,91 @@
+"""Files: the one error a user sees, atomic writes, checksums, and where things lie."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class MelanomaError(Exception):
+    """Something the user can mend; the command prints it as one line and exits with code 2."""
+
+
+def offenders(items: Iterable[str], shown: int = 10) -> str:
+    """Names the first ten of `items` and counts them all, for an error message."""
+    items = list(items)
+    more = f", … ({len(items)} in all)" if len(items) > shown else ""
+    return ", ".join(map(str, items[:shown])) + more
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yields a temporary path that becomes `path` only when the block ends without an error.
+
+    The temporary file lies in the same folder and keeps the suffix, so that writers which
+    choose a format by name do the right thing. Whatever was at `path` stays until then.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Writes `text` (UTF-8) atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: Path | str, value: object) -> Path:
+    """Writes `value` as indented JSON, atomically; NaN is refused because JSON has none."""
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> dict:
+    """Reads a JSON file; raises `MelanomaError` when it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MelanomaError(f"{path} does not exist; run the step that writes it first") from None
+    except (ValueError, OSError) as error:
+        raise MelanomaError(f"{path} cannot be read ({error}); delete it and run again") from None
+
+
+def write_csv(path: Path | str, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Writes dictionaries with equal keys as a CSV table, atomically."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_text(path, buffer.getvalue())
+
+
+def sha256(path: Path | str) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: object) -> str:
+    """A short fingerprint of anything JSON can hold, independent of key order."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
