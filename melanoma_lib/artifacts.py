@@ -25,11 +25,13 @@ def offenders(items: Iterable[str], shown: int = 10) -> str:
 
 
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
     """Yields a temporary path that becomes `path` only when the block ends without an error.
 
     The temporary file lies in the same folder and keeps the suffix, so that writers which
-    choose a format by name do the right thing. Whatever was at `path` stays until then.
+    choose a format by name do the right thing. Whatever was at `path` stays until then. With
+    `checksum`, the final name also carries the content's SHA-256 (see `checksum_holds`), so
+    that content and checksum appear in one step.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +45,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if checksum:
+            path = path.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -81,8 +85,13 @@ def write_csv(path: Path | str, rows: Sequence[Mapping[str, object]]) -> Path:
 
 def sha256(path: Path | str) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_holds(path: Path) -> bool:
+    """Whether a file written with its checksum in its name still has that content."""
+    return sha256(path)[:16] == path.stem.rpartition("-")[2]
 
 
 def digest(value: object) -> str:

@@ -1,0 +1,98 @@
+"""Configuration: one frozen dataclass, every value with its reason, and two presets."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from melanoma_lib.artifacts import PROJECT, MelanomaError, digest
+
+PROTOCOLS = ("lesion", "image")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training image; each range is symmetric about no change."""
+
+    flip: float = 0.5  # chance of each mirror image: a lesion has no up and no left
+    rotation: float = 20.0  # degrees; flips already cover the large turns
+    brightness: float = 0.1  # share; lamps differ
+    contrast: float = 0.1
+    saturation: float = 0.1  # hue is left alone: a blue-white veil is a diagnosis
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the outcome of a run; the defaults are the thesis's recipe."""
+
+    data_dir: str = str(PROJECT / "data" / "ham10000")
+    metadata: str = ""  # the table, where it is not in data_dir
+    img_dir: str = ""  # the images, where they are not in data_dir
+    output_dir: str = str(PROJECT / "runs" / "thesis")
+    figures_dir: str = ""  # empty: figures/<name of the run> in the project
+    # The four families of the comparison: residual, scaled, densely connected, attention.
+    architectures: tuple[str, ...] = ("resnet50", "efficientnet_b3", "densenet121", "vit_b_16")
+    split: str = "lesion"  # "image" is the first protocol, kept to show what leakage buys
+    seed: int = 42
+    epochs: int = 20
+    batch_size: int = 32
+    image_size: int = 224  # pixels a side: what the ImageNet weights were trained at
+    learning_rate: float = 1e-4  # small, because it fine-tunes weights that are already good
+    pretrained: bool = True
+    weights: dict[str, str] = field(default_factory=dict)  # architecture: file, instead of the hub
+    augmentation: Augmentation = Augmentation()
+    device: str = "auto"  # the first CUDA device, or the CPU
+
+    def __post_init__(self):
+        if self.split not in PROTOCOLS:
+            raise MelanomaError(f"split {self.split!r} is not one of {', '.join(PROTOCOLS)}")
+        if not self.architectures:
+            raise MelanomaError("no architecture is named; see --architectures")
+        lower_bounds = {"epochs": 1, "batch_size": 2, "image_size": 32, "seed": 0}
+        for name, least in lower_bounds.items():
+            if getattr(self, name) < least:
+                raise MelanomaError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        if not self.learning_rate > 0:
+            raise MelanomaError(f"learning_rate is {self.learning_rate}; it must be positive")
+
+    @property
+    def run(self) -> str:
+        """The run's name: the last part of its folder."""
+        return Path(self.output_dir).name
+
+    @property
+    def figures(self) -> Path:
+        """Where the run's figures go."""
+        return Path(self.figures_dir or PROJECT / "figures" / self.run)
+
+    def training_key(self, architecture: str, fingerprint: str) -> str:
+        """Identifies what a training's weights depend on; `epochs` is not part of it.
+
+        A run with more epochs goes on from the one with fewer.
+        """
+        values = {name: getattr(self, name) for name in TRAINING_FIELDS}
+        values |= {"architecture": architecture, "dataset": fingerprint}
+        values |= {"weights": self.weights.get(architecture, "")}
+        return digest(values | {"augmentation": dataclasses.asdict(self.augmentation)})
+
+
+TRAINING_FIELDS = ("split", "seed", "batch_size", "image_size", "learning_rate", "pretrained")
+
+PRESETS = {
+    "thesis": {},
+    # Runs anywhere in minutes: generated pictures, small, from random weights.
+    "sample": {
+        "data_dir": str(PROJECT / "data" / "sample"),
+        "output_dir": str(PROJECT / "runs" / "sample"),
+        "image_size": 64,
+        "epochs": 5,
+        "learning_rate": 1e-3,  # larger, because it starts from random weights
+        "pretrained": False,
+    },
+}
+
+
+def preset(name: str, **changes: object) -> Config:
+    """The configuration of a preset with some values changed; None leaves a value as it is."""
+    if name not in PRESETS:
+        raise MelanomaError(f"preset {name!r} is not one of {', '.join(PRESETS)}")
+    return Config(**PRESETS[name] | {k: v for k, v in changes.items() if v is not None})

@@ -1,0 +1,211 @@
+"""The dataset folder: read and check its table, find its files, split it by lesion or by image."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.artifacts import MelanomaError, offenders, read_json
+from melanoma_lib.data.classes import CLASS_NAMES
+
+COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+PARTS = ("train", "val", "test")
+HELD_OUT = 0.15  # share of each held-out part, in both protocols
+
+# Pairs of images that show one lesion under two lesion ids (Abhishek et al., Sci Data 12:196,
+# 2025, "Investigating the quality of DermaMNIST and Fitzpatrick17k").
+SAME_LESION = tuple(
+    (f"ISIC_00{first}", f"ISIC_00{second}")
+    for first, second in (
+        (33481, 33421), (33556, 32634), (29152, 33173), (29036, 27027), (27820, 28209),
+        (27689, 32647), (30906, 24879), (33391, 34186), (25226, 30074), (26087, 25664),
+        (24736, 29748), (24770, 27811), (27162, 29061), (24602, 32283), (29625, 24629),
+        (30000, 31392), (24437, 31299), (33374, 33417),
+    )
+)
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """A checked dataset: its table, one image path a row, and the masks that exist by image id."""
+
+    metadata: pd.DataFrame
+    images: list[Path]
+    masks: dict[str, Path]
+    fingerprint: str
+    generated: bool
+
+    @property
+    def name(self) -> str:
+        return "generated sample" if self.generated else "HAM10000"
+
+
+def read_metadata(path: Path | str) -> pd.DataFrame:
+    """Reads the table of lesions and images, one row an image, ages in years.
+
+    Further columns are kept. Raises `MelanomaError` for a missing column, an unknown
+    diagnosis, a repeated or unsafe image id, an age that is no number, or no rows.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            separator = "\t" if "\t" in file.readline() else ","
+        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", dtype=str)
+    except FileNotFoundError:
+        raise MelanomaError(f"the table {path} does not exist; name it with --metadata") from None
+    except (OSError, ValueError) as error:
+        raise MelanomaError(f"the table {path} cannot be read: {error}") from None
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing:
+        raise MelanomaError(
+            f"{path}: missing column {offenders(missing)}; "
+            f"the table needs {', '.join(COLUMNS)}"
+        )
+    if table.empty:
+        raise MelanomaError(f"{path}: the table has no rows")
+    unknown = sorted(set(table["dx"].fillna("(empty)")) - set(CLASS_NAMES))
+    if unknown:
+        raise MelanomaError(
+            f"{path}: unknown diagnosis {offenders(unknown)}; known are {', '.join(CLASS_NAMES)}"
+        )
+    for column in ("image_id", "lesion_id"):  # ids become file names
+        unsafe = [str(i) for i in table[column] if not re.fullmatch(r"\w[\w.-]*", str(i))]
+        if table[column].isna().any() or unsafe:
+            raise MelanomaError(f"{path}: empty or unsafe {column}: {offenders(unsafe)}")
+    repeated = table["image_id"][table["image_id"].duplicated()].unique()
+    if len(repeated):
+        raise MelanomaError(f"{path}: image_id listed more than once: {offenders(repeated)}")
+    age = pd.to_numeric(table["age"], errors="coerce")
+    wrong = table["age"][age.isna() & table["age"].notna() & (table["age"] != "unknown")]
+    if len(wrong):
+        raise MelanomaError(f"{path}: age is not a number: {offenders(wrong.unique())}")
+    return table.assign(age=age)
+
+
+def open_dataset(
+    data_dir: Path | str = "", metadata: Path | str = "", img_dir: Path | str = ""
+) -> DatasetFiles:
+    """Opens a dataset by its folder, or by table and image folder, and checks it.
+
+    The folder has the published layout: a table named HAM10000_metadata*, images named by
+    their id in one folder or several, and optionally masks named `<id>_segmentation.png`.
+    Raises `MelanomaError` when the table is wrong or an image it lists is absent.
+    """
+    root = Path(img_dir or data_dir or ".")
+    if not root.is_dir():
+        raise MelanomaError(f"the dataset folder {root} does not exist; name it with --data-dir")
+    table_path = Path(metadata) if metadata else _find_table(Path(data_dir or "."))
+    table = read_metadata(table_path)
+    images, masks = _index_files(root)
+    if data_dir and img_dir:
+        masks |= _index_files(Path(data_dir))[1]
+    absent = [name for name in table["image_id"] if name not in images]
+    if absent:
+        raise MelanomaError(
+            f"{len(absent)} of the {len(table)} images in {table_path} are not below {root}: "
+            f"{offenders(absent)}"
+        )
+    paths = [images[name] for name in table["image_id"]]
+    marker = table_path.with_name("sample.json")
+    return DatasetFiles(
+        metadata=table,
+        images=paths,
+        masks={name: masks[name] for name in table["image_id"] if name in masks},
+        fingerprint=_fingerprint(table_path, paths),
+        generated=marker.exists() and bool(read_json(marker).get("generated")),
+    )
+
+
+def _find_table(folder: Path) -> Path:
+    tables = sorted(path for path in folder.glob("HAM10000_metadata*") if path.is_file())
+    if not tables:
+        raise MelanomaError(
+            f"{folder} holds no HAM10000_metadata table; name the folder with --data-dir, or "
+            "the table with --metadata"
+        )
+    return tables[0]
+
+
+def _index_files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """All images and all masks below a folder by image id; the first of equal names counts."""
+    images: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
+    for folder, subfolders, names in os.walk(root):
+        # macOS archives hold a shadow "._name" of every file
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(("__", ".")))
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122 - ten times faster than Path
+            if name.startswith(".") or suffix.lower() not in (".jpg", ".jpeg", ".png"):
+                continue
+            found, key = (masks, stem[:-13]) if stem.endswith("_segmentation") else (images, stem)
+            found.setdefault(key, Path(folder, name))
+    return images, masks
+
+
+def _fingerprint(table: Path, images: list[Path]) -> str:
+    """Identifies a dataset by its table's content and its images' names and sizes in bytes."""
+    state = hashlib.sha256(table.read_bytes())
+    for path in images:
+        state.update(f"{path.name} {path.stat().st_size}\n".encode())
+    return state.hexdigest()[:16]
+
+
+def lesion_groups(metadata: pd.DataFrame) -> pd.Series:
+    """The lesion each image shows, with the pairs known to be one lesion joined."""
+    groups = metadata["lesion_id"].copy()
+    lesion_of = dict(zip(metadata["image_id"], metadata["lesion_id"], strict=True))
+    for first, second in SAME_LESION:
+        if first in lesion_of and second in lesion_of:
+            keep, drop = (groups[metadata["image_id"] == name].iloc[0] for name in (first, second))
+            groups[groups == drop] = keep
+    return groups
+
+
+def make_split(metadata: pd.DataFrame, protocol: str, seed: int) -> pd.DataFrame:
+    """Assigns every image to a part: columns image_id, lesion_id (groups joined), dx, part.
+
+    `"lesion"`: 70 / 15 / 15 by lesion, stratified by diagnosis; parts train, val, test.
+    `"image"`: int(15 %) of the images held out, stratified; parts train and `val+test`,
+    because the one held-out part plays both roles. Raises `MelanomaError` when there are too
+    few of a diagnosis to be split.
+    """
+    from sklearn.model_selection import train_test_split
+
+    split = metadata[["image_id", "lesion_id", "dx"]].assign(lesion_id=lesion_groups(metadata))
+    rows = split if protocol == "image" else split.drop_duplicates("lesion_id")
+    held_out = int(HELD_OUT * len(rows))
+
+    def hold_out(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return train_test_split(rows, test_size=held_out, stratify=rows["dx"], random_state=seed)
+
+    try:
+        rest, held = hold_out(rows)
+        if protocol == "image":
+            parts = pd.Series("train", split.index)
+            parts[held.index] = "val+test"
+        else:
+            part_of = dict.fromkeys(held["lesion_id"], "test")
+            part_of |= dict.fromkeys(hold_out(rest)[1]["lesion_id"], "val")
+            parts = split["lesion_id"].map(part_of).fillna("train")
+    except ValueError as error:  # a diagnosis with one lesion, or hardly any rows at all
+        raise MelanomaError(
+            f"{len(rows)} {protocol}s are too few to split by diagnosis: {error}"
+        ) from None
+    return split.assign(part=parts).reset_index(drop=True)
+
+
+def rows_of(split: pd.DataFrame, part: str) -> np.ndarray:
+    """Row numbers of the images that play the part `train`, `val` or `test`."""
+    return np.flatnonzero([part in name.split("+") for name in split["part"]])
+
+
+def leaked(split: pd.DataFrame) -> pd.Series:
+    """For each held-out image (index: its diagnosis), whether training shows its lesion too."""
+    train = split["part"] == "train"
+    held = split[~train]
+    seen = held["lesion_id"].isin(split["lesion_id"][train])
+    return pd.Series(seen.to_numpy(), index=held["dx"].to_numpy())

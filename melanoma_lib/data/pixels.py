@@ -1,0 +1,112 @@
+"""Pixels: decode every image once into one uint8 array, and serve it in batches."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+
+from melanoma_lib.artifacts import PROJECT, MelanomaError, atomic_path, offenders
+from melanoma_lib.data.metadata import DatasetFiles
+from melanoma_lib.progress import progress
+
+# A dermoscopy photograph has well under 50 million pixels; beyond that it is a mistake or a
+# decompression bomb.
+MAX_PIXELS = 50_000_000
+
+
+def read_image(path: Path | str, size: int | None = None) -> np.ndarray:
+    """Reads a picture as uint8 RGB, (size, size, 3), or in its own shape without `size`.
+
+    The whole picture is squeezed into the square: nothing of a lesion is cut off. Raises
+    `MelanomaError` for anything that is not a whole image file.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise MelanomaError(f"{path}: {image.width} x {image.height} pixels is too large")
+            image.load()  # only loading finds a truncated file
+            image = ImageOps.exif_transpose(image).convert("RGB")
+            if size:
+                image = image.resize((size, size), Image.Resampling.BICUBIC)
+            return np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MelanomaError(f"{path}: not a readable image ({error})") from None
+
+
+def read_mask(path: Path | str, size: int | None = None) -> np.ndarray:
+    """Reads a lesion mask as a boolean array, squeezed like its image."""
+    return read_image(path, size)[..., 0] >= 128
+
+
+def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> np.ndarray:
+    """All images of a dataset as one read-only uint8 array (images, size, size, 3).
+
+    Decoded on all cores the first time, and kept in `cache` under the dataset's fingerprint;
+    memory-mapped, so that a dataset larger than the memory works. Raises `MelanomaError`
+    naming every image that cannot be read; the cache then stays as it was.
+    """
+    folder = Path(cache or os.environ.get("MELANOMA_CACHE") or PROJECT / "data" / "cache")
+    path = folder / f"{files.fingerprint}-{size}px.npy"
+    shape = (len(files.images), size, size, 3)
+    if path.exists():
+        pixels = np.load(path, mmap_mode="r")
+        if pixels.shape == shape:
+            return pixels
+    with atomic_path(path) as temporary:
+        _decode_into(
+            np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape), files
+        )
+    return np.load(path, mmap_mode="r")
+
+
+def _decode_into(pixels: np.memmap, files: DatasetFiles) -> None:
+    def decode_one(row: int) -> str | None:
+        try:
+            pixels[row] = read_image(files.images[row], pixels.shape[1])
+        except MelanomaError as error:
+            return str(error)
+        return None
+
+    # Pillow decodes without holding Python's lock, so threads use all cores.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = pool.map(decode_one, range(len(pixels)))
+        errors = [error for error in progress(jobs, "decoding", total=len(pixels)) if error]
+    if errors:
+        raise MelanomaError(f"{len(errors)} images cannot be read: {offenders(errors)}")
+    pixels.flush()
+
+
+class HAM10000Dataset(Dataset):
+    """Images of one part of the split: uint8 (3, size, size), the label, and the row number.
+
+    `rows` are the part's row numbers in `pixels` (n, size, size, 3) and `labels` (n,).
+    """
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray):
+        self.pixels, self.labels, self.rows = pixels, labels, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, int, int]:
+        row = int(self.rows[item])
+        # The array is read-only and torch wants memory it may write to, hence the copy.
+        image = torch.from_numpy(self.pixels[row].copy()).permute(2, 0, 1)
+        return image, int(self.labels[row]), row
+
+
+def loader(dataset: Dataset, batch_size: int, generator: torch.Generator | None = None, **options):
+    """A DataLoader that shuffles and leaves out an incomplete last batch if given a generator.
+
+    An incomplete training batch can be a single image (8,513 = 266 x 32 + 1), for which batch
+    statistics are degenerate. Without a generator: every image once, in order.
+    """
+    train = generator is not None
+    return DataLoader(
+        dataset, batch_size, shuffle=train, drop_last=train, generator=generator, **options
+    )
+

@@ -1,0 +1,195 @@
+"""One architecture from pixels to bundle: data, training, predictions, temperature, thresholds."""
+
+import dataclasses
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from melanoma_lib import __version__
+from melanoma_lib.artifacts import atomic_path, read_json, write_json
+from melanoma_lib.bundle import save_bundle
+from melanoma_lib.calibration import fit_temperature
+from melanoma_lib.config import Config
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.metadata import DatasetFiles, make_split, open_dataset, rows_of
+from melanoma_lib.data.pixels import HAM10000Dataset, decode
+from melanoma_lib.models import architecture, build_model, normalisation
+from melanoma_lib.predictions import Predictions, predict_logits, save_predictions
+from melanoma_lib.thresholds import choose_operating_points
+from melanoma_lib.training import fit
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
+OUTPUTS = ("history.csv", "model.safetensors", "bundle.json", "predictions.parquet")
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What an experiment trains on: the files, the split, the pixels and the labels by row."""
+
+    files: DatasetFiles
+    split: pd.DataFrame
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def part(self, name: str) -> HAM10000Dataset:
+        """The images of `train`, `val` or `test`."""
+        return HAM10000Dataset(self.pixels, self.labels, rows_of(self.split, name))
+
+
+def prepare(config: Config) -> Data:
+    """Opens and checks the dataset, splits it (written to split.csv) and decodes its pixels."""
+    files = open_dataset(config.data_dir, config.metadata, config.img_dir)
+    split = make_split(files.metadata, config.split, config.seed)
+    pixels = decode(files, config.image_size)
+    with atomic_path(Path(config.output_dir) / "split.csv") as temporary:
+        split.to_csv(temporary, index=False)
+    labels = split["dx"].map(CLASS_NAMES.index).to_numpy()
+    return Data(files, split, pixels, labels)
+
+
+def train(config: Config, key: str) -> Path:
+    """Trains one architecture and leaves its run folder complete; returns the folder.
+
+    What is already there is used: a finished training is only read, an interrupted one goes
+    on. A training with other parameters is set aside in `replaced/`, and comes back when its
+    parameters do.
+    """
+    data = prepare(config)
+    folder = Path(config.output_dir) / key
+    training_key = config.training_key(key, data.files.fingerprint)
+    record = _claim(folder, training_key, config.epochs)
+    if record.get("finished") and all((folder / name).exists() for name in OUTPUTS):
+        return folder
+    entry = architecture(key)
+    record |= {
+        "schema": SCHEMA,
+        "training_key": training_key,
+        "architecture": key,
+        "name": entry.name,
+        "timm_name": entry.timm_name,
+        "config": dataclasses.asdict(config),
+        "dataset": describe(data),
+        "versions": versions(),
+        "epochs": config.epochs,
+    }
+    write_json(folder / "run.json", record)
+    torch.manual_seed(config.seed)  # the new output layer, or all weights
+    model = build_model(
+        key, len(CLASS_NAMES), config.image_size, config.pretrained, config.weights.get(key, "")
+    )
+    history = fit(model, data.part("train"), data.part("val"), config, folder)
+    predictions = predict(model, data, config.batch_size)
+    save_predictions(folder / "predictions.parquet", predictions)
+    validation = predictions.part("val")
+    temperature = fit_temperature(validation.logits, validation.labels)
+    scores = validation.melanoma_score(temperature)
+    mean, std = normalisation(model)
+    save_bundle(
+        folder,
+        architecture=key,
+        class_names=CLASS_NAMES,
+        image_size=config.image_size,
+        mean=mean,
+        std=std,
+        temperature=temperature,
+        operating_points=choose_operating_points(validation.is_melanoma, scores),
+        generated=data.files.generated,
+    )
+    record |= {
+        "finished": True,
+        "best_epoch": max(row["epoch"] for row in history if row["best"]),
+        "train_seconds": sum(row["seconds"] for row in history),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "device": device_name(model),
+        "latency": latency(model, config.image_size),
+    }
+    write_json(folder / "run.json", record)
+    return folder
+
+
+def _claim(folder: Path, training_key: str, epochs: int) -> dict:
+    """Makes `folder` hold the training asked for, or be empty; returns what is recorded in it."""
+    if (folder / "run.json").exists():
+        record = read_json(folder / "run.json")
+        if record.get("training_key") == training_key and record["epochs"] == epochs:
+            return record
+        if record.get("training_key") == training_key and record["epochs"] < epochs:
+            return {}  # longer: goes on from the checkpoint
+        aside = folder.parent / "replaced"
+        aside.mkdir(exist_ok=True)
+        folder.replace(aside / _aside(folder.name, record["training_key"], record["epochs"]))
+        print(f"other parameters than before: the earlier {folder.name} is kept in {aside}")
+        earlier = aside / _aside(folder.name, training_key, epochs)
+        if earlier.exists():
+            earlier.replace(folder)
+            return read_json(folder / "run.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    return {}
+
+
+def _aside(architecture: str, training_key: str, epochs: int) -> str:
+    return f"{architecture}-{training_key}-{epochs}"
+
+
+def predict(model: torch.nn.Module, data: Data, batch_size: int) -> Predictions:
+    """The model's predictions for validation and test; an image may play both parts."""
+    mean_std = normalisation(model)
+    parts = {name: data.part(name) for name in ("val", "test")}
+    logits = [predict_logits(model, part, batch_size, mean_std) for part in parts.values()]
+    rows = np.concatenate([part.rows for part in parts.values()])
+    return Predictions(
+        image_ids=data.split["image_id"].to_numpy(str)[rows],
+        lesion_ids=data.split["lesion_id"].to_numpy(str)[rows],
+        parts=np.concatenate([[name] * len(part) for name, part in parts.items()]),
+        labels=data.labels[rows],
+        logits=np.concatenate(logits),
+    )
+
+
+def describe(data: Data) -> dict:
+    """The dataset in numbers: name, fingerprint, images, lesions, images by part."""
+    return {
+        "name": data.files.name,
+        "generated": data.files.generated,
+        "fingerprint": data.files.fingerprint,
+        "images": len(data.split),
+        "lesions": int(data.split["lesion_id"].nunique()),
+        "parts": data.split["part"].value_counts().to_dict(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that numbers depend on."""
+    found = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "melanoma_lib": __version__, **found}
+
+
+def device_name(model: torch.nn.Module) -> str:
+    """What the model runs on, in words."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def latency(model: torch.nn.Module, image_size: int, repeats: int = 20) -> dict[str, float]:
+    """Milliseconds from one normalised image to its logits: median, 5th and 95th percentile.
+
+    One image at a time, after three runs to warm up; the device is waited for each time.
+    """
+    device = next(model.parameters()).device
+    image = torch.zeros(1, 3, image_size, image_size, device=device)
+    times = []
+    with torch.inference_mode():
+        for _ in range(repeats + 3):
+            start = time.perf_counter()
+            model(image).cpu()  # the copy waits for the device
+            times.append(1000 * (time.perf_counter() - start))
+    low, median, high = np.quantile(times[3:], [0.05, 0.5, 0.95])
+    return {"median_ms": float(median), "low_ms": float(low), "high_ms": float(high)}

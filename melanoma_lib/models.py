@@ -1,0 +1,131 @@
+"""Architectures: a table of the four that are compared, and one way to build any timm model."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from melanoma_lib.artifacts import MelanomaError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network family: its key, its name in print, timm's name, and its Grad-CAM layer."""
+
+    key: str
+    name: str
+    timm_name: str
+    cam_layer: str = ""  # dotted path; empty: found by `xai`
+
+
+# The tag after the dot names the ImageNet weights; timm changes its defaults now and then.
+ARCHITECTURES = {
+    entry.key: entry
+    for entry in (
+        Architecture("resnet50", "ResNet-50", "resnet50.a1_in1k", "layer4.2"),
+        Architecture("efficientnet_b3", "EfficientNet-B3", "efficientnet_b3.ra2_in1k", "bn2"),
+        Architecture("densenet121", "DenseNet-121", "densenet121.ra_in1k", "features.norm5"),
+        Architecture(
+            "vit_b_16", "ViT-B/16", "vit_base_patch16_224.augreg2_in21k_ft_in1k", "blocks.11.norm1"
+        ),
+    )
+}
+
+
+def architecture(key: str) -> Architecture:
+    """Looks up one of the four, or any model name of timm; raises `MelanomaError` otherwise."""
+    if key in ARCHITECTURES:
+        return ARCHITECTURES[key]
+    if timm.is_model(key):
+        return Architecture(key, key, key)
+    near = difflib.get_close_matches(key, [*ARCHITECTURES, *timm.list_models()], n=3)
+    hint = f"did you mean {' or '.join(near)}" if near else "timm.list_models() lists all"
+    raise MelanomaError(
+        f"unknown architecture {key!r}; {hint}? Ours are {', '.join(ARCHITECTURES)}"
+    )
+
+
+def build_model(
+    key: str, classes: int, image_size: int, pretrained: bool = False, weights: str = ""
+) -> nn.Module:
+    """Builds a network with a fresh output layer of `classes` logits.
+
+    `weights` is a file of ImageNet weights (safetensors, or a PyTorch state dict) used instead
+    of timm's hub; with `pretrained=False` and no file the weights are random. Raises
+    `MelanomaError` when the hub cannot be reached or the file does not fit.
+    """
+    entry = architecture(key)
+    cfg = timm.get_pretrained_cfg(entry.timm_name)
+    options: dict = {"num_classes": classes}
+    if cfg is not None and cfg.fixed_input_size:
+        options["img_size"] = image_size  # transformers build their position table for one size
+    if pretrained and not weights:
+        weights = _hub_file(key, cfg)
+    if weights:
+        if not Path(weights).is_file():
+            raise MelanomaError(f"the weights file {weights} for {key} does not exist")
+        options["pretrained_cfg_overlay"] = {"file": str(Path(weights).resolve())}
+    try:
+        return timm.create_model(entry.timm_name, pretrained=bool(weights), **options)
+    except Exception as error:  # timm raises a dozen unrelated types
+        what = f"{weights} does not fit {key}" if weights else f"{key} cannot be built"
+        raise MelanomaError(f"{what} at {image_size} px: {' '.join(str(error).split())[:300]}") \
+            from error
+
+
+def _hub_file(key: str, cfg) -> str:
+    """The file of ImageNet weights from the local cache, or else fetched from timm's hub."""
+    import huggingface_hub
+
+    ways_out = (
+        f"name a local file with --weights {key}=FILE, or train from random weights with "
+        "--no-pretrained"
+    )
+    if cfg is None or not cfg.hf_hub_id:
+        raise MelanomaError(f"timm has no ImageNet weights for {key}; {ways_out}")
+    name = "model.safetensors"
+    cached = huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name)
+    if isinstance(cached, str):
+        return cached
+    try:
+        # The hub's own client retries for most of a minute where there is no internet.
+        huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+        return huggingface_hub.hf_hub_download(cfg.hf_hub_id, name)
+    except Exception as error:  # the client's transport decides the type
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise MelanomaError(
+            f"the ImageNet weights of {key} cannot be fetched from timm's hub ({reason}); "
+            f"{ways_out}"
+        ) from error
+
+
+def normalisation(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and standard deviation of red, green and blue that the model's weights expect."""
+    data_config = timm.data.resolve_model_data_config(model)
+    return tuple(data_config["mean"]), tuple(data_config["std"])
+
+
+def to_input(images: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Moves uint8 images (n, 3, height, width) to the device as float32 in [0, 1]."""
+    return images.to(device, non_blocking=True).float() / 255
+
+
+def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Centres and scales float images (n, 3, height, width) in [0, 1], channel by channel."""
+    centre, scale = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+    return (images - centre) / scale
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device by name; `auto` is the first CUDA device, or the CPU where there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise MelanomaError(f"device {name!r} cannot be used ({reason}); try cpu") from None

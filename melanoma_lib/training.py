@@ -1,0 +1,146 @@
+"""Training: the loop, from top to bottom, in plain PyTorch.
+
+`fit` runs epochs; an epoch runs steps; a step is forward, loss, backward, update. After every
+epoch a checkpoint is written, from which `fit` goes on exactly: whatever is random depends only
+on the seed and the epoch, so that no random state has to be carried along.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from melanoma_lib.artifacts import MelanomaError, atomic_path, write_csv
+from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
+from melanoma_lib.config import Config
+from melanoma_lib.data.augment import augment, draw, generator
+from melanoma_lib.data.pixels import HAM10000Dataset, loader
+from melanoma_lib.models import normalisation, normalise, pick_device, to_input
+from melanoma_lib.predictions import predict_logits
+from melanoma_lib.progress import progress
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One update from a batch of normalised images; returns the loss and the logits."""
+    logits = model(images)  # forward: (n, 3, size, size) -> (n, classes)
+    loss = F.cross_entropy(logits, labels)  # one number: the mean of -log p(label)
+    optimizer.zero_grad()
+    loss.backward()  # backward: a gradient for every weight
+    optimizer.step()  # update: a small step against the gradient
+    return loss.detach(), logits.detach()
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: HAM10000Dataset,
+    config: Config,
+    epoch: int,
+) -> dict[str, float]:
+    """Shows the model every training image once, augmented; returns what it cost and gained."""
+    start = time.perf_counter()
+    device = next(model.parameters()).device
+    mean_std = normalisation(model)
+    numbers = draw(len(train.pixels), config.seed, epoch)
+    torch.manual_seed(generator(config.seed, epoch, 2).initial_seed())  # for dropout
+    batches = loader(train, config.batch_size, generator(config.seed, epoch, 0))
+    losses, correct = [], []
+    model.train()
+    for images, labels, rows in progress(batches, f"epoch {epoch}", len(batches)):
+        images = augment(to_input(images, device), numbers[rows].to(device), config.augmentation)
+        labels = labels.to(device)
+        loss, logits = train_step(model, optimizer, normalise(images, *mean_std), labels)
+        # Kept on the device: reading a number out would make a GPU wait.
+        losses.append(loss)
+        correct.append((logits.argmax(1) == labels).float().mean())
+    return {
+        "train_loss": float(torch.stack(losses).mean()),
+        "train_accuracy": float(torch.stack(correct).mean()),
+        "images_per_second": len(losses) * config.batch_size / (time.perf_counter() - start),
+    }
+
+
+def validate(model: nn.Module, val: HAM10000Dataset, batch_size: int) -> dict[str, float]:
+    """Mean cross-entropy and accuracy on images that are not trained on."""
+    logits = torch.from_numpy(predict_logits(model, val, batch_size, normalisation(model)))
+    labels = torch.as_tensor(val.labels[val.rows])
+    accuracy = (logits.argmax(1) == labels).double().mean()
+    return {"val_loss": float(F.cross_entropy(logits, labels)), "val_accuracy": float(accuracy)}
+
+
+def fit(
+    model: nn.Module, train: HAM10000Dataset, val: HAM10000Dataset, config: Config, folder: Path
+) -> list[dict]:
+    """Trains for `config.epochs`, going on from the folder's checkpoint if there is one.
+
+    Leaves the model with the weights of the best epoch by validation accuracy (the first of
+    equals), which are also in `model.safetensors`. Returns the history, one dictionary an
+    epoch, which is also in `history.csv`. Raises `MelanomaError` when there are fewer training
+    images than a batch holds.
+    """
+    if len(train) < config.batch_size:
+        raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
+    model.to(pick_device(config.device))
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    history: list[dict] = []
+    if checkpoint := load_checkpoint(folder):
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        history = checkpoint["history"]
+        if history[-1]["best"]:  # a kill may have come between the checkpoint and this
+            save_weights(model, folder)
+        print(f"going on after epoch {len(history)} of {config.epochs}")
+    print(HEADER)
+    for epoch in range(len(history) + 1, config.epochs + 1):
+        start = time.perf_counter()
+        row = {"epoch": epoch, **train_epoch(model, optimizer, train, config, epoch)}
+        row |= validate(model, val, config.batch_size)
+        row["best"] = all(row["val_accuracy"] > past["val_accuracy"] for past in history)
+        row["seconds"] = time.perf_counter() - start
+        history.append(row)
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(folder, state | {"epoch": epoch, "history": history})
+        if row["best"]:
+            save_weights(model, folder)
+        write_csv(folder / "history.csv", history)
+        print(log_line(history, config.epochs), flush=True)
+    load_weights(model, folder)
+    return history
+
+
+HEADER = "epoch    train loss  accuracy    val loss  accuracy   images/s   time left"
+
+
+def log_line(history: list[dict], epochs: int) -> str:
+    """The last epoch in one line under `HEADER`; `*` marks that its weights were kept."""
+    row = history[-1]
+    left = (epochs - row["epoch"]) * sum(past["seconds"] for past in history) / len(history)
+    return (
+        f"{row['epoch']:3d}/{epochs:<3d}  {row['train_loss']:10.4f}  {row['train_accuracy']:8.3f}"
+        f"  {row['val_loss']:10.4f}  {row['val_accuracy']:8.3f}"
+        f"   {row['images_per_second']:8.1f}   {left / 60:6.0f}:{left % 60:02.0f}"
+        f"{' *' if row['best'] else ''}"
+    )
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Writes the model's weights to model.safetensors."""
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Reads model.safetensors into the model; raises `MelanomaError` when it does not fit."""
+    path = folder / "model.safetensors"
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MelanomaError(f"{path} cannot be loaded: {reason}; train again") from None
