@@ -4,9 +4,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, digest
+from melanoma_lib.artifacts import PROJECT, MelanomaError, digest, sha256
 
 PROTOCOLS = ("lesion", "image")
+SAMPLE_DIR = PROJECT / "data" / "sample"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Config:
         """
         values = {name: getattr(self, name) for name in TRAINING_FIELDS}
         values |= {"architecture": architecture, "dataset": fingerprint}
-        values |= {"weights": self.weights.get(architecture, "")}
+        weights = self.weights.get(architecture, "")
+        values |= {"weights": sha256(weights) if weights else ""}
         return digest(values | {"augmentation": dataclasses.asdict(self.augmentation)})
 
 
@@ -81,7 +83,7 @@ PRESETS = {
     "thesis": {},
     # Runs anywhere in minutes: generated pictures, small, from random weights.
     "sample": {
-        "data_dir": str(PROJECT / "data" / "sample"),
+        "data_dir": str(SAMPLE_DIR),
         "output_dir": str(PROJECT / "runs" / "sample"),
         "image_size": 64,
         "epochs": 5,

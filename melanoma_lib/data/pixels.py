@@ -1,6 +1,7 @@
 """Pixels: decode every image once into one uint8 array, and serve it in batches."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,27 +58,34 @@ def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> n
         if pixels.shape == shape:
             return pixels
     with atomic_path(path) as temporary:
-        _decode_into(
-            np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape), files
-        )
+        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        check_images(files.images, into=pixels)
+        pixels.flush()
     return np.load(path, mmap_mode="r")
 
 
-def _decode_into(pixels: np.memmap, files: DatasetFiles) -> None:
-    def decode_one(row: int) -> str | None:
+def check_images(paths: Sequence[Path], into: np.ndarray | None = None) -> None:
+    """Reads every image, into the rows of `into` (n, size, size, 3) if it is given.
+
+    Raises `MelanomaError` naming the images that cannot be read.
+    """
+
+    def read_one(row: int) -> str | None:
         try:
-            pixels[row] = read_image(files.images[row], pixels.shape[1])
+            if into is None:
+                read_image(paths[row])
+            else:
+                into[row] = read_image(paths[row], into.shape[1])
         except MelanomaError as error:
             return str(error)
         return None
 
     # Pillow decodes without holding Python's lock, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = pool.map(decode_one, range(len(pixels)))
-        errors = [error for error in progress(jobs, "decoding", total=len(pixels)) if error]
+        jobs = pool.map(read_one, range(len(paths)))
+        errors = [error for error in progress(jobs, "decoding", total=len(paths)) if error]
     if errors:
         raise MelanomaError(f"{len(errors)} images cannot be read: {offenders(errors)}")
-    pixels.flush()
 
 
 class HAM10000Dataset(Dataset):

@@ -1,0 +1,223 @@
+"""The command `melanoma`: reads arguments, calls the library, prints errors as one line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from melanoma_lib import __version__
+from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.config import PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
+
+# The library's modules are imported where they are used: torch takes seconds, --help none.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except MelanomaError as error:
+        print(f"melanoma: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmelanoma: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="melanoma", description="A thesis that can be run.")
+    parser.add_argument("--version", action="version", version=f"melanoma {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="execute the notebooks in order: every figure and table")
+    _add_configuration(run)
+    run.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
+        help="another notebook parameter, for every notebook that has it",
+    )
+    run.set_defaults(command=_run)
+
+    train = commands.add_parser("train", help="train one architecture, without the notebooks")
+    train.add_argument("architecture", help="one of the four, or any timm model name")
+    _add_configuration(train)
+    train.set_defaults(command=_train)
+
+    status = commands.add_parser("status", help="what is done, what runs, how long it will take")
+    _add_configuration(status)
+    status.set_defaults(command=_status)
+
+    data = commands.add_parser("data", help="make or check a dataset")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    sample = actions.add_parser("sample", help="generate the sample dataset")
+    sample.add_argument("folder", nargs="?", default=str(SAMPLE_DIR))
+    sample.add_argument("--seed", type=int, default=42)
+    sample.set_defaults(command=_data_sample)
+    check = actions.add_parser("check", help="check a dataset and count what is in it")
+    _add_dataset(check)
+    check.set_defaults(command=_data_check)
+    return parser
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("dataset")
+    group.add_argument("--data-dir", metavar="DIR", help="folder with the table and the images")
+    group.add_argument("--metadata", metavar="FILE", help="the table, if it lies elsewhere")
+    group.add_argument("--img-dir", metavar="DIR", help="the images, if they lie elsewhere")
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="thesis",
+        help="thesis (default): HAM10000 and the full recipe; sample: generated pictures, minutes",
+    )
+    _add_dataset(parser)
+    group = parser.add_argument_group("run")
+    group.add_argument("--output-dir", metavar="DIR", help="the run's folder")
+    group.add_argument("--figures-dir", metavar="DIR", help="default: figures/<name of the run>")
+    group.add_argument("--architectures", nargs="+", metavar="NAME", help="ours, or any of timm's")
+    group.add_argument("--split", choices=PROTOCOLS, help="lesion (default) or image (optimistic)")
+    group.add_argument("--epochs", type=int)
+    group.add_argument("--batch-size", type=int)
+    group.add_argument("--image-size", type=int, metavar="PIXELS")
+    group.add_argument("--learning-rate", type=float)
+    group.add_argument("--seed", type=int)
+    group.add_argument(
+        "--weights", action="append", default=[], metavar="NAME=FILE",
+        help="ImageNet weights of an architecture from a file instead of timm's hub",
+    )
+    group.add_argument(
+        "--no-pretrained", dest="pretrained", action="store_false", default=None,
+        help="start from random weights",
+    )
+    group.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+
+
+def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    if not all(pairs) or not all(pairs.values()):
+        raise MelanomaError(f"{flag} wants NAME=VALUE, not {' '.join(texts)}")
+    return pairs
+
+
+def configuration(options: argparse.Namespace) -> Config:
+    """The configuration that the arguments ask for."""
+    given = {name: getattr(options, name, None) for name in Config.__dataclass_fields__}
+    for name in ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir"):
+        if given[name]:
+            given[name] = str(Path(given[name]).expanduser().resolve())
+    if given["architectures"]:
+        names = [name for text in given["architectures"] for name in text.split(",") if name]
+        given["architectures"] = tuple(dict.fromkeys(names))
+    if given["weights"] is not None:
+        weights = _pairs(given["weights"], "--weights")
+        given["weights"] = {name: str(Path(file).resolve()) for name, file in weights.items()}
+    if given["img_dir"] and given["metadata"] and not given["data_dir"]:
+        given["data_dir"] = ""
+    return preset(options.preset, **given)
+
+
+def _ready(config: Config):
+    """Checks the dataset; the sample is generated where it is meant and not there yet."""
+    from melanoma_lib.data.metadata import open_dataset
+    from melanoma_lib.data.sample import generate_sample
+
+    if config.data_dir == str(SAMPLE_DIR) and not SAMPLE_DIR.exists():
+        print(f"generating the sample dataset in {SAMPLE_DIR}", flush=True)
+        generate_sample(SAMPLE_DIR)
+    return open_dataset(config.data_dir, config.metadata, config.img_dir)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from melanoma_lib import batch
+
+    config = configuration(options)
+    files = _ready(config)
+    extra = {name: _scalar(text) for name, text in _pairs(options.parameter, "-p").items()}
+    steps = batch.plan(config, files.fingerprint, extra)
+    stale = [step for step in steps if batch.state_of(config, step) != "done"]
+    if stale:
+        _check_training(config, files, [step.parameters.get("architecture") for step in stale])
+    batch.run(config, steps)
+    print(
+        f"\nfigures             {config.figures}"
+        f"\ntables and results  {config.output_dir}"
+        f"\nexecuted notebooks  {Path(config.output_dir) / 'notebooks'}"
+    )
+
+
+def _check_training(config: Config, files, keys: Sequence[str | None]) -> None:
+    """Finds before the first epoch what would stop a training later."""
+    from melanoma_lib.data.classes import CLASS_NAMES
+    from melanoma_lib.data.metadata import make_split
+    from melanoma_lib.data.pixels import decode
+    from melanoma_lib.models import architecture, build_model, pick_device
+
+    for key in config.architectures:
+        architecture(key)
+    unused = set(config.weights) - set(config.architectures)
+    if unused:
+        raise MelanomaError(f"--weights names {', '.join(unused)}, which is not to be trained")
+    pick_device(config.device)
+    make_split(files.metadata, config.split, config.seed)
+    for key in filter(None, keys):
+        finished = Path(config.output_dir) / key / "run.json"
+        if not finished.exists():
+            weights = config.weights.get(key, "")
+            build_model(key, len(CLASS_NAMES), config.image_size, config.pretrained, weights)
+    decode(files, config.image_size)
+
+
+def _scalar(text: str) -> object:
+    import ast
+
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _train(options: argparse.Namespace) -> None:
+    options.architectures = [options.architecture]
+    config = configuration(options)
+    files = _ready(config)
+    _check_training(config, files, config.architectures)
+    from melanoma_lib import batch, experiment
+
+    with batch.lock(Path(config.output_dir)):
+        print(experiment.train(config, config.architectures[0]))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from melanoma_lib.status import report
+
+    print(report(configuration(options)))
+
+
+def _data_sample(options: argparse.Namespace) -> None:
+    from melanoma_lib.data.sample import generate_sample
+
+    print(generate_sample(options.folder, options.seed))
+
+
+def _data_check(options: argparse.Namespace) -> None:
+    from melanoma_lib.data.metadata import make_split, open_dataset
+    from melanoma_lib.data.pixels import check_images
+
+    folder = options.data_dir or ("" if options.img_dir and options.metadata else ".")
+    files = open_dataset(folder, options.metadata or "", options.img_dir or "")
+    check_images(files.images)
+    table = files.metadata
+    print(
+        f"{files.name}: {len(table)} images of {table['lesion_id'].nunique()} lesions, "
+        f"{len(files.masks)} masks, {int(table['age'].isna().sum())} ages missing; "
+        + ", ".join(f"{code} {count}" for code, count in table["dx"].value_counts().items())
+    )
+    for protocol in PROTOCOLS:
+        parts = make_split(table, protocol, Config().seed)["part"].value_counts()
+        print(f"split by {protocol}: " + ", ".join(f"{n} {part}" for part, n in parts.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

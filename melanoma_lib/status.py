@@ -1,0 +1,64 @@
+"""What is done, what runs, and how long it will take, read from a run folder."""
+
+import csv
+import time
+from pathlib import Path
+
+from melanoma_lib.artifacts import read_json
+from melanoma_lib.batch import in_use, marker, plan, state_of
+from melanoma_lib.config import Config
+from melanoma_lib.data.metadata import open_dataset
+
+
+def report(config: Config) -> str:
+    """The state of every step of a run, and the time left, as text."""
+    files = open_dataset(config.data_dir, config.metadata, config.img_dir)
+    running = in_use(Path(config.output_dir))
+    lines = []
+    for step in plan(config, files.fingerprint):
+        state = state_of(config, step)
+        if state == "started":
+            state = "running" if running else "interrupted"
+        detail = ""
+        if state in ("done", "running"):
+            record = read_json(marker(config, step))
+            seconds = record.get("seconds", time.time() - record["started"])
+            detail = duration(seconds)
+        architecture = step.parameters.get("architecture")
+        if architecture and state != "done":
+            epochs = len(history(config, architecture))
+            detail = f"{epochs} of {config.epochs} epochs{', ' + detail if detail else ''}"
+        lines.append(f"{step.name:32s} {state:12s} {detail}".rstrip())
+    return "\n".join([config.output_dir, *lines, time_left(config)])
+
+
+def history(config: Config, architecture: str) -> list[dict]:
+    """The finished epochs of one architecture, oldest first."""
+    path = Path(config.output_dir) / architecture / "history.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def time_left(config: Config) -> str:
+    """How long the trainings still take, from the epochs measured in this run so far."""
+    seconds, unknown = 0.0, []
+    for architecture in config.architectures:
+        epochs = [float(row["seconds"]) for row in history(config, architecture)]
+        if epochs:
+            seconds += max(config.epochs - len(epochs), 0) * sum(epochs) / len(epochs)
+        else:
+            unknown.append(architecture)
+    text = f"training left: {duration(seconds)}"
+    if unknown:
+        text += f", and {', '.join(unknown)}, whose first epoch is not measured yet"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `2 h 05 min`, `3 min 20 s` or `45 s`."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
