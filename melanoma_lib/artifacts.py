@@ -83,6 +83,15 @@ def write_csv(path: Path | str, rows: Sequence[Mapping[str, object]]) -> Path:
     return write_text(path, buffer.getvalue())
 
 
+def read_history(folder: Path) -> list[dict[str, str]]:
+    """The finished epochs of a training from its history.csv, oldest first; [] without one."""
+    path = folder / "history.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def sha256(path: Path | str) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import atomic_path, read_json, write_json
+from melanoma_lib.artifacts import atomic_path, read_history, read_json, write_json
 from melanoma_lib.bundle import save_bundle
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
@@ -114,27 +114,24 @@ def train(config: Config, key: str) -> Path:
 
 
 def _claim(folder: Path, training_key: str, epochs: int) -> dict:
-    """Makes `folder` hold the training asked for, or be empty; returns what is recorded in it."""
-    if (folder / "run.json").exists():
-        record = read_json(folder / "run.json")
-        if record.get("training_key") == training_key and record["epochs"] == epochs:
-            return record
-        if record.get("training_key") == training_key and record["epochs"] < epochs:
-            return {}  # longer: goes on from the checkpoint
+    """Makes `folder` hold the training asked for, or be empty; returns what is recorded in it.
+
+    More epochs of the same training go on from its checkpoint.
+    """
+    record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    done = len(read_history(folder))
+    same = record.get("training_key") == training_key
+    if done and not (same and done <= epochs):
         aside = folder.parent / "replaced"
         aside.mkdir(exist_ok=True)
-        folder.replace(aside / _aside(folder.name, record["training_key"], record["epochs"]))
+        folder.replace(aside / f"{folder.name}-{record['training_key']}-{done}")
         print(f"other parameters than before: the earlier {folder.name} is kept in {aside}")
-        earlier = aside / _aside(folder.name, training_key, epochs)
+        earlier = aside / f"{folder.name}-{training_key}-{epochs}"
         if earlier.exists():
             earlier.replace(folder)
             return read_json(folder / "run.json")
     folder.mkdir(parents=True, exist_ok=True)
-    return {}
-
-
-def _aside(architecture: str, training_key: str, epochs: int) -> str:
-    return f"{architecture}-{training_key}-{epochs}"
+    return record if same and record["epochs"] == epochs else {}
 
 
 def predict(model: torch.nn.Module, data: Data, batch_size: int) -> Predictions:

@@ -70,7 +70,9 @@ def build_model(
             raise MelanomaError(f"the weights file {weights} for {key} does not exist")
         options["pretrained_cfg_overlay"] = {"file": str(Path(weights).resolve())}
     try:
-        return timm.create_model(entry.timm_name, pretrained=bool(weights), **options)
+        model = timm.create_model(entry.timm_name, pretrained=bool(weights), **options)
+        # Convolutions are faster with the colours of a pixel side by side; results are the same.
+        return model.to(memory_format=torch.channels_last)
     except Exception as error:  # timm raises a dozen unrelated types
         what = f"{weights} does not fit {key}" if weights else f"{key} cannot be built"
         raise MelanomaError(f"{what} at {image_size} px: {' '.join(str(error).split())[:300]}") \

@@ -16,6 +16,8 @@ def watched() -> bool:
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
     """Passes `items` through, with a bar that vanishes at the end if a person watches."""
-    from tqdm.auto import tqdm
+    if not watched():
+        return items
+    from tqdm import tqdm
 
-    return tqdm(items, desc=label, total=total, leave=False, disable=not watched())
+    return tqdm(items, desc=label, total=total, leave=False)

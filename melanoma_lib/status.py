@@ -1,10 +1,9 @@
 """What is done, what runs, and how long it will take, read from a run folder."""
 
-import csv
 import time
 from pathlib import Path
 
-from melanoma_lib.artifacts import read_json
+from melanoma_lib.artifacts import read_history, read_json
 from melanoma_lib.batch import in_use, marker, plan, state_of
 from melanoma_lib.config import Config
 from melanoma_lib.data.metadata import open_dataset
@@ -26,26 +25,18 @@ def report(config: Config) -> str:
             detail = duration(seconds)
         architecture = step.parameters.get("architecture")
         if architecture and state != "done":
-            epochs = len(history(config, architecture))
+            epochs = len(read_history(Path(config.output_dir) / architecture))
             detail = f"{epochs} of {config.epochs} epochs{', ' + detail if detail else ''}"
         lines.append(f"{step.name:32s} {state:12s} {detail}".rstrip())
     return "\n".join([config.output_dir, *lines, time_left(config)])
-
-
-def history(config: Config, architecture: str) -> list[dict]:
-    """The finished epochs of one architecture, oldest first."""
-    path = Path(config.output_dir) / architecture / "history.csv"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def time_left(config: Config) -> str:
     """How long the trainings still take, from the epochs measured in this run so far."""
     seconds, unknown = 0.0, []
     for architecture in config.architectures:
-        epochs = [float(row["seconds"]) for row in history(config, architecture)]
+        done = read_history(Path(config.output_dir) / architecture)
+        epochs = [float(row["seconds"]) for row in done]
         if epochs:
             seconds += max(config.epochs - len(epochs), 0) * sum(epochs) / len(epochs)
         else:

@@ -1,0 +1,343 @@
+"""The figures: every one draws cleanly, is legible, and is saved safely and reproducibly."""
+
+import re
+import warnings
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+from unittest import mock
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from melanoma_lib import figures
+from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
+
+matplotlib.use("agg")  # no windows on a desktop
+MODELS = ("ResNet-50", "EfficientNet-B3", "DenseNet-121", "ViT-B/16")
+
+
+def metadata():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"dx": [code for code in CLASS_NAMES for _ in range(9)]})
+    table["lesion_id"] = [f"HAM_{row // 2}" for row in range(len(table))]
+    table["image_id"] = [f"ISIC_{row}" for row in range(len(table))]
+    table["age"] = rng.choice([30.0, 55.0, 80.0, np.nan], len(table))
+    table["sex"] = rng.choice(["male", "female", "unknown"], len(table))
+    table["localization"] = rng.choice(["back", "lower extremity", "unknown"], len(table))
+    return table
+
+
+def images(count, size=24):
+    return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def lesion_leak(_models):
+    shares = pd.Series({code: 0.1 * index for index, code in enumerate(CLASS_NAMES)} | {"all": 0.4})
+    return figures.lesion_leak(pd.Series([1, 1, 1, 2, 2, 6]), shares)
+
+
+def abcde(_models):
+    table = metadata()[["dx"]].assign(asymmetry=0.3, border=1.2, colours=range(63))
+    return figures.abcde(table)
+
+
+def architectures(models):
+    table = pd.DataFrame({"name": models})
+    return figures.architectures(table.assign(parameters=[23.5, 10.7, 7.0, 85.8][: len(models)],
+                                              gmacs=4.1, layers=50))
+
+
+def training_curves(models):
+    history = pd.DataFrame({
+        "epoch": [1, 2, 3], "train_loss": [1.2, 0.6, 0.3], "val_loss": [1.1, 0.7, 0.8],
+        "train_accuracy": [0.5, 0.8, 0.9], "val_accuracy": [0.55, 0.7, 0.69],
+        "best": [False, True, False],
+    })
+    return figures.training_curves(dict.fromkeys(models, history))
+
+
+def confusion_matrices(models):
+    matrix = np.random.default_rng(1).integers(0, 900, (7, 7))
+    matrix[3] = 0  # a class without test images
+    return figures.confusion_matrices(dict.fromkeys(models, matrix), CLASS_NAMES)
+
+
+def reliability(models):
+    low = np.arange(5) / 5
+    table = pd.DataFrame({"low": low, "high": low + 0.2, "count": [0, 5, 20, 80, 400]})
+    for column, shift in (("confidence", 0), ("accuracy", 0.02), ("accuracy_low", -0.1),
+                          ("accuracy_high", 0.08)):
+        table[column] = (low + 0.1 + shift).clip(0, 1)
+        table.loc[0, column] = np.nan
+    tables = {model: {"before": table, "after": table} for model in models}
+    return figures.reliability(tables, dict.fromkeys(models, (0.083, 0.021)))
+
+
+def temperature_curve(models):
+    grid = np.geomspace(0.25, 4, 20)
+    nll = dict.fromkeys(models, 0.5 + np.log(grid / 1.4) ** 2)
+    return figures.temperature_curve(grid, nll, dict.fromkeys(models, 1.4))
+
+
+def roc(models):
+    rates = np.linspace(0, 1, 20)
+    curves = dict.fromkeys(models, (rates, rates**0.2, "0.920 (95% interval 0.900 to 0.940)"))
+    points = [("Youden index", 0.2, 0.72), ("sensitivity 95%", 0.77, 0.95)]
+    return figures.roc(curves, dict.fromkeys(models, points))
+
+
+def threshold_curves(models):
+    grid = np.linspace(0, 1, 20)
+    curve = pd.DataFrame({"threshold": grid, "sensitivity": 1 - grid, "specificity": grid})
+    points = {"Youden index": 0.2, "sensitivity 95%": 0.03}
+    return figures.threshold_curves(dict.fromkeys(models, curve), dict.fromkeys(models, points))
+
+
+def operating_points(models):
+    rows = [{"model": model, "point": point, "sensitivity": 0.8, "sensitivity_low": 0.7,
+             "sensitivity_high": 0.9, "specificity": 0.95, "specificity_low": 0.93,
+             "specificity_high": 0.96, "target": target, "criterion": criterion}
+            for model in models
+            for point, target, criterion in (("Youden index", None, None),
+                                             ("specificity 95%", 0.95, "specificity"))]
+    return figures.operating_points(pd.DataFrame(rows))
+
+
+def grad_cam(models):
+    mask = np.zeros((24, 24), bool)
+    mask[5:15, :12] = True  # meets the edge of the image
+    heat = np.linspace(0, 1, 24 * 24).reshape(24, 24)
+    title = "melanoma, predicted melanocytic nevus"
+    return figures.grad_cam([
+        {"image": image, "title": title, "overlays": dict.fromkeys(models, heat), "mask": outline}
+        for image, outline in zip(images(3), (mask, None, ~mask & mask), strict=True)
+    ])
+
+
+def intervals(models, column, names):
+    return pd.DataFrame([{"model": model, column: name, "value": 0.5, "low": 0.4, "high": 0.65}
+                         for model in models for name in names])
+
+
+def mask_overlap(models):
+    rows = intervals([*models, "baseline: centred disc"], "score", ["Heat inside lesion", "IoU"])
+    return figures.mask_overlap(rows)
+
+
+def comparison(models):
+    names = ["Accuracy", "Balanced accuracy", "Macro F1", "Melanoma AUC", "ECE"]
+    return figures.comparison(intervals(models, "metric", names))
+
+
+def accuracy_latency(models):
+    latency = np.array([8.2, 9.1, 9.6, 14.5])[: len(models)]
+    accuracy = np.array([0.842, 0.851, 0.846, 0.868])[: len(models)]
+    return figures.accuracy_latency(pd.DataFrame({
+        "model": models, "latency_ms": latency, "latency_low": latency - 0.4,
+        "latency_high": latency + 0.6, "accuracy": accuracy, "accuracy_low": accuracy - 0.018,
+        "accuracy_high": accuracy + 0.017, "parameters": [23.5, 10.7, 7.0, 85.8][: len(models)],
+    }))
+
+
+FIGURES = {
+    "01-1-class-counts": lambda _: figures.class_counts(metadata()),
+    "01-2-patients": lambda _: figures.patients(metadata()),
+    "01-3-examples": lambda _: figures.examples({"nv": images(6), "mel": images(4)}),
+    "01-4-lesion-leak": lesion_leak,
+    "01-5-abcde": abcde,
+    "02-1-augmentation": lambda models: figures.augmentation(images(1)[0], images(2 * len(models))),
+    "03-1-architectures": architectures,
+    "04-1-training-curves": training_curves,
+    "04-2-confusion-matrix": confusion_matrices,
+    "05-1-reliability": reliability,
+    "05-2-temperature": temperature_curve,
+    "06-1-roc": roc,
+    "06-2-thresholds": threshold_curves,
+    "06-3-operating-points": operating_points,
+    "07-1-grad-cam": grad_cam,
+    "07-2-mask-overlap": mask_overlap,
+    "08-1-comparison": comparison,
+    "08-2-training-curves": training_curves,
+    "08-3-confusion-matrices": confusion_matrices,
+    "08-4-accuracy-latency": accuracy_latency,
+}
+ONCE = {"08-2-training-curves", "08-3-confusion-matrices"}  # the same functions as in chapter 04
+each_figure = pytest.mark.parametrize(
+    ("name", "count"),
+    [(name, count) for name in FIGURES if name not in ONCE for count in (1, 4)
+     if count == 4 or not name.startswith("01")],  # chapter 01 shows no models
+)
+
+
+@lru_cache
+def drawn(name, count):
+    """The size of a figure in pixels and (string, points, box) of every text drawn in it."""
+    texts, draw = [], Text.draw
+
+    def spy(text, renderer, *rest, **options):
+        if text.get_visible() and text.get_text().strip():
+            texts.append((text.get_text(), text.get_fontsize(), text.get_window_extent(renderer)))
+        return draw(text, renderer, *rest, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = FIGURES[name](MODELS[:count])
+        figure.get_layout_engine().execute(figure)  # as `save` does
+        with mock.patch.object(Text, "draw", spy):
+            figure.draw_without_rendering()
+    plt.close(figure)
+    assert figure.get_figwidth() == figures.WIDTH
+    return figure.bbox.frozen(), texts
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+def test_every_figure_of_the_catalogue_is_drawn_here_and_has_a_caption():
+    assert set(FIGURES) == set(figures.CATALOG)
+    for name, caption in figures.CATALOG.items():
+        assert re.fullmatch(r"0[1-8]-\d-[a-z-]+", name)
+        assert caption.endswith(".") and len(caption) > 40
+
+
+@each_figure
+def test_texts_are_legible_and_inside_the_figure(name, count):
+    page, texts = drawn(name, count)
+    for string, size, box in texts:
+        assert size >= 7, string
+        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, string
+        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, string
+
+
+@each_figure
+def test_no_text_covers_another(name, count):
+    for (one, _, a), (other, _, b) in combinations(drawn(name, count)[1], 2):
+        width = min(a.x1, b.x1) - max(a.x0, b.x0)
+        height = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert width < 1 or height < 1, f"{one!r} covers {other!r}"
+
+
+@pytest.mark.parametrize(
+    "name", ["01-1-class-counts", "01-3-examples", "01-4-lesion-leak", "01-5-abcde",
+             "04-2-confusion-matrix"]
+)
+def test_classes_are_spelled_out(name):
+    words = {" ".join(text.split()) for text, *_ in drawn(name, 4)[1]}
+    assert any(word.startswith("melanoma") for word in words)
+    assert any(word.startswith("melanocytic nevus") for word in words)
+    assert not words & set(CLASS_NAMES)
+
+
+def test_counts_percentages_and_sample_sizes_are_written():
+    figure = figures.confusion_matrices({"ViT-B/16": np.array([[3, 1], [0, 4]])}, ["mel", "nv"])
+    words = [text.get_text() for text in figure.findobj(Text)]
+    assert {"3\n75%", "1\n25%", "0", "4\n100%", "ViT-B/16 (n = 8 images)"} <= set(words)
+    assert DISPLAY_NAMES["nv"].replace(" ", "\n") in words
+    counts = [text for text, *_ in drawn("01-1-class-counts", 1)[1]]
+    assert any("63 images of 32 lesions" in text for text in counts)
+
+
+def test_a_model_keeps_its_colour_whatever_the_figure_and_the_number_of_models():
+    def colours(count):
+        axes = temperature_curve(MODELS[:count]).axes[0]
+        return [line.get_color() for line in axes.lines if line.get_marker() != "None"]
+
+    assert colours(4)[:2] == colours(2) == list(figures.MODEL_COLOURS[:2])
+
+
+def test_the_target_is_drawn_only_where_it_applies():
+    panels = operating_points(MODELS).axes
+    dashed = [sum(line.get_linestyle() == "--" for line in axes.lines) for axes in panels]
+    assert dashed == [0, 0, 0, 1]
+
+
+def test_the_style_does_not_leak():
+    before = dict(matplotlib.rcParams)
+    roc(MODELS)
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("name", ["02-1-augmentation", "08-4-accuracy-latency"])
+def test_equal_figures_are_saved_as_equal_bytes(name, tmp_path):
+    contents = []
+    for folder in ("a", "b"):
+        paths = figures.save(FIGURES[name](MODELS[:1]), name, tmp_path / folder, note="made up")
+        assert [path.name for path in paths] == [f"{name}.png", f"{name}.pdf"]
+        contents.append([path.read_bytes() for path in paths])
+    assert contents[0] == contents[1]
+    assert contents[0][0].startswith(b"\x89PNG") and contents[0][1].startswith(b"%PDF")
+    assert b"Matplotlib" not in contents[0][0] + contents[0][1]
+    assert not plt.get_fignums()
+
+
+def test_a_note_belongs_to_one_save_and_a_variant_to_the_file_name(tmp_path):
+    figure = temperature_curve(MODELS)
+    paths = figures.save(figure, "05-2-temperature", tmp_path, "resnet50", note="generated sample")
+    assert [path.name for path in paths] == [
+        "05-2-temperature-resnet50.png", "05-2-temperature-resnet50.pdf"
+    ]
+    assert figure.get_supxlabel() == "generated sample"
+    figures.save(figure, "05-2-temperature", tmp_path)
+    assert figure.get_supxlabel() == ""
+
+
+def test_a_note_covers_nothing():
+    figure = roc(MODELS)
+    with mock.patch.object(figure, "savefig"), mock.patch.object(figures, "atomic_path"):
+        figures.save(figure, "06-1-roc", Path("nowhere"), note="image split: optimistic")
+    figure.draw_without_rendering()
+    note = next(text for text in figure.texts if text.get_text().startswith("image split"))
+    box = note.get_window_extent()
+    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    assert not any(box.overlaps(legend.get_window_extent()) for legend in figure.legends)
+
+
+def test_unknown_names_and_bad_variants_are_refused(tmp_path):
+    figure = training_curves(MODELS[:1])
+    with pytest.raises(MelanomaError, match="06-1-roc"):
+        figures.save(figure, "99-9-nothing", tmp_path)
+    for variant in ("../x", "a b", "résumé", "x\n"):
+        with pytest.raises(MelanomaError, match="variant"):
+            figures.save(figure, "04-1-training-curves", tmp_path, variant)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_write_keeps_the_old_file(tmp_path):
+    name = "04-1-training-curves"
+    paths = figures.save(training_curves(MODELS[:1]), name, tmp_path)
+    before = [path.read_bytes() for path in paths]
+    figure = training_curves(MODELS)
+
+    def broken(path, **_options):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    with mock.patch.object(figure, "savefig", broken), pytest.raises(OSError, match="disk full"):
+        figures.save(figure, name, tmp_path)
+    assert [path.read_bytes() for path in paths] == before
+    assert len(list(tmp_path.iterdir())) == 2
+    assert not plt.get_fignums()
+
+
+def test_a_notebook_still_shows_the_figure_after_save(tmp_path):
+    figure = training_curves(MODELS[:1])
+    with mock.patch.object(matplotlib, "get_backend", return_value="inline"):
+        figures.save(figure, "04-1-training-curves", tmp_path)
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_the_catalogue_page_lists_every_figure_under_its_chapter():
+    page = figures.catalog_page("results/")
+    assert page.count("\n## ") == 8
+    for name, caption in figures.CATALOG.items():
+        assert f"| `results/{name}` | {caption} |" in page

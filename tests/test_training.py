@@ -1,0 +1,166 @@
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from melanoma_lib import training
+from melanoma_lib.artifacts import MelanomaError, read_history
+from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
+from melanoma_lib.config import Augmentation, Config
+from melanoma_lib.data.pixels import HAM10000Dataset
+from melanoma_lib.models import ARCHITECTURES, build_model
+
+STILL = Augmentation(flip=0, rotation=0, brightness=0, contrast=0, saturation=0)
+CONFIG = Config(epochs=3, batch_size=8, image_size=32, learning_rate=1e-3, device="cpu")
+
+
+def coloured(n=40):
+    """Pictures whose brightness tells their class."""
+    labels = np.arange(n) % 7
+    noise = np.random.default_rng(1).integers(0, 20, (n, 32, 32, 3))
+    pixels = (labels[:, None, None, None] * 34 + noise).astype(np.uint8)
+    return HAM10000Dataset(pixels, labels, np.arange(n))
+
+
+def new_model():
+    torch.manual_seed(0)
+    return build_model("test_efficientnet", 7, 32)
+
+
+def weights_of(model):
+    return torch.cat([value.flatten().float() for value in model.state_dict().values()])
+
+
+@pytest.mark.parametrize("key", [*ARCHITECTURES, "test_resnet"])
+def test_a_network_learns_eight_images_by_heart(key):
+    """The whole step works if it can bring the loss of eight images near zero."""
+    torch.manual_seed(0)
+    model = build_model(key, 7, 32).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3 if key != "vit_b_16" else 1e-4)
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0])
+    for step in range(60):
+        loss, logits = training.train_step(model, optimizer, images, labels)
+        if loss < 0.05:
+            break
+    assert loss < 0.05, step
+    assert torch.equal(logits.argmax(1), labels)
+
+
+def test_one_step_of_gradient_descent_by_hand():
+    """Two classes, one weight a class, one image of value 1: the gradient is p - truth."""
+    model = torch.nn.Linear(1, 2, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    loss, logits = training.train_step(
+        model, optimizer, torch.ones(1, 1), torch.tensor([1])
+    )
+    assert loss.item() == pytest.approx(np.log(2), abs=1e-6)
+    assert logits.tolist() == [[0, 0]]
+    assert model.weight.flatten().tolist() == [-0.5, 0.5]
+
+
+def test_an_interrupted_training_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
+    data = coloured()
+    whole, parts = new_model(), new_model()
+    history = training.fit(whole, data, data, CONFIG, tmp_path / "whole")
+    for epochs in (1, 2, 3):  # each with a model and an optimiser of its own
+        parts = new_model()
+        config = dataclasses.replace(CONFIG, epochs=epochs)
+        resumed = training.fit(parts, data, data, config, tmp_path / "parts")
+    timeless = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in h]
+        for h in (history, resumed)
+    ]
+    assert timeless[0] == timeless[1]
+    assert torch.equal(weights_of(whole), weights_of(parts))
+    both = [load_checkpoint(tmp_path / name) for name in ("whole", "parts")]
+    assert all(torch.equal(both[0]["model"][k], both[1]["model"][k]) for k in both[0]["model"])
+
+
+def test_the_best_epoch_is_kept_as_a_real_copy(tmp_path, monkeypatch):
+    """Validation accuracy .5, .9, .7: the second epoch's weights must come back."""
+    accuracies = iter([0.5, 0.9, 0.7])
+    seen = []
+
+    def fake_validate(model, *_):
+        seen.append(weights_of(model).clone())
+        return {"val_loss": 1.0, "val_accuracy": next(accuracies)}
+
+    monkeypatch.setattr(training, "validate", fake_validate)
+    model = new_model()
+    history = training.fit(model, coloured(), coloured(), CONFIG, tmp_path)
+    assert [row["best"] for row in history] == [True, True, False]
+    assert torch.equal(weights_of(model), seen[1]) and not torch.equal(seen[1], seen[2])
+
+
+def test_equal_accuracy_keeps_the_earlier_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "validate", lambda *_: {"val_loss": 1.0, "val_accuracy": 0.5})
+    history = training.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
+    assert [row["best"] for row in history] == [True, False, False]
+
+
+def test_a_kill_between_checkpoint_and_best_weights_is_mended(tmp_path):
+    data = coloured()
+    one = dataclasses.replace(CONFIG, epochs=1)
+    model = new_model()
+    training.fit(model, data, data, one, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    again = new_model()
+    training.fit(again, data, data, one, tmp_path)
+    assert torch.equal(weights_of(model), weights_of(again))
+
+
+def test_the_history_is_in_the_folder_and_in_the_log(tmp_path, capsys):
+    training.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "/3" in line]
+    assert len(read_history(tmp_path)) == len(lines) == 3
+    assert len({len(line.rstrip(" *")) for line in lines}) == 1  # aligned
+    assert lines[0].endswith("*")
+
+
+def test_fewer_images_than_a_batch_are_reported(tmp_path):
+    with pytest.raises(MelanomaError, match="do not fill one batch"):
+        training.fit(new_model(), coloured(7), coloured(), CONFIG, tmp_path)
+
+
+def test_dropout_is_replayed_too(tmp_path):
+    """An epoch's random numbers come from its key, whatever was drawn before."""
+    results = []
+    for draws in (0, 100):
+        torch.manual_seed(draws)
+        model = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(3072, 7)
+        )
+        torch.nn.init.zeros_(model[2].weight)
+        torch.nn.init.zeros_(model[2].bias)
+        torch.rand(draws)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        model.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "input_size": (3, 32, 32)}
+        training.train_epoch(model, optimizer, coloured(), CONFIG, 2)
+        results.append(weights_of(copy.deepcopy(model)))
+    assert torch.equal(*results)
+
+
+def test_checkpoints_keep_two_generations_and_notice_damage(tmp_path, capsys):
+    for epoch in (1, 2, 3):
+        save_checkpoint(tmp_path, {"epoch": epoch, "model": {"w": torch.full((3,), epoch)}})
+    older, newer = sorted(tmp_path.glob("checkpoint-*"))
+    assert load_checkpoint(tmp_path)["epoch"] == 3
+    content = bytearray(newer.read_bytes())
+    content[len(content) // 2] ^= 1
+    newer.write_bytes(content)
+    assert load_checkpoint(tmp_path)["epoch"] == 2
+    assert "damaged" in capsys.readouterr().out
+    older.write_bytes(older.read_bytes()[:-10])
+    with pytest.raises(MelanomaError, match="all checkpoints in .* are damaged"):
+        load_checkpoint(tmp_path)
+    assert older.exists() and newer.exists()
+
+
+def test_weights_that_do_not_fit_are_reported(tmp_path):
+    training.save_weights(new_model(), tmp_path)
+    with pytest.raises(MelanomaError, match="cannot be loaded"):
+        training.load_weights(build_model("test_resnet", 7, 32), tmp_path)
