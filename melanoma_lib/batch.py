@@ -103,6 +103,7 @@ def _library_digest() -> str:
 
 
 def marker(config: Config, step: Step) -> Path:
+    """The file that says how far a step has come, and with which key."""
     return Path(config.output_dir) / "steps" / f"{step.name}.json"
 
 

@@ -54,7 +54,7 @@ def test_variants_of_the_published_table_are_read(dataset):
 def test_absent_images_are_listed(dataset):
     for number in (1, 2, 3):
         (dataset / "images" / f"ISIC_900000{number}.jpg").unlink()
-    with pytest.raises(MelanomaError, match="3 of the 105 images .* ISIC_9000001, ISIC_9000002"):
+    with pytest.raises(MelanomaError, match=r"3 of the 105 images .* ISIC_9000001, ISIC_9000002"):
         open_dataset(dataset)
 
 

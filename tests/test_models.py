@@ -61,7 +61,7 @@ def test_weights_that_do_not_fit_are_reported_in_one_line(tmp_path):
 def test_an_unreachable_hub_names_the_two_ways_out(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a: None)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(MelanomaError, match="--weights resnet50=FILE.*--no-pretrained"):
+    with pytest.raises(MelanomaError, match=r"--weights resnet50=FILE.*--no-pretrained"):
         build_model("resnet50", 7, 64, pretrained=True)
 
 

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from melanoma_lib.artifacts import MelanomaError, read_json, write_json
+from melanoma_lib.bundle import load_bundle, save_bundle
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.models import build_model
+from melanoma_lib.training import save_weights
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    save_weights(build_model("test_resnet", 7, 32), tmp_path)
+    save_bundle(
+        tmp_path, architecture="test_resnet", class_names=CLASS_NAMES, image_size=32,
+        mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5, operating_points=[], generated=True,
+    )
+    return tmp_path
+
+
+def test_a_bundle_is_all_that_is_needed_to_use_a_model(folder):
+    model, facts = load_bundle(folder)
+    torch.manual_seed(0)
+    same = build_model("test_resnet", 7, 32).eval()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(model(images), same(images))
+    assert not model.training
+    assert facts["temperature"] == 1.5 and facts["class_names"] == list(CLASS_NAMES)
+
+
+def test_foreign_weights_another_schema_or_nothing_are_refused(folder, tmp_path):
+    save_weights(build_model("test_resnet", 7, 32), folder)
+    with pytest.raises(MelanomaError, match=r"not the file of its bundle\.json"):
+        load_bundle(folder)
+    write_json(folder / "bundle.json", read_json(folder / "bundle.json") | {"schema": 99})
+    with pytest.raises(MelanomaError, match="another version"):
+        load_bundle(folder)
+    with pytest.raises(MelanomaError, match="does not exist"):
+        load_bundle(tmp_path / "nowhere")

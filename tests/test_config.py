@@ -1,0 +1,67 @@
+import dataclasses
+
+import pytest
+
+from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.config import PRESETS, Config, preset
+
+
+def test_the_default_is_the_recipe_of_the_thesis():
+    config = preset("thesis")
+    assert config == Config()
+    assert (config.epochs, config.batch_size, config.image_size) == (20, 32, 224)
+    assert (config.learning_rate, config.seed, config.split) == (1e-4, 42, "lesion")
+    assert config.pretrained and len(config.architectures) == 4
+
+
+def test_none_leaves_a_value_and_presets_state_only_what_differs():
+    assert preset("sample", epochs=None, seed=1).epochs == PRESETS["sample"]["epochs"]
+    for values in PRESETS.values():
+        assert all(getattr(Config(), name) != value for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"split": "patient"},
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"image_size": 8},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"architectures": ()},
+        {"seed": -1},
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values):
+    with pytest.raises(MelanomaError, match=next(iter(values)).rstrip("s")):
+        Config(**values)
+
+
+def test_a_preset_that_does_not_exist_is_named():
+    with pytest.raises(MelanomaError, match="'tiny' is not one of thesis, sample"):
+        preset("tiny")
+
+
+def test_the_training_key_follows_what_weights_depend_on(tmp_path):
+    config = Config()
+    key = config.training_key("resnet50", "data")
+    same = [
+        dataclasses.replace(config, epochs=3),
+        dataclasses.replace(config, output_dir="elsewhere", architectures=("resnet50",)),
+    ]
+    assert {c.training_key("resnet50", "data") for c in same} == {key}
+    weights = tmp_path / "w"
+    weights.write_bytes(b"1")
+    others = [
+        config.training_key("vit_b_16", "data"),
+        config.training_key("resnet50", "other data"),
+        dataclasses.replace(config, seed=1).training_key("resnet50", "data"),
+        dataclasses.replace(config, weights={"resnet50": str(weights)}).training_key(
+            "resnet50", "data"
+        ),
+        dataclasses.replace(
+            config, augmentation=dataclasses.replace(config.augmentation, flip=0.4)
+        ).training_key("resnet50", "data"),
+    ]
+    assert len({key, *others}) == 6

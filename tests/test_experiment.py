@@ -1,0 +1,116 @@
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from melanoma_lib.artifacts import read_json
+from melanoma_lib.calibration import fit_temperature
+from melanoma_lib.config import Config
+from melanoma_lib.experiment import OUTPUTS, latency, train
+from melanoma_lib.predictions import load_predictions
+
+KEY = "test_efficientnet"
+
+
+@pytest.fixture
+def config(dataset, tmp_path):
+    return Config(
+        data_dir=str(dataset),
+        output_dir=str(tmp_path / "run"),
+        architectures=(KEY,),
+        epochs=2,
+        batch_size=16,
+        image_size=32,
+        learning_rate=3e-3,
+        pretrained=False,
+        device="cpu",
+    )
+
+
+def state(folder):
+    return {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("protocol", ["lesion", "image"])
+def test_a_run_folder_is_complete(config, protocol):
+    config = dataclasses.replace(config, split=protocol)
+    folder = train(config, KEY)
+    assert all((folder / name).exists() for name in OUTPUTS)
+    record = read_json(folder / "run.json")
+    assert record["finished"] and record["config"]["split"] == protocol
+    assert record["dataset"]["images"] == 105
+    assert torch.__version__.startswith(record["versions"]["torch"])
+    assert {"median_ms", "low_ms", "high_ms"} == set(record["latency"])
+    split = pd.read_csv(folder.parent / "split.csv")
+    predictions = load_predictions(folder / "predictions.parquet")
+    for part in ("val", "test"):
+        expected = split["image_id"][split["part"].str.contains(part)]
+        assert predictions.part(part).image_ids.tolist() == expected.tolist()
+    if protocol == "image":
+        val, test = predictions.part("val"), predictions.part("test")
+        assert np.array_equal(val.logits, test.logits)
+
+
+def test_temperature_and_thresholds_come_from_validation(config):
+    folder = train(config, KEY)
+    bundle = read_json(folder / "bundle.json")
+    val = load_predictions(folder / "predictions.parquet").part("val")
+    assert bundle["temperature"] == fit_temperature(val.logits, val.labels)
+    score = val.melanoma_score(bundle["temperature"])
+    point = bundle["operating_points"][0]
+    assert (score[~val.is_melanoma] < point["threshold"]).mean() >= point["target"]
+    assert bundle["class_names"][4] == "mel" and bundle["image_size"] == 32
+
+
+def test_a_finished_training_is_only_read(config):
+    folder = train(config, KEY)
+    before = state(folder)
+    assert train(config, KEY) == folder
+    assert state(folder) == before
+
+
+def test_more_epochs_go_on_and_fewer_or_others_are_set_aside(config, capsys):
+    folder = train(config, KEY)
+    first = (folder / "history.csv").read_text()
+    longer = dataclasses.replace(config, epochs=3)
+    train(longer, KEY)
+    assert (folder / "history.csv").read_text().startswith(first)
+    assert "going on after epoch 2 of 3" in capsys.readouterr().out
+    longer_state = state(folder)
+
+    train(dataclasses.replace(config, seed=7), KEY)
+    assert len(list((folder.parent / "replaced").iterdir())) == 1
+    train(longer, KEY)  # the earlier training comes back untouched
+    assert state(folder) == longer_state
+    train(config, KEY)
+    assert read_json(folder / "run.json")["epochs"] == 2
+
+
+def test_a_killed_run_goes_on(config, monkeypatch):
+    """The last step of a run fails: the next one needs no epoch again."""
+    monkeypatch.setattr("melanoma_lib.experiment.save_predictions", None)
+    with pytest.raises(TypeError):
+        train(config, KEY)
+    monkeypatch.undo()
+    monkeypatch.setattr("melanoma_lib.training.train_epoch", None)
+    folder = train(config, KEY)
+    assert read_json(folder / "run.json")["finished"]
+
+
+def test_results_are_the_same_for_a_seed_and_differ_for_another(config, tmp_path):
+    logits = []
+    for number, seed in enumerate((1, 1, 2)):
+        changed = dataclasses.replace(config, seed=seed, output_dir=str(tmp_path / str(number)))
+        logits.append(load_predictions(train(changed, KEY) / "predictions.parquet").logits)
+    assert np.array_equal(logits[0], logits[1])
+    assert logits[0].shape != logits[2].shape or not np.array_equal(logits[0], logits[2])
+
+
+def test_latency_is_measured_an_image():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 7))
+    figures = latency(model, 32, repeats=5)
+    assert 0 < figures["low_ms"] <= figures["median_ms"] <= figures["high_ms"]
+    json.dumps(figures)
