@@ -1,0 +1,171 @@
+"""The batch on three tiny notebooks: what runs, what is left alone, what a failure leaves."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from melanoma_lib import batch
+from melanoma_lib.artifacts import MelanomaError, read_json
+from melanoma_lib.config import Config
+
+WRITE = "from pathlib import Path\nPath(figures_dir).mkdir(parents=True, exist_ok=True)\n"
+
+
+def notebook(path, parameters, code):
+    cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
+    cells[0].metadata["tags"] = ["parameters"]
+    book = nbformat.v4.new_notebook(cells=cells)
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(book, path)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(batch, "NOTEBOOKS", folder)
+    draw = WRITE + "(Path(figures_dir) / '{}.png').write_text(str({}))"
+    notebook(
+        folder / "01_look.ipynb", "seed = 0\nfigures_dir = ''", draw.format("01-1-a", "seed")
+    )
+    notebook(
+        folder / "04_training.ipynb",
+        "architecture = ''\nepochs = 1\nfigures_dir = ''",
+        "print('  1/2  0.5 *')\n" + WRITE
+        + "(Path(figures_dir) / f'04-1-a-{architecture}.png').write_text(str(epochs))",
+    )
+    notebook(
+        folder / "08_compare.ipynb",
+        "architectures = ''\ntarget = 0.95\nfigures_dir = ''",
+        draw.format("08-1-a", "architectures"),
+    )
+    return Config(
+        output_dir=str(tmp_path / "run"),
+        figures_dir=str(tmp_path / "figures"),
+        architectures=("resnet50", "vit_b_16"),
+        epochs=2,
+    )
+
+
+def states(config, **extra):
+    return [batch.state_of(config, step) for step in batch.plan(config, "data", extra)]
+
+
+def test_the_plan_runs_training_once_per_architecture(config):
+    steps = batch.plan(config, "data")
+    assert [step.name for step in steps] == [
+        "01_look", "04_training-resnet50", "04_training-vit_b_16", "08_compare"
+    ]
+    assert steps[1].parameters == {
+        "architecture": "resnet50", "epochs": 2, "figures_dir": config.figures_dir
+    }
+    assert steps[3].parameters["architectures"] == "resnet50,vit_b_16"
+
+
+def test_a_change_touches_only_what_depends_on_it(config):
+    def changed(**values):
+        before, after = (
+            {step.name: step.key for step in batch.plan(c, "data")}
+            for c in (config, dataclasses.replace(config, **values))
+        )
+        return [name for name in after if before.get(name) != after[name]]
+
+    training = ["04_training-resnet50", "04_training-vit_b_16"]
+    assert changed(seed=1) == ["01_look"]
+    assert changed(epochs=3) == [*training, "08_compare"]
+    assert changed(architectures=("resnet50", "densenet121")) == [
+        "04_training-densenet121", "08_compare"
+    ]
+    assert changed(learning_rate=1.0) == []  # no notebook here declares it
+
+
+def test_an_unknown_parameter_is_named_before_anything_runs(config, tmp_path):
+    with pytest.raises(MelanomaError, match=r"no notebook has a parameter tarjet; .*target"):
+        batch.plan(config, "data", {"tarjet": 0.9})
+    assert not (tmp_path / "run").exists()
+    assert batch.plan(config, "data", {"target": 0.9})[3].parameters["target"] == 0.9
+
+
+def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(config, tmp_path, capsys):
+    batch.run(config, batch.plan(config, "data"))
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "01-1-a.png", "04-1-a-resnet50.png", "04-1-a-vit_b_16.png", "08-1-a.png"
+    }
+    assert (tmp_path / "figures" / "01-1-a.png").read_text() == "42"
+    assert len(list((tmp_path / "run" / "notebooks").glob("*.ipynb"))) == 4
+    assert "1/2" in (tmp_path / "run" / "run.log").read_text()
+    assert "1/2  0.5 *" in capsys.readouterr().out  # epochs are shown, too
+    assert states(config) == ["done"] * 4
+
+    start = time.perf_counter()
+    batch.run(config, batch.plan(config, "data"))
+    assert capsys.readouterr().out.count("up to date") == 4
+    assert time.perf_counter() - start < 5
+
+    (tmp_path / "figures" / "08-1-a.png").unlink()
+    assert states(config) == ["done", "done", "done", "stale"]
+    assert states(config, target=0.9) == ["done", "done", "done", "stale"]
+
+
+def test_a_failing_notebook_stops_the_run_and_keeps_what_was_there(config, tmp_path):
+    batch.run(config, batch.plan(config, "data"))
+    path = batch.NOTEBOOKS / "08_compare.ipynb"
+    good = path.read_bytes()
+    target = tmp_path / "run" / "notebooks" / "08_compare.ipynb"
+    executed = target.read_bytes()
+    notebook(path, "architectures = ''", "raise ValueError('no such thing')")
+    with pytest.raises(MelanomaError, match=r"08_compare failed: ValueError: no such thing \(see"):
+        batch.run(config, batch.plan(config, "data"))
+    assert target.read_bytes() == executed
+    assert target.with_suffix(".failed.ipynb").exists()
+    assert states(config) == ["done", "done", "done", "failed"]
+    path.write_bytes(good)
+    batch.run(config, batch.plan(config, "data"))
+    assert states(config) == ["done"] * 4
+
+
+def test_a_dead_kernel_is_a_failure(config):
+    notebook(
+        batch.NOTEBOOKS / "01_look.ipynb", "seed = 0", "import os, signal\nos.kill(os.getpid(), 9)"
+    )
+    with pytest.raises(MelanomaError, match="01_look"):
+        batch.run(config, batch.plan(config, "data"))
+    assert states(config) == ["failed", "waiting", "waiting", "waiting"]
+
+
+def test_two_runs_cannot_share_a_folder(config, tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from melanoma_lib.batch import lock\n"
+        "with lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE
+    )
+    try:
+        holder.stdout.readline()
+        assert batch.in_use(tmp_path / "run")
+        with pytest.raises(MelanomaError, match=f"in use by process {holder.pid} on"):
+            batch.run(config, batch.plan(config, "data"))
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not batch.in_use(tmp_path / "run")  # a killed holder leaves no lock behind
+    with batch.lock(tmp_path / "run"):
+        pass
+
+
+def test_the_environment_of_notebooks_is_put_back(config):
+    earlier = os.environ.pop("MELANOMA_HEADLESS", None)
+    try:
+        batch.run(config, batch.plan(config, "data")[:1])
+        assert "MELANOMA_HEADLESS" not in os.environ
+    finally:
+        if earlier is not None:
+            os.environ["MELANOMA_HEADLESS"] = earlier
+    marker = batch.marker(config, batch.plan(config, "data")[0])
+    assert read_json(marker)["state"] == "done"

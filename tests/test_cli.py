@@ -1,0 +1,135 @@
+"""The command as its user meets it."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from melanoma_lib import batch
+from melanoma_lib.cli import _parser, configuration, main
+from melanoma_lib.config import PRESETS
+from melanoma_lib.progress import progress, watched
+
+TINY = ["--no-pretrained", "--image-size", "32", "--epochs", "1", "--batch-size", "16"]
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def tiny(dataset, tmp_path):
+    return ["--data-dir", dataset, "--output-dir", tmp_path / "run", *TINY]
+
+
+def error_of(capsys):
+    text = capsys.readouterr().err
+    assert text.startswith("melanoma: ") and text.count("\n") == 1 and "Traceback" not in text
+    return text
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys; from melanoma_lib.cli import _parser; _parser().format_help(); "
+        "print([m for m in ('torch', 'timm', 'pandas', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_flags_become_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = (
+        "run --metadata t.csv --img-dir images --output-dir out --epochs 3 --batch-size 8 --seed 1 "
+        "--architectures resnet50,vit_b_16 resnet50 --split image --weights vit_b_16=w.pth "
+        "--no-pretrained"
+    )
+    options = _parser().parse_args(shlex.split(flags))
+    config = configuration(options)
+    assert config.architectures == ("resnet50", "vit_b_16")
+    assert (config.epochs, config.batch_size, config.seed, config.split) == (3, 8, 1, "image")
+    assert config.metadata == str(tmp_path / "t.csv") and config.data_dir == ""
+    assert config.weights == {"vit_b_16": str(tmp_path / "w.pth")} and not config.pretrained
+    sample = configuration(_parser().parse_args(["run", "--preset", "sample"]))
+    assert sample.data_dir == PRESETS["sample"]["data_dir"]
+
+
+def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(tiny, tmp_path, capsys):
+    bad = [
+        (["run", "--data-dir", tmp_path / "absent"], "does not exist"),
+        (["run", *tiny, "--architectures", "resnet5O"], "unknown architecture 'resnet5O'"),
+        (["run", *tiny, "--architectures", "test_resnet", "-p", "tarjet=1"], "tarjet"),
+        (["run", *tiny, "-p", "target"], "wants NAME=VALUE"),
+        (["run", *tiny, "--weights", "resnet50=/absent", "--architectures", "test_vit"], "not to"),
+        (["train", "test_resnet", *tiny, "--weights", "test_resnet=/absent"], "does not exist"),
+        (["train", "test_resnet", *tiny, "--epochs", "0"], "epochs is 0"),
+        (["train", "test_resnet", *tiny, "--device", "cuda:99"], "cannot be used"),
+    ]
+    for arguments, message in bad:
+        assert run(*arguments) == 2
+        assert message in error_of(capsys)
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "images" / "ISIC_9000001.jpg").unlink(), "ISIC_9000001"),
+        (lambda d: (d / "images" / "ISIC_9000002.jpg").write_bytes(b"\xff\xd8"), "ISIC_9000002"),
+        (lambda d: (d / "HAM10000_metadata.csv").write_text("image_id\n"), "missing column"),
+    ],
+)
+def test_a_damaged_dataset_is_found_before_the_first_epoch(
+    tiny, dataset, tmp_path, capsys, damage, message
+):
+    damage(dataset)
+    assert run("train", "test_resnet", *tiny) == 2
+    assert message in error_of(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_leaves_a_run_folder_and_status_knows_it(tiny, tmp_path, capsys):
+    assert run("train", "test_resnet", *tiny) == 0
+    assert (tmp_path / "run" / "test_resnet" / "bundle.json").exists()
+    capsys.readouterr()
+    assert run("status", *tiny, "--architectures", "test_resnet", "--epochs", "4") == 0
+    out = capsys.readouterr().out
+    assert "1 of 4 epochs" in out and "training left" in out and "waiting" in out
+
+
+def test_data_sample_and_check(dataset, capsys):
+    assert run("data", "check", "--data-dir", dataset) == 0
+    out = capsys.readouterr().out
+    assert "105 images of 70 lesions, 105 masks" in out and "90 train, 15 val+test" in out
+    (dataset / "images" / "ISIC_9000003.jpg").write_bytes(b"")
+    assert run("data", "check", "--data-dir", dataset) == 2
+    assert "ISIC_9000003" in error_of(capsys)
+
+
+def test_an_interrupt_says_how_to_go_on(tiny, monkeypatch, capsys):
+    monkeypatch.setattr("melanoma_lib.cli._ready", lambda config: (_ for _ in ()).throw(
+        KeyboardInterrupt))
+    assert run("train", "test_resnet", *tiny) == 130
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_a_bar_is_shown_only_where_a_person_watches(monkeypatch, capsys):
+    assert os.environ["MELANOMA_HEADLESS"] and not watched()
+    assert list(progress(range(3), "x")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.delenv("MELANOMA_HEADLESS")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert list(progress(range(3), "working")) == [0, 1, 2]
+    assert "working" in capsys.readouterr().err
+
+
+def test_the_metadata_flag_reads_a_table_elsewhere(dataset, tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    (dataset / "HAM10000_metadata.csv").rename(table)
+    pd.read_csv(table).assign(dataset="x").to_csv(table, index=False)
+    assert run("data", "check", "--metadata", table, "--img-dir", dataset) == 0
+    assert "105 images" in capsys.readouterr().out
+    assert batch.chapters()
