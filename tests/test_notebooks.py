@@ -1,0 +1,114 @@
+"""The notebooks: clean in version control, and executed at the sample's size."""
+
+import ast
+import csv
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from melanoma_lib import batch
+from melanoma_lib.artifacts import read_json
+from melanoma_lib.cli import main
+from melanoma_lib.data.sample import generate_sample
+from melanoma_lib.figures import CATALOG
+
+NOTEBOOKS = sorted(batch.NOTEBOOKS.glob("*.ipynb"))
+KEYS = ["test_efficientnet", "test_resnet"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def book(request):
+    return nbformat.read(request.param, 4)
+
+
+def code_cells(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def test_the_batch_runs_chapters_00_to_08():
+    assert [path.stem[:2] for path in batch.chapters()] == [f"0{n}" for n in range(9)]
+
+
+def test_no_outputs_are_kept(book):
+    nbformat.validate(book)
+    assert not any(cell.outputs or cell.execution_count for cell in code_cells(book))
+
+
+def test_there_is_one_parameters_cell_of_commented_scalars(book):
+    (cell,) = [c for c in book.cells if "parameters" in c.metadata.get("tags", [])]
+    for line in cell.source.splitlines():
+        assert isinstance(ast.literal_eval(line.partition("=")[2].strip()), str | int | float), line
+        assert "#" in line, f"no comment: {line}"
+
+
+def test_every_chapter_has_its_parts(book):
+    text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    assert text.startswith("[")  # the links to its neighbours
+    number = text[text.index("\n# ") + 3 :][:2]
+    for part in ("You will", "You need", "Time", "## Further reading"):
+        assert part in text or part.lower() in text.lower(), part
+    if number != "00":
+        for part in ("## In your thesis", "## Exercises"):
+            assert part in text, part
+
+
+def test_prose_and_calls_but_no_long_definitions(book):
+    for cell in code_cells(book):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 6, node.name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole run of the command on the sample, with two networks that train in seconds."""
+    folder = tmp_path_factory.mktemp("thesis")
+    arguments = [
+        "run", "--preset", "sample", "--data-dir", str(generate_sample(folder / "sample")),
+        "--output-dir", str(folder / "run"), "--figures-dir", str(folder / "figures"),
+        "--architectures", *KEYS, "--epochs", "1", "--batch-size", "16",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    return folder, arguments
+
+
+def test_every_figure_of_the_catalogue_is_drawn(finished):
+    folder, _ = finished
+    drawn = {path.stem: path for path in (folder / "figures").glob("*.png")}
+    for name in CATALOG:
+        variants = [stem for stem in drawn if stem == name or stem.startswith(f"{name}-")]
+        assert variants, name
+        for stem in variants:
+            assert drawn[stem].with_suffix(".pdf").stat().st_size > 1000
+
+
+def test_the_results_are_written_in_numbers_tables_and_words(finished):
+    folder, _ = finished
+    results = read_json(folder / "run" / "comparison_results.json")
+    assert list(results["models"]) == KEYS and results["dataset"]["generated"]
+    rows = list(csv.DictReader((folder / "run" / "comparison_table.csv").open()))
+    assert [row["architecture"] for row in rows] == KEYS
+    assert "\\toprule" in (folder / "run" / "comparison_table.tex").read_text()
+    summary = (folder / "run" / "summary.md").read_text()
+    assert f"{results['models'][KEYS[0]]['metrics']['melanoma_auc']['value']:.3f}" in summary
+
+
+def test_executed_notebooks_are_kept(finished):
+    folder, _ = finished
+    names = {path.stem for path in (folder / "run" / "notebooks").iterdir()}
+    assert {f"04_training-{key}" for key in KEYS} <= names and len(names) == 10
+    for path in (folder / "run" / "notebooks").iterdir():
+        for cell in code_cells(nbformat.read(path, 4)):
+            warnings = [o.text for o in cell.outputs if o.get("name") == "stderr"]
+            assert not warnings, f"{path.stem}: {warnings}"
+
+
+def test_running_again_does_nothing(finished, capsys):
+    folder, arguments = finished
+    before = {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("up to date") == 10
+    after = {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
+    changed = {path.name for path in after if before.get(path) != after[path]}
+    assert changed <= {".lock"}
