@@ -123,9 +123,8 @@ def _ready(config: Config):
     from melanoma_lib.data.metadata import open_dataset
     from melanoma_lib.data.sample import generate_sample
 
-    if config.data_dir == str(SAMPLE_DIR) and not SAMPLE_DIR.exists():
-        print(f"generating the sample dataset in {SAMPLE_DIR}", flush=True)
-        generate_sample(SAMPLE_DIR)
+    if config.data_dir == str(SAMPLE_DIR):
+        generate_sample(SAMPLE_DIR)  # returns at once where it is complete
     return open_dataset(config.data_dir, config.metadata, config.img_dir)
 
 

@@ -8,8 +8,11 @@ import torch
 
 from melanoma_lib.artifacts import read_json
 from melanoma_lib.calibration import fit_temperature
-from melanoma_lib.config import Config
+from melanoma_lib.config import Config, preset
+from melanoma_lib.data.sample import generate_sample
 from melanoma_lib.experiment import OUTPUTS, latency, train
+from melanoma_lib.metrics import auc
+from melanoma_lib.models import ARCHITECTURES
 from melanoma_lib.predictions import load_predictions
 
 KEY = "test_efficientnet"
@@ -114,3 +117,17 @@ def test_latency_is_measured_an_image():
     figures = latency(model, 32, repeats=5)
     assert 0 < figures["low_ms"] <= figures["median_ms"] <= figures["high_ms"]
     json.dumps(figures)
+
+
+@pytest.mark.slow
+def test_three_of_the_four_architectures_learn_to_tell_melanoma_on_the_sample(tmp_path):
+    """The preset of `make figures`: untrained networks, 64 px, a few epochs."""
+    data = generate_sample(tmp_path / "sample")
+    config = preset("sample", data_dir=str(data), output_dir=str(tmp_path / "run"))
+    aucs = {}
+    for key in ARCHITECTURES:
+        folder = train(config, key)
+        test = load_predictions(folder / "predictions.parquet").part("test")
+        score = test.melanoma_score(read_json(folder / "bundle.json")["temperature"])
+        aucs[key] = float(auc(test.is_melanoma, score))
+    assert sorted(aucs.values())[1] >= 0.85, aucs

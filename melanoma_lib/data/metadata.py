@@ -97,7 +97,10 @@ def open_dataset(
     """
     root = Path(img_dir or data_dir or ".")
     if not root.is_dir():
-        raise MelanomaError(f"the dataset folder {root} does not exist; name it with --data-dir")
+        raise MelanomaError(
+            f"the dataset folder {root} does not exist; name it with --data-dir (data/README.md "
+            "says where to get HAM10000)"
+        )
     table_path = Path(metadata) if metadata else _find_table(Path(data_dir or "."))
     table = read_metadata(table_path)
     images, masks = _index_files(root)
