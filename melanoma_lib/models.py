@@ -42,7 +42,7 @@ def architecture(key: str) -> Architecture:
         return ARCHITECTURES[key]
     if timm.is_model(key):
         return Architecture(key, key, key)
-    near = difflib.get_close_matches(key, [*ARCHITECTURES, *timm.list_models()], n=3)
+    near = difflib.get_close_matches(key, dict.fromkeys([*ARCHITECTURES, *timm.list_models()]), n=3)
     hint = f"did you mean {' or '.join(near)}" if near else "timm.list_models() lists all"
     raise MelanomaError(
         f"unknown architecture {key!r}; {hint}? Ours are {', '.join(ARCHITECTURES)}"
