@@ -98,3 +98,9 @@ def preset(name: str, **changes: object) -> Config:
     if name not in PRESETS:
         raise MelanomaError(f"preset {name!r} is not one of {', '.join(PRESETS)}")
     return Config(**PRESETS[name] | {k: v for k, v in changes.items() if v is not None})
+
+
+def basis_note(generated: bool, split: str = "lesion") -> str:
+    """What must stand on every figure made from such data: nothing for an honest real run."""
+    parts = ["generated sample"] * generated + ["split by image: optimistic"] * (split == "image")
+    return "; ".join(parts)

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from melanoma_lib.artifacts import MelanomaError
-from melanoma_lib.config import PRESETS, Config, preset
+from melanoma_lib.config import PRESETS, Config, basis_note, preset
 
 
 def test_the_default_is_the_recipe_of_the_thesis():
@@ -65,3 +65,8 @@ def test_the_training_key_follows_what_weights_depend_on(tmp_path):
         ).training_key("resnet50", "data"),
     ]
     assert len({key, *others}) == 6
+
+
+def test_figures_say_what_they_rest_on():
+    assert basis_note(False) == ""
+    assert basis_note(True, "image") == "generated sample; split by image: optimistic"
