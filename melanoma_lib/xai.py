@@ -52,17 +52,20 @@ def grad_cam(
 
 
 def _as_map(model: nn.Module):
-    """For a transformer: how its tokens (n, tokens, channels) lie in the image."""
+    """How grad-cam must reshape the model's features; None where they are maps already."""
     if not hasattr(model, "num_prefix_tokens"):
         return None
-    prefix = model.num_prefix_tokens
+    return lambda tokens: tokens_to_map(tokens, model.num_prefix_tokens)
 
-    def reshape(tokens: torch.Tensor) -> torch.Tensor:
-        patches = tokens[:, prefix:]
-        side = math.isqrt(patches.shape[1])
-        return patches.reshape(len(tokens), side, side, -1).permute(0, 3, 1, 2)
 
-    return reshape
+def tokens_to_map(tokens: torch.Tensor, prefix: int) -> torch.Tensor:
+    """Lays a transformer's patch tokens (n, tokens, channels) out as (n, channels, side, side).
+
+    `prefix` tokens at the front (the class token, registers) belong to no place and are dropped.
+    """
+    patches = tokens[:, prefix:]
+    side = math.isqrt(patches.shape[1])
+    return patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 
 def heat_inside(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
