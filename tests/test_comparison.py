@@ -41,7 +41,8 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion"):
                 "finished": True, "name": f"Model_{number}", "timm_name": "m", "parameters": 10,
                 "epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "device": "CPU",
                 "latency": {"median_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1},
-                "dataset": {"name": "generated sample", "generated": True}, "config": {"split": split},
+                "dataset": {"name": "generated sample", "generated": True},
+                "config": {"split": split},
             },
         )
         write_json(
