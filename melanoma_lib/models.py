@@ -71,12 +71,25 @@ def build_model(
         options["pretrained_cfg_overlay"] = {"file": str(Path(weights).resolve())}
     try:
         model = timm.create_model(entry.timm_name, pretrained=bool(weights), **options)
+        _soften_head(model)
         # Convolutions are faster with the colours of a pixel side by side; results are the same.
         return model.to(memory_format=torch.channels_last)
     except Exception as error:  # timm raises a dozen unrelated types
         what = f"{weights} does not fit {key}" if weights else f"{key} cannot be built"
         raise MelanomaError(f"{what} at {image_size} px: {' '.join(str(error).split())[:300]}") \
             from error
+
+
+def _soften_head(model: nn.Module) -> None:
+    """Starts the new output layer near zero, so that all classes begin about equally likely.
+
+    timm scales EfficientNet's output layer by the number of classes; with seven, the first
+    losses are three times those of guessing, and training from random weights suffers.
+    """
+    head = model.get_classifier()
+    if isinstance(head, nn.Linear):
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.zeros_(head.bias)
 
 
 def _hub_file(key: str, cfg) -> str:

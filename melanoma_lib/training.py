@@ -87,7 +87,7 @@ def fit(
     if len(train) < config.batch_size:
         raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
     model.to(pick_device(config.device))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     history: list[dict] = []
     if checkpoint := load_checkpoint(folder):
         model.load_state_dict(checkpoint["model"])
@@ -120,11 +120,11 @@ HEADER = "epoch    train loss  accuracy    val loss  accuracy   images/s   time 
 def log_line(history: list[dict], epochs: int) -> str:
     """The last epoch in one line under `HEADER`; `*` marks that its weights were kept."""
     row = history[-1]
-    left = (epochs - row["epoch"]) * sum(past["seconds"] for past in history) / len(history)
+    left = round((epochs - row["epoch"]) * sum(past["seconds"] for past in history) / len(history))
     return (
         f"{row['epoch']:3d}/{epochs:<3d}  {row['train_loss']:10.4f}  {row['train_accuracy']:8.3f}"
         f"  {row['val_loss']:10.4f}  {row['val_accuracy']:8.3f}"
-        f"   {row['images_per_second']:8.1f}   {left / 60:6.0f}:{left % 60:02.0f}"
+        f"   {row['images_per_second']:8.1f}   {left // 60:6d}:{left % 60:02d}"
         f"{' *' if row['best'] else ''}"
     )
 

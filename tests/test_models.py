@@ -24,6 +24,14 @@ def test_the_four_architectures_give_one_logit_a_class_at_any_size(key):
     model.get_submodule(ARCHITECTURES[key].cam_layer)  # raises if it is not there
 
 
+@pytest.mark.parametrize("key", ARCHITECTURES)
+def test_a_fresh_network_guesses_evenly(key):
+    torch.manual_seed(0)
+    model = build_model(key, 7, 64).train()
+    loss = torch.nn.functional.cross_entropy(model(torch.randn(8, 3, 64, 64)), torch.arange(8) % 7)
+    assert loss.item() == pytest.approx(np.log(7), abs=0.4)
+
+
 def test_any_timm_name_is_an_architecture():
     assert architecture("test_resnet").name == "test_resnet"
     assert architecture("vit_b_16").timm_name.startswith("vit_base_patch16_224")

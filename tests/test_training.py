@@ -121,6 +121,15 @@ def test_the_history_is_in_the_folder_and_in_the_log(tmp_path, capsys):
     assert lines[0].endswith("*")
 
 
+def test_the_time_left_is_that_of_the_epochs_left():
+    row = {
+        "epoch": 2, "train_loss": 1, "train_accuracy": 0.5, "val_loss": 1, "val_accuracy": 0.5,
+        "images_per_second": 50, "best": False, "seconds": 12.0,
+    }  # fmt: skip
+    assert training.log_line([row, row], 6).endswith(" 0:48")
+    assert training.log_line([row, row], 12).endswith(" 2:00")
+
+
 def test_fewer_images_than_a_batch_are_reported(tmp_path):
     with pytest.raises(MelanomaError, match="do not fill one batch"):
         training.fit(new_model(), coloured(7), coloured(), CONFIG, tmp_path)
