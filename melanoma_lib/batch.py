@@ -1,6 +1,7 @@
 """The batch: executes the notebooks in order through papermill, and only what is not up to date.
 
-A step is one execution of one notebook. Its key covers everything its outcome depends on: the
+Chapters 05 to 08 wait for all trainings of chapter 04; what does not wait for each other may run
+side by side. A step is one execution of one notebook. Its key covers everything its outcome depends on: the
 notebook, the parameters it declares, the library, the dataset, and the keys of the steps it
 builds on. A step is up to date when it finished with the same key and its outputs exist.
 Executing chapter 04 again is cheap: a finished training is only read.
@@ -10,11 +11,14 @@ import contextlib
 import fcntl
 import hashlib
 import logging
+import multiprocessing
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +29,7 @@ from melanoma_lib.progress import HEADLESS
 NOTEBOOKS = PROJECT / "notebooks"
 TRAINING = "04"  # executed once per architecture
 AFTER_TRAINING = ("05", "06", "07", "08")
-EPOCH_LINE = re.compile(r"\s*(epoch {2}|going on|\d+/\d+ )")  # what `fit` prints
+EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Step:
     notebook: Path
     parameters: dict = field(compare=False)
     key: str
+
+    @property
+    def chapter(self) -> str:
+        """The two digits before the notebook's name."""
+        return self.notebook.stem[:2]
 
 
 def chapters() -> list[Path]:
@@ -73,7 +82,7 @@ def plan(config: Config, fingerprint: str, extra: dict[str, object] | None = Non
         for architecture in config.architectures if chapter == TRAINING else [""]:
             values = _values(config, architecture) | extra
             values = {name: values[name] for name in names[path] if name in values}
-            builds_on = [s.key for s in steps if s.notebook.stem[:2] == TRAINING]
+            builds_on = [s.key for s in steps if s.chapter == TRAINING]
             key = digest(
                 [common, hashlib.sha256(path.read_bytes()).hexdigest(), values]
                 + (builds_on if chapter in AFTER_TRAINING else [])
@@ -119,22 +128,47 @@ def state_of(config: Config, step: Step) -> str:
     return "done" if whole else "stale"
 
 
-def run(config: Config, steps: list[Step]) -> None:
-    """Executes the steps that are not up to date; raises `MelanomaError` for one that fails."""
-    output = Path(config.output_dir)
-    with lock(output):
-        for number, step in enumerate(steps, start=1):
-            head = f"[{number:2d}/{len(steps)}] {step.name}"
-            if state_of(config, step) == "done":
-                print(f"{head}: up to date", flush=True)
-                continue
-            print(head, flush=True)
-            start = time.perf_counter()
-            execute(config, step)
-            print(f"{' ' * 8}done in {time.perf_counter() - start:.0f} s", flush=True)
+def run(config: Config, steps: list[Step], jobs: int = 1) -> None:
+    """Executes the steps that are not up to date, up to `jobs` side by side.
+
+    What comes after training waits for all of it. A step that fails does not stop the others
+    that do not need it; `MelanomaError` is raised when they are done.
+    """
+    with lock(Path(config.output_dir)), _workers(jobs) as pool:
+        for after in (False, True):
+            group = [s for s in steps if (s.chapter in AFTER_TRAINING) == after]
+            done = [step for step in group if state_of(config, step) == "done"]
+            for step in done:
+                print(f"{step.name}: up to date", flush=True)
+            todo = [step for step in group if step not in done]
+            futures = [pool.submit(execute, config, step, jobs) for step in todo]
+            errors = []
+            for future in as_completed(futures):
+                if error := future.exception():
+                    errors.append(error)
+                    print(f"{error}", flush=True)
+            if errors:
+                raise errors[0]
 
 
-def execute(config: Config, step: Step) -> None:
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that execute notebooks; an interrupt ends them, and their kernels with them."""
+    with ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),  # the parent decides
+    ) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def execute(config: Config, step: Step, jobs: int = 1) -> None:
     """Executes one notebook and records it; a failed notebook is kept beside the good ones."""
     import papermill
 
@@ -143,39 +177,44 @@ def execute(config: Config, step: Step) -> None:
     target, failed = folder / f"{step.name}.ipynb", folder / f"{step.name}.failed.ipynb"
     record = {"schema": 1, "key": step.key, "state": "started", "started": time.time()}
     write_json(marker(config, step), record)
+    print(f"{step.name}: started", flush=True)
     earlier = set(_figures(config, step).items())
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))  # or they would wait for each other
     try:
-        with _environment(HEADLESS, "1"), _log(Path(config.output_dir) / "run.log"):
+        with (
+            _environment(**{HEADLESS: "1", "OMP_NUM_THREADS": threads}),
+            _log(Path(config.output_dir) / "run.log", step.name),
+        ):
             papermill.execute_notebook(
                 str(step.notebook),
                 str(failed),
                 parameters=step.parameters,
                 kernel_name="python3",
-                cwd=str(NOTEBOOKS),
+                cwd=str(step.notebook.parent),
                 progress_bar=False,
                 log_output=True,
+                extra_arguments=["--log-level=ERROR"],
             )
     except papermill.PapermillExecutionError as error:
-        write_json(marker(config, step), record | {"state": "failed"})
-        raise MelanomaError(
-            f"{step.name} failed: {error.ename}: {error.evalue.strip()} (see {failed})"
-        ) from None
+        problem = f"{error.ename}: {error.evalue.strip()} (see {failed})"
     except RuntimeError as error:  # the kernel died, for example for want of memory
-        write_json(marker(config, step), record | {"state": "failed"})
-        raise MelanomaError(f"{step.name}: {error}; run again to go on") from None
-    failed.replace(target)
-    made = set(_figures(config, step).items()) - earlier
-    record |= {
-        "state": "done",
-        "seconds": time.time() - record["started"],
-        "outputs": [str(target), *sorted(name for name, _ in made)],
-    }
-    write_json(marker(config, step), record)
+        problem = f"{error}; run again to go on"
+    else:
+        failed.replace(target)
+        made = set(_figures(config, step).items()) - earlier
+        seconds = time.time() - record["started"]
+        outputs = [str(target), *sorted(name for name, _ in made)]
+        done = {"state": "done", "seconds": seconds, "outputs": outputs}
+        write_json(marker(config, step), record | done)
+        print(f"{step.name}: done in {seconds:.0f} s", flush=True)
+        return
+    write_json(marker(config, step), record | {"state": "failed"})
+    raise MelanomaError(f"{step.name} failed: {problem}")
 
 
 def _figures(config: Config, step: Step) -> dict[str, int]:
     """The figures of the step's chapter with the time they were written."""
-    found = config.figures.glob(f"{step.notebook.stem[:2]}-*")
+    found = config.figures.glob(f"{step.chapter}-*")
     return {str(path): path.stat().st_mtime_ns for path in found}
 
 
@@ -211,15 +250,16 @@ def in_use(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    earlier = os.environ.get(name)
-    os.environ[name] = value
+def _environment(**values: str) -> Iterator[None]:
+    earlier = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.pop(name)
-        if earlier is not None:
-            os.environ[name] = earlier
+        for name, value in earlier.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -236,18 +276,22 @@ def _quiet() -> Iterator[None]:
 class _Terminal(logging.Handler):
     """Shows the training table's lines while a notebook runs."""
 
+    def __init__(self, name: str):
+        super().__init__()
+        self.name_of_step = name
+
     def emit(self, record: logging.LogRecord) -> None:
         for line in record.getMessage().splitlines():
             if EPOCH_LINE.match(line):
-                print(f"{' ' * 8}{line}", flush=True)
+                print(f"{self.name_of_step}: {line}", flush=True)
 
 
 @contextlib.contextmanager
-def _log(path: Path) -> Iterator[None]:
+def _log(path: Path, name: str) -> Iterator[None]:
     """Sends what a notebook prints to the run's log, and its epochs to the terminal too."""
     logger = logging.getLogger("papermill")
-    handlers = [logging.FileHandler(path, encoding="utf-8"), _Terminal()]
-    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handlers = [logging.FileHandler(path, encoding="utf-8"), _Terminal(name)]
+    handlers[0].setFormatter(logging.Formatter(f"%(asctime)s {name}: %(message)s"))
     level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -1,6 +1,7 @@
 """The command `melanoma`: reads arguments, calls the library, prints errors as one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,10 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="execute the notebooks in order: every figure and table")
     _add_configuration(run)
+    run.add_argument(
+        "--jobs", type=int, metavar="N",
+        help="notebooks side by side; default: one on a GPU, else one a core, at most four",
+    )
     run.add_argument(
         "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
         help="another notebook parameter, for every notebook that has it",
@@ -136,9 +141,13 @@ def _run(options: argparse.Namespace) -> None:
     extra = {name: _scalar(text) for name, text in _pairs(options.parameter, "-p").items()}
     steps = batch.plan(config, files.fingerprint, extra)
     stale = [step for step in steps if batch.state_of(config, step) != "done"]
+    jobs = options.jobs or 1
     if stale:
-        _check_training(config, files, [step.parameters.get("architecture") for step in stale])
-    batch.run(config, steps)
+        sizes = _check_training(config, files, [s.parameters.get("architecture") for s in stale])
+        # The largest network first, or the others would be done long before it.
+        steps.sort(key=lambda s: (s.chapter, -sizes.get(s.parameters.get("architecture"), 0)))
+        jobs = options.jobs or _default_jobs(config)
+    batch.run(config, steps, jobs)
     print(
         f"\nfigures             {config.figures}"
         f"\ntables and results  {config.output_dir}"
@@ -146,8 +155,18 @@ def _run(options: argparse.Namespace) -> None:
     )
 
 
-def _check_training(config: Config, files, keys: Sequence[str | None]) -> None:
-    """Finds before the first epoch what would stop a training later."""
+def _default_jobs(config: Config) -> int:
+    """How many notebooks run side by side: one on a GPU, else one a core up to four."""
+    from melanoma_lib.models import pick_device
+
+    return min(4, os.cpu_count() or 1) if pick_device(config.device).type == "cpu" else 1
+
+
+def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[str | None, int]:
+    """Finds before the first epoch what would stop a training later.
+
+    Returns the number of parameters of the networks that are still to be trained.
+    """
     from melanoma_lib.data.classes import CLASS_NAMES
     from melanoma_lib.data.metadata import make_split
     from melanoma_lib.data.pixels import decode
@@ -160,12 +179,16 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> None:
         raise MelanomaError(f"--weights names {', '.join(unused)}, which is not to be trained")
     pick_device(config.device)
     make_split(files.metadata, config.split, config.seed)
+    sizes = {}
     for key in filter(None, keys):
-        finished = Path(config.output_dir) / key / "run.json"
-        if not finished.exists():
+        if not (Path(config.output_dir) / key / "run.json").exists():
             weights = config.weights.get(key, "")
-            build_model(key, len(CLASS_NAMES), config.image_size, config.pretrained, weights)
+            model = build_model(
+                key, len(CLASS_NAMES), config.image_size, config.pretrained, weights
+            )
+            sizes[key] = sum(parameter.numel() for parameter in model.parameters())
     decode(files, config.image_size)
+    return sizes
 
 
 def _scalar(text: str) -> object:

@@ -91,7 +91,7 @@ def test_an_unknown_parameter_is_named_before_anything_runs(config, tmp_path):
     assert batch.plan(config, "data", {"target": 0.9})[3].parameters["target"] == 0.9
 
 
-def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(config, tmp_path, capsys):
+def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(config, tmp_path, capfd):
     batch.run(config, batch.plan(config, "data"))
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
         "01-1-a.png", "04-1-a-resnet50.png", "04-1-a-vit_b_16.png", "08-1-a.png"
@@ -99,12 +99,12 @@ def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(config,
     assert (tmp_path / "figures" / "01-1-a.png").read_text() == "42"
     assert len(list((tmp_path / "run" / "notebooks").glob("*.ipynb"))) == 4
     assert "1/2" in (tmp_path / "run" / "run.log").read_text()
-    assert "1/2  0.5 *" in capsys.readouterr().out  # epochs are shown, too
+    assert "04_training-vit_b_16:   1/2  0.5 *" in capfd.readouterr().out  # epochs are shown, too
     assert states(config) == ["done"] * 4
 
     start = time.perf_counter()
     batch.run(config, batch.plan(config, "data"))
-    assert capsys.readouterr().out.count("up to date") == 4
+    assert capfd.readouterr().out.count("up to date") == 4
     assert time.perf_counter() - start < 5
 
     (tmp_path / "figures" / "08-1-a.png").unlink()
@@ -129,13 +129,35 @@ def test_a_failing_notebook_stops_the_run_and_keeps_what_was_there(config, tmp_p
     assert states(config) == ["done"] * 4
 
 
-def test_a_dead_kernel_is_a_failure(config):
+def test_a_dead_kernel_fails_its_step_and_what_needs_it_but_no_other(config):
     notebook(
-        batch.NOTEBOOKS / "01_look.ipynb", "seed = 0", "import os, signal\nos.kill(os.getpid(), 9)"
+        batch.NOTEBOOKS / "04_training.ipynb",
+        "architecture = ''",
+        "import os\nif architecture == 'resnet50':\n    os.kill(os.getpid(), 9)",
     )
-    with pytest.raises(MelanomaError, match="01_look"):
+    with pytest.raises(MelanomaError, match="04_training-resnet50 failed"):
         batch.run(config, batch.plan(config, "data"))
-    assert states(config) == ["failed", "waiting", "waiting", "waiting"]
+    assert states(config) == ["done", "failed", "done", "waiting"]
+
+
+def test_steps_run_side_by_side_and_later_chapters_wait(config, tmp_path):
+    """Each training waits for the other one, so that one at a time would never end."""
+    notebook(
+        batch.NOTEBOOKS / "04_training.ipynb",
+        f"architecture = ''\nfolder = {str(tmp_path)!r}",
+        "import time\nfrom pathlib import Path\nPath(folder, architecture).touch()\n"
+        "deadline = time.time() + 60\n"
+        "while not all(Path(folder, a).exists() for a in ('resnet50', 'vit_b_16')):\n"
+        "    assert time.time() < deadline\n    time.sleep(0.1)",
+    )
+    notebook(
+        batch.NOTEBOOKS / "08_compare.ipynb",
+        f"architectures = ''\nfolder = {str(tmp_path)!r}",
+        "from pathlib import Path\nassert all(Path(folder, a).exists() for a in "
+        "architectures.split(','))",
+    )
+    batch.run(config, batch.plan(config, "data"), jobs=2)
+    assert states(config) == ["done"] * 4
 
 
 def test_two_runs_cannot_share_a_folder(config, tmp_path):
