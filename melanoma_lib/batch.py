@@ -1,10 +1,10 @@
 """The batch: executes the notebooks in order through papermill, and only what is not up to date.
 
 Chapters 05 to 08 wait for all trainings of chapter 04; what does not wait for each other may run
-side by side. A step is one execution of one notebook. Its key covers everything its outcome depends on: the
-notebook, the parameters it declares, the library, the dataset, and the keys of the steps it
-builds on. A step is up to date when it finished with the same key and its outputs exist.
-Executing chapter 04 again is cheap: a finished training is only read.
+side by side. A step is one execution of one notebook. Its key covers everything its outcome
+depends on: the notebook, the parameters it declares, the library, the dataset, and the keys of
+the steps it builds on. A step is up to date when it finished with the same key and its outputs
+exist. Executing chapter 04 again is cheap: a finished training is only read.
 """
 
 import contextlib

@@ -86,7 +86,7 @@ PRESETS = {
         "data_dir": str(SAMPLE_DIR),
         "output_dir": str(PROJECT / "runs" / "sample"),
         "image_size": 64,
-        "epochs": 5,
+        "epochs": 4,
         "learning_rate": 1e-3,  # larger, because it starts from random weights
         "pretrained": False,
     },
