@@ -1,14 +1,17 @@
 """Files: the one error a user sees, atomic writes, checksums, and where things lie."""
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -50,6 +53,42 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Holds a lock file for this process; raises `MelanomaError` naming who holds it already.
+
+    The lock ends with the process, however that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        if not _try_lock(file):
+            file.seek(0)
+            raise MelanomaError(
+                f"{path.parent} is in use by {file.read().strip() or 'another process'}; wait for "
+                "it or choose another --output-dir"
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def locked(path: Path) -> bool:
+    """Whether a process holds the lock file at this moment."""
+    if not path.exists():
+        return False
+    with path.open("a+") as file:
+        return not _try_lock(file)
+
+
+def _try_lock(file: IO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def write_text(path: Path | str, text: str) -> Path:

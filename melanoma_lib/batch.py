@@ -8,25 +8,33 @@ exist. Executing chapter 04 again is cheap: a finished training is only read.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import multiprocessing
 import os
 import re
 import signal
-import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, digest, offenders, read_json, write_json
+from melanoma_lib.artifacts import (
+    PROJECT,
+    MelanomaError,
+    digest,
+    lock,
+    offenders,
+    read_json,
+    write_json,
+)
 from melanoma_lib.config import Config
 from melanoma_lib.progress import HEADLESS
 
 NOTEBOOKS = PROJECT / "notebooks"
+LOCK = ".lock"  # in a run folder that a batch holds
 TRAINING = "04"  # executed once per architecture
 AFTER_TRAINING = ("05", "06", "07", "08")
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
@@ -134,7 +142,7 @@ def run(config: Config, steps: list[Step], jobs: int = 1) -> None:
     What comes after training waits for all of it. A step that fails does not stop the others
     that do not need it; `MelanomaError` is raised when they are done.
     """
-    with lock(Path(config.output_dir)), _workers(jobs) as pool:
+    with lock(Path(config.output_dir) / LOCK), _workers(jobs) as pool:
         for after in (False, True):
             group = [s for s in steps if (s.chapter in AFTER_TRAINING) == after]
             done = [step for step in group if state_of(config, step) == "done"]
@@ -154,18 +162,25 @@ def run(config: Config, steps: list[Step], jobs: int = 1) -> None:
 @contextlib.contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that execute notebooks; an interrupt ends them, and their kernels with them."""
-    with ProcessPoolExecutor(
-        jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),  # the parent decides
-    ) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool:
         try:
             yield pool
         except KeyboardInterrupt:
             for worker in multiprocessing.active_children():
                 worker.terminate()
             raise
+
+
+def _start_worker() -> None:
+    """Leaves interrupts to the parent, and ends with it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # the kernel notices in turn that its parent is gone
 
 
 def execute(config: Config, step: Step, jobs: int = 1) -> None:
@@ -216,37 +231,6 @@ def _figures(config: Config, step: Step) -> dict[str, int]:
     """The figures of the step's chapter with the time they were written."""
     found = config.figures.glob(f"{step.chapter}-*")
     return {str(path): path.stat().st_mtime_ns for path in found}
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Holds a run folder for this process; raises `MelanomaError` naming who holds it already."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise MelanomaError(
-                f"{folder} is in use by {file.read().strip() or 'another process'}; wait for it "
-                "or choose another --output-dir"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a batch holds the folder at this moment."""
-    if not (folder / ".lock").exists():
-        return False
-    with (folder / ".lock").open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 @contextlib.contextmanager

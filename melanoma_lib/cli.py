@@ -205,10 +205,9 @@ def _train(options: argparse.Namespace) -> None:
     config = configuration(options)
     files = _ready(config)
     _check_training(config, files, config.architectures)
-    from melanoma_lib import batch, experiment
+    from melanoma_lib import experiment
 
-    with batch.lock(Path(config.output_dir)):
-        print(experiment.train(config, config.architectures[0]))
+    print(experiment.train(config, config.architectures[0]))
 
 
 def _status(options: argparse.Namespace) -> None:

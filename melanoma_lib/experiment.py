@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import atomic_path, read_history, read_json, write_json
+from melanoma_lib.artifacts import atomic_path, lock, read_history, read_json, write_json
 from melanoma_lib.bundle import save_bundle
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
@@ -58,8 +58,13 @@ def train(config: Config, key: str) -> Path:
 
     What is already there is used: a finished training is only read, an interrupted one goes
     on. A training with other parameters is set aside in `replaced/`, and comes back when its
-    parameters do.
+    parameters do. Raises `MelanomaError` when another process is training it.
     """
+    with lock(Path(config.output_dir) / f".{key}.lock"):
+        return _train(config, key)
+
+
+def _train(config: Config, key: str) -> Path:
     data = prepare(config)
     folder = Path(config.output_dir) / key
     training_key = config.training_key(key, data.files.fingerprint)

@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from melanoma_lib.artifacts import read_history, read_json
-from melanoma_lib.batch import in_use, marker, plan, state_of
+from melanoma_lib.artifacts import locked, read_history, read_json
+from melanoma_lib.batch import LOCK, marker, plan, state_of
 from melanoma_lib.config import Config
 from melanoma_lib.data.metadata import open_dataset
 
@@ -12,12 +12,14 @@ from melanoma_lib.data.metadata import open_dataset
 def report(config: Config) -> str:
     """The state of every step of a run, and the time left, as text."""
     files = open_dataset(config.data_dir, config.metadata, config.img_dir)
-    running = in_use(Path(config.output_dir))
+    holder = Path(config.output_dir) / LOCK
+    running_since = holder.stat().st_mtime if locked(holder) else float("inf")
     lines = []
     for step in plan(config, files.fingerprint):
         state = state_of(config, step)
         if state == "started":
-            state = "running" if running else "interrupted"
+            started = read_json(marker(config, step))["started"]
+            state = "running" if started >= running_since else "interrupted"
         detail = ""
         if state in ("done", "running"):
             record = read_json(marker(config, step))

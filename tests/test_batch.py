@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
 
 from melanoma_lib import batch
-from melanoma_lib.artifacts import MelanomaError, read_json
+from melanoma_lib.artifacts import MelanomaError, lock, locked, read_json
 from melanoma_lib.config import Config
 
 WRITE = "from pathlib import Path\nPath(figures_dir).mkdir(parents=True, exist_ok=True)\n"
@@ -162,22 +163,22 @@ def test_steps_run_side_by_side_and_later_chapters_wait(config, tmp_path):
 
 def test_two_runs_cannot_share_a_folder(config, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from melanoma_lib.batch import lock\n"
-        "with lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+        "import sys, time; from pathlib import Path; from melanoma_lib.artifacts import lock\n"
+        "with lock(Path(sys.argv[1]) / '.lock'):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE
     )
     try:
         holder.stdout.readline()
-        assert batch.in_use(tmp_path / "run")
+        assert locked(tmp_path / "run" / ".lock")
         with pytest.raises(MelanomaError, match=f"in use by process {holder.pid} on"):
             batch.run(config, batch.plan(config, "data"))
     finally:
         holder.kill()
         holder.wait()
-    assert not batch.in_use(tmp_path / "run")  # a killed holder leaves no lock behind
-    with batch.lock(tmp_path / "run"):
+    assert not locked(tmp_path / "run" / ".lock")  # a killed holder leaves no lock behind
+    with lock(tmp_path / "run" / ".lock"):
         pass
 
 
@@ -191,3 +192,36 @@ def test_the_environment_of_notebooks_is_put_back(config):
             os.environ["MELANOMA_HEADLESS"] = earlier
     marker = batch.marker(config, batch.plan(config, "data")[0])
     assert read_json(marker)["state"] == "done"
+
+
+def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path):
+    """SIGKILL to the batch alone: a training that went on unseen would meet the next run."""
+    notebook(
+        batch.NOTEBOOKS / "01_look.ipynb",
+        f"folder = {str(tmp_path)!r}",
+        "import os, time\nfrom pathlib import Path\n"
+        "Path(folder, 'pid').write_text(str(os.getpid()))\ntime.sleep(120)",
+    )
+    code = (
+        "import sys; from pathlib import Path; from melanoma_lib import batch\n"
+        "from melanoma_lib.config import Config\n"
+        "if __name__ == '__main__':\n"
+        "    batch.NOTEBOOKS = Path(sys.argv[1])\n"
+        "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
+        "    batch.run(config, batch.plan(config, 'data')[:1])\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    holder = subprocess.Popen([sys.executable, script, batch.NOTEBOOKS, tmp_path / "run"])
+    pid = tmp_path / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text())
+    holder.kill()
+    holder.wait()
+    wait_for(lambda: not Path(f"/proc/{pid.read_text()}").exists())
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline
+        time.sleep(0.1)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from melanoma_lib.artifacts import read_json
+from melanoma_lib.artifacts import MelanomaError, lock, read_json
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config, preset
 from melanoma_lib.data.sample import generate_sample
@@ -110,6 +110,14 @@ def test_results_are_the_same_for_a_seed_and_differ_for_another(config, tmp_path
         logits.append(load_predictions(train(changed, KEY) / "predictions.parquet").logits)
     assert np.array_equal(logits[0], logits[1])
     assert logits[0].shape != logits[2].shape or not np.array_equal(logits[0], logits[2])
+
+
+def test_an_architecture_is_trained_by_one_process_at_a_time(config, tmp_path):
+    with (
+        lock(tmp_path / "run" / f".{KEY}.lock"),
+        pytest.raises(MelanomaError, match="in use by process"),
+    ):
+        train(config, KEY)
 
 
 def test_latency_is_measured_an_image():

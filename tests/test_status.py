@@ -1,8 +1,9 @@
 import dataclasses
+import time
 from pathlib import Path
 
 from melanoma_lib import batch
-from melanoma_lib.artifacts import write_csv, write_json
+from melanoma_lib.artifacts import lock, write_csv, write_json
 from melanoma_lib.config import Config
 from melanoma_lib.status import duration, report, time_left
 
@@ -34,7 +35,10 @@ def test_an_interrupted_step_is_not_called_running(dataset, tmp_path):
     epochs(config, "a", 3)
     line = next(line for line in report(config).splitlines() if line.startswith(step.name))
     assert "interrupted" in line and "3 of 10 epochs" in line
-    with batch.lock(Path(config.output_dir)):
+    with lock(Path(config.output_dir) / batch.LOCK):
+        assert "running" not in report(config)  # begun by an earlier batch
+        record = {"state": "started", "started": time.time() + 1, "key": step.key}
+        write_json(batch.marker(config, step), record)
         assert "running" in report(config)
 
 
