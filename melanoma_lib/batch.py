@@ -48,6 +48,7 @@ class Step:
     notebook: Path
     parameters: dict = field(compare=False)
     key: str
+    training_key: str = ""  # of a training: what its weights depend on
 
     @property
     def chapter(self) -> str:
@@ -90,13 +91,14 @@ def plan(config: Config, fingerprint: str, extra: dict[str, object] | None = Non
         for architecture in config.architectures if chapter == TRAINING else [""]:
             values = _values(config, architecture) | extra
             values = {name: values[name] for name in names[path] if name in values}
+            training_key = config.training_key(architecture, fingerprint) if architecture else ""
             builds_on = [s.key for s in steps if s.chapter == TRAINING]
             key = digest(
-                [common, hashlib.sha256(path.read_bytes()).hexdigest(), values]
+                [common, hashlib.sha256(path.read_bytes()).hexdigest(), values, training_key]
                 + (builds_on if chapter in AFTER_TRAINING else [])
             )
             name = f"{path.stem}-{architecture}" if architecture else path.stem
-            steps.append(Step(name, path, values, key))
+            steps.append(Step(name, path, values, key, training_key))
     return steps
 
 
@@ -132,8 +134,29 @@ def state_of(config: Config, step: Step) -> str:
     record = read_json(path)
     if record["state"] != "done":
         return record["state"]
-    whole = record["key"] == step.key and all(Path(name).exists() for name in record["outputs"])
-    return "done" if whole else "stale"
+    there = _files(config, step)
+    whole = all(there.get(name) == written for name, written in record["outputs"].items())
+    return "done" if whole and record["key"] == step.key and _trained(config, step) else "stale"
+
+
+def _trained(config: Config, step: Step) -> bool:
+    """Whether the run folder holds the training that a step of chapter 04 left there."""
+    if not step.training_key:
+        return True
+    path = Path(config.output_dir) / step.parameters["architecture"] / "run.json"
+    record = read_json(path) if path.exists() else {}
+    asked = step.training_key, config.epochs, True
+    return (record.get("training_key"), record.get("epochs"), record.get("finished")) == asked
+
+
+def _files(config: Config, step: Step) -> dict[str, int]:
+    """What a step may have written, with the time it was written: notebook, figures, tables."""
+    output, architecture = Path(config.output_dir), step.parameters.get("architecture", "")
+    found = [output / "notebooks" / f"{step.name}.ipynb"]
+    found += config.figures.glob(f"{step.chapter}-*{architecture}.*")
+    if step.chapter == "08":
+        found += [*output.glob("comparison_*"), *output.glob("summary.md")]
+    return {str(path): path.stat().st_mtime_ns for path in found if path.exists()}
 
 
 def run(config: Config, steps: list[Step], jobs: int = 1) -> None:
@@ -193,7 +216,7 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
     record = {"schema": 1, "key": step.key, "state": "started", "started": time.time()}
     write_json(marker(config, step), record)
     print(f"{step.name}: started", flush=True)
-    earlier = set(_figures(config, step).items())
+    earlier = _files(config, step)
     threads = str(max(1, (os.cpu_count() or 1) // jobs))  # or they would wait for each other
     try:
         with (
@@ -216,21 +239,14 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
         problem = f"{error}; run again to go on"
     else:
         failed.replace(target)
-        made = set(_figures(config, step).items()) - earlier
         seconds = time.time() - record["started"]
-        outputs = [str(target), *sorted(name for name, _ in made)]
+        outputs = dict(sorted(_files(config, step).items() - earlier.items()))
         done = {"state": "done", "seconds": seconds, "outputs": outputs}
         write_json(marker(config, step), record | done)
         print(f"{step.name}: done in {seconds:.0f} s", flush=True)
         return
     write_json(marker(config, step), record | {"state": "failed"})
     raise MelanomaError(f"{step.name} failed: {problem}")
-
-
-def _figures(config: Config, step: Step) -> dict[str, int]:
-    """The figures of the step's chapter with the time they were written."""
-    found = config.figures.glob(f"{step.chapter}-*")
-    return {str(path): path.stat().st_mtime_ns for path in found}
 
 
 @contextlib.contextmanager

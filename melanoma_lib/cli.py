@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.artifacts import MelanomaError, read_json
 from melanoma_lib.config import PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
 
 # The library's modules are imported where they are used: torch takes seconds, --help none.
@@ -117,7 +117,9 @@ def configuration(options: argparse.Namespace) -> Config:
         given["architectures"] = tuple(dict.fromkeys(names))
     if given["weights"] is not None:
         weights = _pairs(given["weights"], "--weights")
-        given["weights"] = {name: str(Path(file).resolve()) for name, file in weights.items()}
+        given["weights"] = {
+            name: str(Path(file).expanduser().resolve()) for name, file in weights.items()
+        }
     if given["img_dir"] and given["metadata"] and not given["data_dir"]:
         given["data_dir"] = ""
     return preset(options.preset, **given)
@@ -137,6 +139,8 @@ def _run(options: argparse.Namespace) -> None:
     from melanoma_lib import batch
 
     config = configuration(options)
+    if options.jobs is not None and options.jobs < 1:
+        raise MelanomaError(f"--jobs is {options.jobs}; it must be 1 or more")
     files = _ready(config)
     extra = {name: _scalar(text) for name, text in _pairs(options.parameter, "-p").items()}
     steps = batch.plan(config, files.fingerprint, extra)
@@ -167,8 +171,8 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
 
     Returns the number of parameters of the networks that are still to be trained.
     """
-    from melanoma_lib.data.classes import CLASS_NAMES
-    from melanoma_lib.data.metadata import make_split
+    from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+    from melanoma_lib.data.metadata import PARTS, make_split, rows_of
     from melanoma_lib.data.pixels import decode
     from melanoma_lib.models import architecture, build_model, pick_device
 
@@ -178,10 +182,20 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
     if unused:
         raise MelanomaError(f"--weights names {', '.join(unused)}, which is not to be trained")
     pick_device(config.device)
-    make_split(files.metadata, config.split, config.seed)
+    split = make_split(files.metadata, config.split, config.seed)
+    for part in PARTS:
+        rows = split.iloc[rows_of(split, part)]
+        if (rows["dx"] == MELANOMA).mean() in (0, 1):
+            raise MelanomaError(f"the part {part} needs both melanomas and other images")
+        if part == "train" and len(rows) < config.batch_size:
+            raise MelanomaError(
+                f"{len(rows)} training images do not fill one batch; see --batch-size"
+            )
     sizes = {}
     for key in filter(None, keys):
-        if not (Path(config.output_dir) / key / "run.json").exists():
+        record = Path(config.output_dir) / key / "run.json"
+        training_key = config.training_key(key, files.fingerprint)
+        if not record.exists() or read_json(record).get("training_key") != training_key:
             weights = config.weights.get(key, "")
             model = build_model(
                 key, len(CLASS_NAMES), config.image_size, config.pretrained, weights

@@ -56,14 +56,13 @@ class Config:
             raise MelanomaError(f"learning_rate is {self.learning_rate}; it must be positive")
 
     @property
-    def run(self) -> str:
-        """The run's name: the last part of its folder."""
-        return Path(self.output_dir).name
-
-    @property
     def figures(self) -> Path:
-        """Where the run's figures go."""
-        return Path(self.figures_dir or PROJECT / "figures" / self.run)
+        """Where the run's figures go: the project's figures, or the folder of a run elsewhere."""
+        if self.figures_dir:
+            return Path(self.figures_dir)
+        output = Path(self.output_dir)
+        ours = output.parent == PROJECT / "runs"
+        return PROJECT / "figures" / output.name if ours else output / "figures"
 
     def training_key(self, architecture: str, fingerprint: str) -> str:
         """Identifies what a training's weights depend on; `epochs` is not part of it.
@@ -73,6 +72,8 @@ class Config:
         values = {name: getattr(self, name) for name in TRAINING_FIELDS}
         values |= {"architecture": architecture, "dataset": fingerprint}
         weights = self.weights.get(architecture, "")
+        if weights and not Path(weights).is_file():
+            raise MelanomaError(f"the weights file {weights} for {architecture} does not exist")
         values |= {"weights": sha256(weights) if weights else ""}
         return digest(values | {"augmentation": dataclasses.asdict(self.augmentation)})
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -126,15 +127,20 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
     record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     done = len(read_history(folder))
     same = record.get("training_key") == training_key
-    if done and not (same and done <= epochs):
+    if any(folder.glob("checkpoint-*")) and not (same and done <= epochs):
         aside = folder.parent / "replaced"
         aside.mkdir(exist_ok=True)
-        folder.replace(aside / f"{folder.name}-{record['training_key']}-{done}")
+        target = aside / f"{folder.name}-{record['training_key']}-{done}"
+        shutil.rmtree(target, ignore_errors=True)  # the same training, kept before
+        folder.replace(target)
         print(f"other parameters than before: the earlier {folder.name} is kept in {aside}")
-        earlier = aside / f"{folder.name}-{training_key}-{epochs}"
-        if earlier.exists():
-            earlier.replace(folder)
-            return read_json(folder / "run.json")
+        kept = {int(path.name.rpartition("-")[2]): path
+                for path in aside.glob(f"{folder.name}-{training_key}-*")}  # fmt: skip
+        usable = [count for count in kept if count <= epochs]
+        if usable:
+            kept[max(usable)].replace(folder)
+            record = read_json(folder / "run.json")
+            same = True
     folder.mkdir(parents=True, exist_ok=True)
     return record if same and record["epochs"] == epochs else {}
 

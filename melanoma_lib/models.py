@@ -40,7 +40,7 @@ def architecture(key: str) -> Architecture:
     """Looks up one of the four, or any model name of timm; raises `MelanomaError` otherwise."""
     if key in ARCHITECTURES:
         return ARCHITECTURES[key]
-    if timm.is_model(key):
+    if timm.is_model(key) and timm.is_model_pretrained(key) >= ("." in key):
         return Architecture(key, key, key)
     near = difflib.get_close_matches(key, dict.fromkeys([*ARCHITECTURES, *timm.list_models()]), n=3)
     hint = f"did you mean {' or '.join(near)}" if near else "timm.list_models() lists all"

@@ -329,13 +329,6 @@ def test_a_failing_write_keeps_the_old_file(tmp_path):
     assert not plt.get_fignums()
 
 
-def test_a_notebook_still_shows_the_figure_after_save(tmp_path):
-    figure = training_curves(MODELS[:1])
-    with mock.patch.object(matplotlib, "get_backend", return_value="inline"):
-        figures.save(figure, "04-1-training-curves", tmp_path)
-    assert plt.get_fignums() == [figure.number]
-
-
 def test_the_catalogue_page_lists_every_figure_under_its_chapter():
     page = figures.catalog_page("results/")
     assert page.count("\n## ") == 8

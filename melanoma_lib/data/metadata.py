@@ -73,8 +73,9 @@ def read_metadata(path: Path | str) -> pd.DataFrame:
             f"{path}: unknown diagnosis {offenders(unknown)}; known are {', '.join(CLASS_NAMES)}"
         )
     for column in ("image_id", "lesion_id"):  # ids become file names
-        unsafe = [str(i) for i in table[column] if not re.fullmatch(r"\w[\w.-]*", str(i))]
-        if table[column].isna().any() or unsafe:
+        ids = table[column].fillna("(empty)")
+        unsafe = [name for name in ids if not re.fullmatch(r"\w[\w.-]*", name)]
+        if unsafe:
             raise MelanomaError(f"{path}: empty or unsafe {column}: {offenders(unsafe)}")
     repeated = table["image_id"][table["image_id"].duplicated()].unique()
     if len(repeated):
@@ -137,7 +138,12 @@ def _index_files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """All images and all masks below a folder by image id; the first of equal names counts."""
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
-    for folder, subfolders, names in os.walk(root):
+    seen = set()  # real folders: a link may lead round in a circle
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
         # macOS archives hold a shadow "._name" of every file
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(("__", ".")))
         for name in sorted(names):
