@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from melanoma_lib import batch
-from melanoma_lib.artifacts import MelanomaError, lock, locked, read_json
+from melanoma_lib.artifacts import MelanomaError, lock, locked, read_json, write_json
 from melanoma_lib.config import Config
 
 WRITE = "from pathlib import Path\nPath(figures_dir).mkdir(parents=True, exist_ok=True)\n"
@@ -30,6 +30,7 @@ def config(tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     monkeypatch.setattr(batch, "NOTEBOOKS", folder)
+    monkeypatch.setattr(batch, "_trained", lambda *_: True)  # these notebooks train nothing
     draw = WRITE + "(Path(figures_dir) / '{}.png').write_text(str({}))"
     notebook(
         folder / "01_look.ipynb", "seed = 0\nfigures_dir = ''", draw.format("01-1-a", "seed")
@@ -77,12 +78,13 @@ def test_a_change_touches_only_what_depends_on_it(config):
         return [name for name in after if before.get(name) != after[name]]
 
     training = ["04_training-resnet50", "04_training-vit_b_16"]
-    assert changed(seed=1) == ["01_look"]
+    assert changed(seed=1) == ["01_look", *training, "08_compare"]
     assert changed(epochs=3) == [*training, "08_compare"]
     assert changed(architectures=("resnet50", "densenet121")) == [
         "04_training-densenet121", "08_compare"
     ]
-    assert changed(learning_rate=1.0) == []  # no notebook here declares it
+    assert changed(learning_rate=1.0) == [*training, "08_compare"]
+    assert changed(device="cpu") == []  # no notebook here declares it
 
 
 def test_an_unknown_parameter_is_named_before_anything_runs(config, tmp_path):
@@ -111,6 +113,26 @@ def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(config,
     (tmp_path / "figures" / "08-1-a.png").unlink()
     assert states(config) == ["done", "done", "done", "stale"]
     assert states(config, target=0.9) == ["done", "done", "done", "stale"]
+
+
+def test_a_step_is_stale_when_the_run_folder_holds_another_training(config, monkeypatch):
+    monkeypatch.undo()
+    step = next(s for s in batch.plan(config, "data") if s.name.startswith("04"))
+    write_json(
+        batch.marker(config, step), {"schema": 1, "state": "done", "key": step.key, "outputs": {}}
+    )
+    path = Path(config.output_dir) / step.parameters["architecture"] / "run.json"
+    asked = {"training_key": step.training_key, "epochs": config.epochs, "finished": True}
+    for record, state in (
+        (asked, "done"),
+        (asked | {"epochs": 1}, "stale"),
+        (asked | {"training_key": "other"}, "stale"),
+        (asked | {"finished": False}, "stale"),
+    ):
+        write_json(path, record)
+        assert batch.state_of(config, step) == state
+    path.unlink()
+    assert batch.state_of(config, step) == "stale"
 
 
 def test_a_failing_notebook_stops_the_run_and_keeps_what_was_there(config, tmp_path):

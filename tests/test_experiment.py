@@ -90,6 +90,9 @@ def test_more_epochs_go_on_and_fewer_or_others_are_set_aside(config, capsys):
     assert state(folder) == longer_state
     train(config, KEY)
     assert read_json(folder / "run.json")["epochs"] == 2
+    train(longer, KEY)  # back and forth, any number of times
+    train(config, KEY)
+    assert read_json(folder / "run.json")["epochs"] == 2
 
 
 def test_a_killed_run_goes_on(config, monkeypatch):

@@ -49,7 +49,7 @@ def test_a_done_step_says_how_long_it_took(dataset, tmp_path):
     step = batch.plan(config, open_dataset(dataset).fingerprint)[0]
     write_json(
         batch.marker(config, step),
-        {"state": "done", "started": 0, "seconds": 75, "key": step.key, "outputs": []},
+        {"state": "done", "started": 0, "seconds": 75, "key": step.key, "outputs": {}},
     )
     assert "done         1 min 15 s" in report(config)
 
