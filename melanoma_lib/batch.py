@@ -1,7 +1,8 @@
 """The batch: executes the notebooks in order through papermill, and only what is not up to date.
 
-Chapters 05 to 08 wait for all trainings of chapter 04; what does not wait for each other may run
-side by side. A step is one execution of one notebook. Its key covers everything its outcome
+Chapters 05 to 07 wait for all trainings of chapter 04, and chapter 08 for everything, because it
+measures time and wants the machine for itself; what does not wait for each other may run side by
+side. A step is one execution of one notebook. Its key covers everything its outcome
 depends on: the notebook, the parameters it declares, the library, the dataset, and the keys of
 the steps it builds on. A step is up to date when it finished with the same key and its outputs
 exist. Executing chapter 04 again is cheap: a finished training is only read.
@@ -36,7 +37,7 @@ from melanoma_lib.progress import HEADLESS
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder that a batch holds
 TRAINING = "04"  # executed once per architecture
-AFTER_TRAINING = ("05", "06", "07", "08")
+LAST = "08"  # measures time, so nothing runs beside it
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
 
 
@@ -54,6 +55,11 @@ class Step:
     def chapter(self) -> str:
         """The two digits before the notebook's name."""
         return self.notebook.stem[:2]
+
+    @property
+    def stage(self) -> int:
+        """0 up to the trainings, 1 for what needs all of them, 2 for the last chapter."""
+        return (self.chapter > TRAINING) + (self.chapter >= LAST)
 
 
 def chapters() -> list[Path]:
@@ -95,7 +101,7 @@ def plan(config: Config, fingerprint: str, extra: dict[str, object] | None = Non
             builds_on = [s.key for s in steps if s.chapter == TRAINING]
             key = digest(
                 [common, hashlib.sha256(path.read_bytes()).hexdigest(), values, training_key]
-                + (builds_on if chapter in AFTER_TRAINING else [])
+                + (builds_on if chapter > TRAINING else [])
             )
             name = f"{path.stem}-{architecture}" if architecture else path.stem
             steps.append(Step(name, path, values, key, training_key))
@@ -160,24 +166,23 @@ def _files(config: Config, step: Step) -> dict[str, int]:
 
 
 def run(config: Config, steps: list[Step], jobs: int = 1) -> None:
-    """Executes the steps that are not up to date, up to `jobs` side by side.
+    """Executes the steps that are not up to date, in the order given, up to `jobs` side by side.
 
-    What comes after training waits for all of it. A step that fails does not stop the others
-    that do not need it; `MelanomaError` is raised when they are done.
+    What comes after training waits for all of it, and the last chapter for everything. A step
+    that fails does not stop the others that do not need it; `MelanomaError` is raised then.
     """
     with lock(Path(config.output_dir) / LOCK), _workers(jobs) as pool:
-        for after in (False, True):
-            group = [s for s in steps if (s.chapter in AFTER_TRAINING) == after]
-            done = [step for step in group if state_of(config, step) == "done"]
-            for step in done:
-                print(f"{step.name}: up to date", flush=True)
-            todo = [step for step in group if step not in done]
-            futures = [pool.submit(execute, config, step, jobs) for step in todo]
-            errors = []
-            for future in as_completed(futures):
-                if error := future.exception():
-                    errors.append(error)
-                    print(f"{error}", flush=True)
+        for stage in range(3):
+            group = [step for step in steps if step.stage == stage]
+            todo = [step for step in group if state_of(config, step) != "done"]
+            for step in group:
+                if step not in todo:
+                    print(f"{step.name}: up to date", flush=True)
+            beside = min(jobs, len(todo))
+            futures = [pool.submit(execute, config, step, beside) for step in todo]
+            errors = [error for future in as_completed(futures) if (error := future.exception())]
+            for error in errors[1:]:
+                print(error, flush=True)
             if errors:
                 raise errors[0]
 
@@ -246,6 +251,7 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
         print(f"{step.name}: done in {seconds:.0f} s", flush=True)
         return
     write_json(marker(config, step), record | {"state": "failed"})
+    print(f"{step.name}: failed", flush=True)
     raise MelanomaError(f"{step.name} failed: {problem}")
 
 

@@ -148,9 +148,9 @@ def _run(options: argparse.Namespace) -> None:
     jobs = options.jobs or 1
     if stale:
         sizes = _check_training(config, files, [s.parameters.get("architecture") for s in stale])
-        # The largest network first, or the others would be done long before it.
-        steps.sort(key=lambda s: (s.chapter, -sizes.get(s.parameters.get("architecture"), 0)))
         jobs = options.jobs or _default_jobs(config)
+        if jobs > 1 and sizes:  # what takes longest goes first, or it would keep all waiting
+            steps.sort(key=lambda s: s.parameters.get("architecture") != max(sizes, key=sizes.get))
     batch.run(config, steps, jobs)
     print(
         f"\nfigures             {config.figures}"
@@ -171,6 +171,8 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
 
     Returns the number of parameters of the networks that are still to be trained.
     """
+    import torch
+
     from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
     from melanoma_lib.data.metadata import PARTS, make_split, rows_of
     from melanoma_lib.data.pixels import decode
@@ -197,9 +199,10 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
         training_key = config.training_key(key, files.fingerprint)
         if not record.exists() or read_json(record).get("training_key") != training_key:
             weights = config.weights.get(key, "")
-            model = build_model(
-                key, len(CLASS_NAMES), config.image_size, config.pretrained, weights
-            )
+            with torch.device("cpu" if config.pretrained or weights else "meta"):  # no memory
+                model = build_model(
+                    key, len(CLASS_NAMES), config.image_size, config.pretrained, weights
+                )
             sizes[key] = sum(parameter.numel() for parameter in model.parameters())
     decode(files, config.image_size)
     return sizes

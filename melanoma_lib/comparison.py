@@ -3,6 +3,7 @@
 The fields of the results are documented in docs/results.md.
 """
 
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -28,12 +29,15 @@ COLUMNS = {
 }
 
 
-def compare(run_dir: Path, architectures: list[str], resamples: int = RESAMPLES) -> dict:
+def compare(
+    run_dir: Path, latency: Mapping[str, dict], resamples: int = RESAMPLES
+) -> dict:
     """The results of several trained architectures of one run, ready for JSON.
 
-    Raises `MelanomaError` when one is not trained, or when they were not evaluated on the same
+    `latency` names them and says how fast each is (see `experiment.latency`). Raises `MelanomaError` when one is not trained, or when they were not evaluated on the same
     images.
     """
+    architectures = list(latency)
     records = {key: read_json(run_dir / key / "run.json") for key in architectures}
     unfinished = [key for key, record in records.items() if not record.get("finished")]
     if unfinished:
@@ -64,6 +68,7 @@ def compare(run_dir: Path, architectures: list[str], resamples: int = RESAMPLES)
         "test_melanomas": int(test.is_melanoma.sum()),
         "models": {
             key: evaluate(records[key], bundles[key], predictions[key], weights)
+            | {"latency": latency[key]}
             for key in architectures
         },
         "differences": [
@@ -132,7 +137,6 @@ RECORDED = (
     "epochs",
     "best_epoch",
     "train_seconds",
-    "latency",
     "device",
 )
 

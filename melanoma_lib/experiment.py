@@ -4,12 +4,14 @@ import dataclasses
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from melanoma_lib import __version__
 from melanoma_lib.artifacts import atomic_path, lock, read_history, read_json, write_json
@@ -27,6 +29,7 @@ from melanoma_lib.training import fit
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 OUTPUTS = ("history.csv", "model.safetensors", "bundle.json", "predictions.parquet")
 SCHEMA = 1
+WARM_UP = 3  # first runs of a network, which are slower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +116,6 @@ def _train(config: Config, key: str) -> Path:
         "train_seconds": sum(row["seconds"] for row in history),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "device": device_name(model),
-        "latency": latency(model, config.image_size),
     }
     write_json(folder / "run.json", record)
     return folder
@@ -145,7 +147,7 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
     return record if same and record["epochs"] == epochs else {}
 
 
-def predict(model: torch.nn.Module, data: Data, batch_size: int) -> Predictions:
+def predict(model: nn.Module, data: Data, batch_size: int) -> Predictions:
     """The model's predictions for validation and test; an image may play both parts."""
     mean_std = normalisation(model)
     parts = {name: data.part(name) for name in ("val", "test")}
@@ -178,7 +180,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "melanoma_lib": __version__, **found}
 
 
-def device_name(model: torch.nn.Module) -> str:
+def device_name(model: nn.Module) -> str:
     """What the model runs on, in words."""
     device = next(model.parameters()).device
     if device.type == "cuda":
@@ -186,18 +188,23 @@ def device_name(model: torch.nn.Module) -> str:
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
-def latency(model: torch.nn.Module, image_size: int, repeats: int = 20) -> dict[str, float]:
-    """Milliseconds from one normalised image to its logits: median, 5th and 95th percentile.
+def latency(models: Mapping[str, nn.Module], image_size: int, repeats: int = 20) -> dict[str, dict]:
+    """By model, milliseconds from one normalised image to its logits, and the device in words.
 
-    One image at a time, after three runs to warm up; the device is waited for each time.
+    `median_ms`, `low_ms` and `high_ms` (5th and 95th percentile). One image at a time, the models
+    in turn, so that whatever else the machine does meets them alike; the device is waited for.
     """
-    device = next(model.parameters()).device
-    image = torch.zeros(1, 3, image_size, image_size, device=device)
-    times = []
+    times: dict[str, list[float]] = {key: [] for key in models}
     with torch.inference_mode():
-        for _ in range(repeats + 3):
+        for key in list(models) * (WARM_UP + repeats):
+            model = models[key]
+            image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
             start = time.perf_counter()
             model(image).cpu()  # the copy waits for the device
-            times.append(1000 * (time.perf_counter() - start))
-    low, median, high = np.quantile(times[3:], [0.05, 0.5, 0.95])
-    return {"median_ms": float(median), "low_ms": float(low), "high_ms": float(high)}
+            times[key].append(1000 * (time.perf_counter() - start))
+    figures = {}
+    for key, model in models.items():
+        low, median, high = np.quantile(times[key][WARM_UP:], [0.05, 0.5, 0.95]).tolist()
+        figures[key] = {"median_ms": median, "low_ms": low, "high_ms": high,
+                        "device": device_name(model)}  # fmt: skip
+    return figures

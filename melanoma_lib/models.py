@@ -14,24 +14,21 @@ from melanoma_lib.artifacts import MelanomaError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network family: its key, its name in print, timm's name, and its Grad-CAM layer."""
+    """A network family: its key, its name in print, and timm's name."""
 
     key: str
     name: str
     timm_name: str
-    cam_layer: str = ""  # dotted path; empty: found by `xai`
 
 
 # The tag after the dot names the ImageNet weights; timm changes its defaults now and then.
 ARCHITECTURES = {
     entry.key: entry
     for entry in (
-        Architecture("resnet50", "ResNet-50", "resnet50.a1_in1k", "layer4.2"),
-        Architecture("efficientnet_b3", "EfficientNet-B3", "efficientnet_b3.ra2_in1k", "bn2"),
-        Architecture("densenet121", "DenseNet-121", "densenet121.ra_in1k", "features.norm5"),
-        Architecture(
-            "vit_b_16", "ViT-B/16", "vit_base_patch16_224.augreg2_in21k_ft_in1k", "blocks.11.norm1"
-        ),
+        Architecture("resnet50", "ResNet-50", "resnet50.a1_in1k"),
+        Architecture("efficientnet_b3", "EfficientNet-B3", "efficientnet_b3.ra2_in1k"),
+        Architecture("densenet121", "DenseNet-121", "densenet121.ra_in1k"),
+        Architecture("vit_b_16", "ViT-B/16", "vit_base_patch16_224.augreg2_in21k_ft_in1k"),
     )
 }
 

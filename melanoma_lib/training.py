@@ -1,11 +1,14 @@
 """Training: the loop, from top to bottom, in plain PyTorch.
 
-`fit` runs epochs; an epoch runs steps; a step is forward, loss, backward, update. After every
-epoch a checkpoint is written, from which `fit` goes on exactly: whatever is random depends only
-on the seed and the epoch, so that no random state has to be carried along.
+`fit` runs epochs; an epoch runs steps; a step is forward, loss, backward, update. While the next
+epoch runs, a checkpoint of the last is written, from which `fit` goes on exactly: whatever is
+random depends only on the seed and the epoch, so that no random state has to be carried along.
 """
 
+import copy
 import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -93,23 +96,26 @@ def fit(
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         history = checkpoint["history"]
-        if history[-1]["best"]:  # a kill may have come between the checkpoint and this
-            save_weights(model, folder)
+        save_results(folder, checkpoint)  # a kill may have come between the two
         print(f"going on after epoch {len(history)} of {config.epochs}")
     print(HEADER)
-    for epoch in range(len(history) + 1, config.epochs + 1):
-        start = time.perf_counter()
-        row = {"epoch": epoch, **train_epoch(model, optimizer, train, config, epoch)}
-        row |= validate(model, val, config.batch_size)
-        row["best"] = all(row["val_accuracy"] > past["val_accuracy"] for past in history)
-        row["seconds"] = time.perf_counter() - start
-        history.append(row)
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(folder, state | {"epoch": epoch, "history": history})
-        if row["best"]:
-            save_weights(model, folder)
-        write_csv(folder / "history.csv", history)
-        print(log_line(history, config.epochs), flush=True)
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        saved: Future | None = None
+        for epoch in range(len(history) + 1, config.epochs + 1):
+            start = time.perf_counter()
+            row = {"epoch": epoch, **train_epoch(model, optimizer, train, config, epoch)}
+            row |= validate(model, val, config.batch_size)
+            row["best"] = all(row["val_accuracy"] > past["val_accuracy"] for past in history)
+            if saved:
+                saved.result()  # one at a time; raises what went wrong in writing
+            row["seconds"] = time.perf_counter() - start
+            history.append(row)
+            weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            state = copy.deepcopy(weights) | {"epoch": epoch, "history": list(history)}
+            saved = writer.submit(save_epoch, folder, state)
+            print(log_line(history, config.epochs), flush=True)
+    if saved:
+        saved.result()
     load_weights(model, folder)
     return history
 
@@ -129,11 +135,19 @@ def log_line(history: list[dict], epochs: int) -> str:
     )
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Writes the model's weights to model.safetensors."""
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(weights, temporary)
+def save_epoch(folder: Path, state: dict) -> None:
+    """Writes the checkpoint of a finished epoch, and then what follows from it."""
+    save_checkpoint(folder, state)
+    save_results(folder, state)
+
+
+def save_results(folder: Path, state: Mapping) -> None:
+    """Writes the history of a checkpoint, and its weights if they are the best yet."""
+    if state["history"][-1]["best"]:
+        weights = {name: value.contiguous() for name, value in state["model"].items()}
+        with atomic_path(folder / "model.safetensors") as temporary:
+            save_file(weights, temporary)
+    write_csv(folder / "history.csv", state["history"])
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

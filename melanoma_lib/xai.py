@@ -1,71 +1,107 @@
 """Explanations: Grad-CAM heat maps, and how much of the heat lies on the lesion."""
 
-import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from melanoma_lib.artifacts import MelanomaError
-from melanoma_lib.models import architecture
 
 
-def cam_layer(model: nn.Module, key: str) -> nn.Module:
-    """The layer Grad-CAM reads: the table's, or the input of the model's global pooling.
+def grad_cam(model: nn.Module, inputs: torch.Tensor, classes: Sequence[int]) -> np.ndarray:
+    """Grad-CAM heat as a share of each map's maximum, (n, height, width), for one class an image.
 
-    Raises `MelanomaError` for a model in which none is found.
+    `inputs` are normalised images (n, 3, height, width). A map in which nothing speaks for the
+    class is all zero. Raises `MelanomaError` as `cam_layer` does (Selvaraju et al., 2017).
     """
-    path = architecture(key).cam_layer
-    if path:
-        return model.get_submodule(path)
-    layers = dict(model.named_modules())
-    for name in ("blocks.{last}.norm1", "bn2", "layer4.{last}", "norm", "conv_head"):
-        if "{last}" in name:
-            count = len(layers.get(name.split(".")[0], ()))
-            name = name.format(last=count - 1)
-        if name in layers:
-            return layers[name]
-    convolutions = [layer for layer in layers.values() if isinstance(layer, nn.Conv2d)]
-    if not convolutions:
-        raise MelanomaError(f"no layer for Grad-CAM found in {key}")
-    return convolutions[-1]
+    layer = cam_layer(model, inputs)
+    ((features, gradient),) = class_gradients(model, [layer], inputs, classes).values()
+    features, gradient = as_map(model, features), as_map(model, gradient)
+    weights = gradient.mean((2, 3), keepdim=True)  # how much each feature speaks for the class
+    heat = F.relu((weights * features).sum(1, keepdim=True))  # (n, 1, places, places)
+    heat = F.interpolate(heat, inputs.shape[-2:], mode="bilinear")[:, 0]
+    peak = heat.amax((1, 2), keepdim=True)
+    return (heat / torch.where(peak > 0, peak, 1)).cpu().numpy()
 
 
-def grad_cam(
-    model: nn.Module, key: str, inputs: torch.Tensor, classes: Sequence[int]
-) -> np.ndarray:
-    """Grad-CAM heat in [0, 1] for one class an image, (n, height, width) (Selvaraju et al., 2017).
+def cam_layer(model: nn.Module, inputs: torch.Tensor) -> str:
+    """The name of the layer Grad-CAM reads: the last with places on which the logits depend.
 
-    `inputs` are normalised images (n, 3, height, width). Computed in float32 on a copy of the
-    model whose weights take gradients, so that the caller's model stays as it is.
+    Found by sending the first of `inputs` through the model, so that it serves any model of
+    timm. In a network of convolutions it is the last map before pooling; in a transformer with
+    a class token the input of the last attention, because behind it the other tokens count no
+    more. Raises `MelanomaError` where there is none.
     """
-    # Imported here: the package brings OpenCV along and takes seconds.
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    names = [name for name, _ in model.named_modules() if name]
+    found = []
+    for name, (_, gradient) in class_gradients(model, names, inputs[:1], [0]).items():
+        places = as_map(model, gradient)
+        if places is not None and places.any():
+            found.append((places.shape[2] > 1, len(found), name))  # one place is no map
+    if not found:
+        raise MelanomaError(f"{type(model).__name__} has no layer for Grad-CAM: no map of features")
+    return max(found)[2]
 
-    model = copy.deepcopy(model).float().eval().requires_grad_(True)
-    targets = [ClassifierOutputTarget(int(index)) for index in classes]
-    with GradCAM(model, [cam_layer(model, key)], reshape_transform=_as_map(model)) as cam:
-        return cam(input_tensor=inputs.float(), targets=targets)
+
+def class_gradients(
+    model: nn.Module, layers: Iterable[str], inputs: torch.Tensor, classes: Sequence[int]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """By layer, in the order they last run, its output and the gradient of a logit by it.
+
+    The logit is that of one class an image. The model may be frozen, in training or on any
+    device and stays as it is; the arithmetic is float32.
+    """
+    outputs: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, output: object) -> None:
+        outputs.pop(name, None)  # a layer that runs twice counts where it runs last
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            outputs[name] = output
+
+    hooks = [
+        model.get_submodule(name).register_forward_hook(lambda *call, name=name: keep(name, call[2]))
+        for name in layers
+    ]
+    training = model.training
+    try:
+        with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
+            # Gradients start from the inputs, so that frozen weights are no obstacle.
+            logits = model.eval()(inputs.detach().float().requires_grad_())
+            score = logits[range(len(inputs)), [int(index) for index in classes]].sum()
+            gradients = torch.autograd.grad(score, list(outputs.values()), materialize_grads=True)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return {
+        name: (output.detach(), gradient)
+        for (name, output), gradient in zip(outputs.items(), gradients, strict=True)
+    }
 
 
-def _as_map(model: nn.Module):
-    """How grad-cam must reshape the model's features; None where they are maps already."""
-    if not hasattr(model, "num_prefix_tokens"):
+def as_map(model: nn.Module, features: torch.Tensor) -> torch.Tensor | None:
+    """Features as (n, channels, side, side), or None where they are no map of the model's features.
+
+    Takes maps with channels first or last, and tokens (n, tokens, channels) in rows, without
+    the class token and its like, which belong to no place.
+    """
+    channels = model.num_features
+    if features.ndim == 4 and features.shape[2] == features.shape[3]:
+        return features if features.shape[1] == channels else None
+    if features.ndim == 4 and features.shape[1] == features.shape[2]:
+        return features.permute(0, 3, 1, 2) if features.shape[3] == channels else None
+    if features.ndim != 3 or features.shape[2] != channels:
         return None
-    return lambda tokens: tokens_to_map(tokens, model.num_prefix_tokens)
-
-
-def tokens_to_map(tokens: torch.Tensor, prefix: int) -> torch.Tensor:
-    """Lays a transformer's patch tokens (n, tokens, channels) out as (n, channels, side, side).
-
-    `prefix` tokens at the front (the class token, registers) belong to no place and are dropped.
-    """
-    patches = tokens[:, prefix:]
-    side = math.isqrt(patches.shape[1])
-    return patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    tokens = features.shape[1]
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    for patches in (tokens - prefix, tokens - 1):  # some models do not tell of their class token
+        side = math.isqrt(max(patches, 0))
+        if side and side**2 == patches:
+            return features[:, -patches:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    return None
 
 
 def heat_inside(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:

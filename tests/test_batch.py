@@ -176,11 +176,11 @@ def test_steps_run_side_by_side_and_later_chapters_wait(config, tmp_path):
     notebook(
         batch.NOTEBOOKS / "08_compare.ipynb",
         f"architectures = ''\nfolder = {str(tmp_path)!r}",
-        "from pathlib import Path\nassert all(Path(folder, a).exists() for a in "
-        "architectures.split(','))",
+        "import os\nfrom pathlib import Path\nassert all(Path(folder, a).exists() for a in "
+        "architectures.split(','))\nassert os.environ['OMP_NUM_THREADS'] == str(os.cpu_count())",
     )
     batch.run(config, batch.plan(config, "data"), jobs=2)
-    assert states(config) == ["done"] * 4
+    assert states(config) == ["done"] * 4  # the last one with the machine for itself
 
 
 def test_two_runs_cannot_share_a_folder(config, tmp_path):

@@ -40,7 +40,6 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion"):
             {
                 "finished": True, "name": f"Model_{number}", "timm_name": "m", "parameters": 10,
                 "epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "device": "CPU",
-                "latency": {"median_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1},
                 "dataset": {"name": "generated sample", "generated": True},
                 "config": {"split": split},
             },
@@ -55,7 +54,11 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion"):
                 ],
             },
         )
-    return [f"model_{number}" for number in range(len(skills))]
+    return fast(*(f"model_{number}" for number in range(len(skills))))
+
+
+def fast(*keys):
+    return {key: {"median_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1, "device": "CPU"} for key in keys}
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_differences_are_paired(results, tmp_path):
     figures = [models[pair[side]]["metrics"]["accuracy"]["value"] for side in ("first", "second")]
     assert pair["accuracy"]["value"] == pytest.approx(figures[0] - figures[1])
     shutil.copytree(tmp_path / "model_0", tmp_path / "twin")
-    same = compare(tmp_path, ["model_0", "twin"], resamples=50)["differences"][0]
+    same = compare(tmp_path, fast("model_0", "twin"), resamples=50)["differences"][0]
     assert same["accuracy"] == {"value": 0, "low": 0, "high": 0}
 
 
@@ -137,7 +140,7 @@ def test_figures_that_are_not_defined_show_a_dash():
 def test_models_that_cannot_be_compared_are_named(tmp_path):
     keys = make_run(tmp_path)
     with pytest.raises(MelanomaError, match="absent"):
-        compare(tmp_path, [*keys, "absent"])
+        compare(tmp_path, fast(*keys, "absent"))
     path = tmp_path / "model_1" / "predictions.parquet"
     predictions = load_predictions(path)
     save_predictions(path, predictions.part("test"))

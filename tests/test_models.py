@@ -21,7 +21,6 @@ def test_the_four_architectures_give_one_logit_a_class_at_any_size(key):
     model = build_model(key, 7, 64).eval()
     with torch.inference_mode():
         assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
-    model.get_submodule(ARCHITECTURES[key].cam_layer)  # raises if it is not there
 
 
 @pytest.mark.parametrize("key", ARCHITECTURES)

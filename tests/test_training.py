@@ -1,9 +1,11 @@
 import copy
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from melanoma_lib import training
 from melanoma_lib.artifacts import MelanomaError, read_history
@@ -102,15 +104,50 @@ def test_equal_accuracy_keeps_the_earlier_epoch(tmp_path, monkeypatch):
     assert [row["best"] for row in history] == [True, False, False]
 
 
-def test_a_kill_between_checkpoint_and_best_weights_is_mended(tmp_path):
+def test_a_kill_between_checkpoint_and_what_follows_from_it_is_mended(tmp_path):
     data = coloured()
     one = dataclasses.replace(CONFIG, epochs=1)
     model = new_model()
     training.fit(model, data, data, one, tmp_path)
-    (tmp_path / "model.safetensors").unlink()
+    history = (tmp_path / "history.csv").read_text()
+    for name in ("model.safetensors", "history.csv"):
+        (tmp_path / name).unlink()
     again = new_model()
     training.fit(again, data, data, one, tmp_path)
     assert torch.equal(weights_of(model), weights_of(again))
+    assert (tmp_path / "history.csv").read_text() == history
+
+
+def test_a_checkpoint_holds_its_epoch_though_the_next_one_runs(tmp_path, monkeypatch):
+    """The first epoch is written only when the second has changed the weights."""
+    after, trained = [], threading.Event()
+
+    def validate(model, *_):
+        after.append(weights_of(model).clone())
+        if len(after) == 2:
+            trained.set()
+        return {"val_loss": 1.0, "val_accuracy": 0.5}
+
+    def save(folder, state):
+        assert trained.wait(60)
+        save_checkpoint(folder, state)
+
+    monkeypatch.setattr(training, "validate", validate)
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    data = coloured()
+    training.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=2), tmp_path)
+    for path, weights in zip(sorted(tmp_path.glob("checkpoint-*")), after, strict=True):
+        saved = torch.load(path)["model"].values()
+        assert torch.equal(torch.cat([v.flatten().float() for v in saved]), weights)
+
+
+def test_an_epoch_that_cannot_be_written_stops_the_training(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(training, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        training.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
 
 
 def test_the_history_is_in_the_folder_and_in_the_log(tmp_path, capsys):
@@ -170,6 +207,6 @@ def test_checkpoints_keep_two_generations_and_notice_damage(tmp_path, capsys):
 
 
 def test_weights_that_do_not_fit_are_reported(tmp_path):
-    training.save_weights(new_model(), tmp_path)
+    save_file(new_model().state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(MelanomaError, match="cannot be loaded"):
         training.load_weights(build_model("test_resnet", 7, 32), tmp_path)
