@@ -29,13 +29,11 @@ COLUMNS = {
 }
 
 
-def compare(
-    run_dir: Path, latency: Mapping[str, dict], resamples: int = RESAMPLES
-) -> dict:
+def compare(run_dir: Path, latency: Mapping[str, dict], resamples: int = RESAMPLES) -> dict:
     """The results of several trained architectures of one run, ready for JSON.
 
-    `latency` names them and says how fast each is (see `experiment.latency`). Raises `MelanomaError` when one is not trained, or when they were not evaluated on the same
-    images.
+    `latency` names them and says how fast each is (see `experiment.latency`). Raises
+    `MelanomaError` when one is not trained, or when they were not evaluated on the same images.
     """
     architectures = list(latency)
     records = {key: read_json(run_dir / key / "run.json") for key in architectures}

@@ -197,10 +197,10 @@ def latency(models: Mapping[str, nn.Module], image_size: int, repeats: int = 20)
     times: dict[str, list[float]] = {key: [] for key in models}
     with torch.inference_mode():
         for key in list(models) * (WARM_UP + repeats):
-            model = models[key]
-            image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
+            device = next(models[key].parameters()).device
+            image = torch.zeros(1, 3, image_size, image_size, device=device)
             start = time.perf_counter()
-            model(image).cpu()  # the copy waits for the device
+            models[key](image).cpu()  # the copy waits for the device
             times[key].append(1000 * (time.perf_counter() - start))
     figures = {}
     for key, model in models.items():

@@ -62,7 +62,7 @@ def class_gradients(
             outputs[name] = output
 
     hooks = [
-        model.get_submodule(name).register_forward_hook(lambda *call, name=name: keep(name, call[2]))
+        model.get_submodule(name).register_forward_hook(lambda *call, of=name: keep(of, call[2]))
         for name in layers
     ]
     training = model.training

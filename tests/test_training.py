@@ -207,6 +207,7 @@ def test_checkpoints_keep_two_generations_and_notice_damage(tmp_path, capsys):
 
 
 def test_weights_that_do_not_fit_are_reported(tmp_path):
-    save_file(new_model().state_dict(), tmp_path / "model.safetensors")
+    model = torch.nn.Linear(2, 3)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(MelanomaError, match="cannot be loaded"):
         training.load_weights(build_model("test_resnet", 7, 32), tmp_path)

@@ -44,7 +44,7 @@ def test_it_agrees_with_the_package_grad_cam_on_the_layers_it_names(key):
     for ours, other in zip(grad_cam(model, inputs, [4, 5]), theirs, strict=True):
         if ours.max() > ours.min():  # the map of an untrained network may be empty
             compared += 1
-            # The package moves each map's minimum to zero; we do not, or nothing would be something.
+            # The package moves each map's minimum to zero, which makes heat of almost nothing.
             assert np.allclose(unit(ours), unit(other), atol=1e-3)
     assert compared
 
