@@ -146,12 +146,7 @@ def _at(predictions: Predictions, temperature: float, threshold: float, weights)
     def one(metric):
         if weights is None:
             return float(metric(positive, scores, threshold))
-        return estimate(
-            lambda positive, scores, w: metric(positive, scores, threshold, w),
-            positive,
-            scores,
-            weights=weights,
-        )
+        return estimate(metric, positive, scores, threshold, weights=weights)
 
     return {"sensitivity": one(sensitivity), "specificity": one(specificity)}
 

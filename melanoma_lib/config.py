@@ -52,6 +52,8 @@ class Config:
         for name, least in lower_bounds.items():
             if getattr(self, name) < least:
                 raise MelanomaError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        if self.seed >= 2**32:
+            raise MelanomaError(f"seed is {self.seed}; it must be below 2^32")
         if not self.learning_rate > 0:
             raise MelanomaError(f"learning_rate is {self.learning_rate}; it must be positive")
 
@@ -63,6 +65,10 @@ class Config:
         output = Path(self.output_dir)
         ours = output.parent == PROJECT / "runs"
         return PROJECT / "figures" / output.name if ours else output / "figures"
+
+    def training_lock(self, architecture: str) -> Path:
+        """The file that a process holds while it trains an architecture."""
+        return Path(self.output_dir) / f".{architecture}.lock"
 
     def training_key(self, architecture: str, fingerprint: str) -> str:
         """Identifies what a training's weights depend on; `epochs` is not part of it.

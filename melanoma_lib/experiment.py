@@ -64,7 +64,7 @@ def train(config: Config, key: str) -> Path:
     on. A training with other parameters is set aside in `replaced/`, and comes back when its
     parameters do. Raises `MelanomaError` when another process is training it.
     """
-    with lock(Path(config.output_dir) / f".{key}.lock"):
+    with lock(config.training_lock(key)):
         return _train(config, key)
 
 

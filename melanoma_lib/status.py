@@ -4,45 +4,49 @@ import time
 from pathlib import Path
 
 from melanoma_lib.artifacts import locked, read_history, read_json
-from melanoma_lib.batch import LOCK, marker, plan, state_of
+from melanoma_lib.batch import LOCK, Step, marker, state_of
 from melanoma_lib.config import Config
-from melanoma_lib.data.metadata import open_dataset
 
 
-def report(config: Config) -> str:
+def report(config: Config, steps: list[Step]) -> str:
     """The state of every step of a run, and the time left, as text."""
-    files = open_dataset(config.data_dir, config.metadata, config.img_dir)
     holder = Path(config.output_dir) / LOCK
     running_since = holder.stat().st_mtime if locked(holder) else float("inf")
     lines = []
-    for step in plan(config, files.fingerprint):
-        state = state_of(config, step)
+    for step in steps:
+        state, details = state_of(config, step), []
         if state == "started":
             started = read_json(marker(config, step))["started"]
             state = "running" if started >= running_since else "interrupted"
-        detail = ""
-        if state in ("done", "running"):
+        if step.training_key and locked(config.training_lock(step.parameters["architecture"])):
+            state = "running"  # also by `melanoma train`
+        if step.training_key and state != "done":
+            details.append(f"{len(finished_epochs(config, step))} of {config.epochs} epochs")
+        if state in ("done", "running") and marker(config, step).exists():
             record = read_json(marker(config, step))
-            seconds = record.get("seconds", time.time() - record["started"])
-            detail = duration(seconds)
-        architecture = step.parameters.get("architecture")
-        if architecture and state != "done":
-            epochs = len(read_history(Path(config.output_dir) / architecture))
-            detail = f"{epochs} of {config.epochs} epochs{', ' + detail if detail else ''}"
-        lines.append(f"{step.name:32s} {state:12s} {detail}".rstrip())
-    return "\n".join([config.output_dir, *lines, time_left(config)])
+            details.append(duration(record.get("seconds", time.time() - record["started"])))
+        lines.append(f"{step.name:32s} {state:12s} {', '.join(details)}".rstrip())
+    return "\n".join([config.output_dir, *lines, time_left(config, steps)])
 
 
-def time_left(config: Config) -> str:
+def finished_epochs(config: Config, step: Step) -> list[dict[str, str]]:
+    """The history of the training that a step of chapter 04 asks for, not of an earlier one."""
+    folder = Path(config.output_dir) / step.parameters["architecture"]
+    record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    return read_history(folder) if record.get("training_key") == step.training_key else []
+
+
+def time_left(config: Config, steps: list[Step]) -> str:
     """How long the trainings still take, from the epochs measured in this run so far."""
     seconds, unknown = 0.0, []
-    for architecture in config.architectures:
-        done = read_history(Path(config.output_dir) / architecture)
-        epochs = [float(row["seconds"]) for row in done]
+    for step in steps:
+        if not step.training_key:
+            continue
+        epochs = [float(row["seconds"]) for row in finished_epochs(config, step)]
         if epochs:
             seconds += max(config.epochs - len(epochs), 0) * sum(epochs) / len(epochs)
         else:
-            unknown.append(architecture)
+            unknown.append(step.parameters["architecture"])
     text = f"training left: {duration(seconds)}"
     if unknown:
         text += f", and {', '.join(unknown)}, whose first epoch is not measured yet"

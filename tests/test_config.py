@@ -31,6 +31,7 @@ def test_none_leaves_a_value_and_presets_state_only_what_differs():
         {"learning_rate": float("nan")},
         {"architectures": ()},
         {"seed": -1},
+        {"seed": 2**32},
     ],
 )
 def test_values_that_make_no_sense_are_refused(values):

@@ -1,6 +1,7 @@
-import dataclasses
 import time
 from pathlib import Path
+
+import pytest
 
 from melanoma_lib import batch
 from melanoma_lib.artifacts import lock, write_csv, write_json
@@ -8,50 +9,74 @@ from melanoma_lib.config import Config
 from melanoma_lib.status import duration, report, time_left
 
 
-def config_of(dataset, tmp_path):
-    return Config(
-        data_dir=str(dataset), output_dir=str(tmp_path / "run"), architectures=("a", "b"), epochs=10
-    )
+@pytest.fixture
+def config(tmp_path):
+    return Config(output_dir=str(tmp_path / "run"), architectures=("a", "b"), epochs=10)
 
 
-def epochs(config, architecture, count, seconds=60.0):
+@pytest.fixture
+def steps(config):
+    return batch.plan(config, "data")
+
+
+def epochs(config, step, count, seconds=60.0):
+    """Leaves what a training of so many epochs leaves."""
+    folder = Path(config.output_dir) / step.parameters["architecture"]
+    write_json(folder / "run.json", {"training_key": step.training_key})
     rows = [{"epoch": n + 1, "seconds": seconds} for n in range(count)]
-    write_csv(Path(config.output_dir) / architecture / "history.csv", rows)
+    write_csv(folder / "history.csv", rows)
 
 
-def test_the_time_left_comes_from_measured_epochs(dataset, tmp_path):
-    config = config_of(dataset, tmp_path)
-    assert "a, b, whose first epoch" in time_left(config)
-    epochs(config, "a", 4)
-    assert time_left(config).startswith("training left: 6 min 00 s, and b,")
-    epochs(config, "b", 10)
-    assert time_left(config) == "training left: 6 min 00 s"
+def trainings(steps):
+    return [step for step in steps if step.training_key]
 
 
-def test_an_interrupted_step_is_not_called_running(dataset, tmp_path):
-    config = config_of(dataset, tmp_path)
-    step = next(s for s in batch.plan(config, "x") if s.name.endswith("-a"))
+def line_of(step, config, steps):
+    return next(line for line in report(config, steps).splitlines() if line.startswith(step.name))
+
+
+def test_the_time_left_comes_from_measured_epochs(config, steps):
+    first, second = trainings(steps)
+    assert "a, b, whose first epoch" in time_left(config, steps)
+    epochs(config, first, 4)
+    assert time_left(config, steps).startswith("training left: 6 min 00 s, and b,")
+    epochs(config, second, 10)
+    assert time_left(config, steps) == "training left: 6 min 00 s"
+
+
+def test_epochs_of_another_training_do_not_count(config, steps):
+    """They are set aside as soon as the one asked for begins."""
+    first, _ = trainings(steps)
+    epochs(config, first, 4)
+    other = batch.plan(config, "other data")
+    assert "0 of 10 epochs" in line_of(first, config, other)
+    assert "a, b, whose first epoch" in time_left(config, other)
+
+
+def test_an_interrupted_step_is_not_called_running(config, steps):
+    step, _ = trainings(steps)
     write_json(batch.marker(config, step), {"state": "started", "started": 0, "key": step.key})
-    epochs(config, "a", 3)
-    line = next(line for line in report(config).splitlines() if line.startswith(step.name))
+    epochs(config, step, 3)
+    line = line_of(step, config, steps)
     assert "interrupted" in line and "3 of 10 epochs" in line
     with lock(Path(config.output_dir) / batch.LOCK):
-        assert "running" not in report(config)  # begun by an earlier batch
+        assert "running" not in report(config, steps)  # begun by an earlier batch
         record = {"state": "started", "started": time.time() + 1, "key": step.key}
         write_json(batch.marker(config, step), record)
-        assert "running" in report(config)
+        assert "running" in line_of(step, config, steps)
 
 
-def test_a_done_step_says_how_long_it_took(dataset, tmp_path):
-    config = dataclasses.replace(config_of(dataset, tmp_path))
-    from melanoma_lib.data.metadata import open_dataset
+def test_a_training_without_the_batch_is_called_running(config, steps):
+    first, second = trainings(steps)
+    with lock(config.training_lock("b")):
+        assert "running" in line_of(second, config, steps)
+        assert "waiting" in line_of(first, config, steps)
 
-    step = batch.plan(config, open_dataset(dataset).fingerprint)[0]
-    write_json(
-        batch.marker(config, step),
-        {"state": "done", "started": 0, "seconds": 75, "key": step.key, "outputs": {}},
-    )
-    assert "done         1 min 15 s" in report(config)
+
+def test_a_done_step_says_how_long_it_took(config, steps):
+    record = {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key, "outputs": {}}
+    write_json(batch.marker(config, steps[0]), record)
+    assert "done         1 min 15 s" in line_of(steps[0], config, steps)
 
 
 def test_durations_read_well():
