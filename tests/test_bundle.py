@@ -1,17 +1,17 @@
 import pytest
 import torch
+from safetensors.torch import save_model
 
 from melanoma_lib.artifacts import MelanomaError, read_json, write_json
 from melanoma_lib.bundle import load_bundle, save_bundle
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.models import build_model
-from melanoma_lib.training import save_weights
 
 
 @pytest.fixture
 def folder(tmp_path):
     torch.manual_seed(0)
-    save_weights(build_model("test_resnet", 7, 32), tmp_path)
+    save_model(build_model("test_resnet", 7, 32), tmp_path / "model.safetensors")
     save_bundle(
         tmp_path, architecture="test_resnet", class_names=CLASS_NAMES, image_size=32,
         mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5, operating_points=[], generated=True,
@@ -31,7 +31,7 @@ def test_a_bundle_is_all_that_is_needed_to_use_a_model(folder):
 
 
 def test_foreign_weights_another_schema_or_nothing_are_refused(folder, tmp_path):
-    save_weights(build_model("test_resnet", 7, 32), folder)
+    save_model(build_model("test_resnet", 7, 32), folder / "model.safetensors")
     with pytest.raises(MelanomaError, match=r"not the file of its bundle\.json"):
         load_bundle(folder)
     write_json(folder / "bundle.json", read_json(folder / "bundle.json") | {"schema": 99})
