@@ -15,7 +15,7 @@ from melanoma_lib.metrics import confusion_matrix, sensitivity, specificity, tab
 from melanoma_lib.predictions import Predictions, load_predictions
 
 SCHEMA = 1
-CALIBRATION = ("ece", "brier", "nll")
+CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
 
 # What the tables show: the metric, its column head, and whether more is better.
 COLUMNS = {
