@@ -116,8 +116,8 @@ def evaluate(record: dict, bundle: dict, predictions: Predictions, weights: np.n
         "operating_points": [
             point
             | {
-                "validation": _at(validation, temperature, point["threshold"], None),
-                "test": _at(test, temperature, point["threshold"], weights),
+                "validation": rates_at(validation, temperature, point["threshold"]),
+                "test": rates_at(test, temperature, point["threshold"], weights),
             }
             for point in bundle["operating_points"]
         ],
@@ -137,11 +137,16 @@ RECORDED = (
 )
 
 
-def _at(predictions: Predictions, temperature: float, threshold: float, weights) -> dict:
-    """Sensitivity and specificity at a threshold, with intervals if there are resamples."""
+def rates_at(
+    predictions: Predictions,
+    temperature: float,
+    threshold: float,
+    weights: np.ndarray | None = None,
+) -> dict:
+    """Sensitivity and specificity of one part, as figures if there are resamples, else plain."""
     positive, scores = predictions.is_melanoma, predictions.melanoma_score(temperature)
 
-    def one(metric):
+    def one(metric, kind):
         if weights is None:
             return float(metric(positive, scores, threshold))
         return estimate(
@@ -149,9 +154,10 @@ def _at(predictions: Predictions, temperature: float, threshold: float, weights)
             positive,
             scores,
             weights=weights,
+            lesions=len(np.unique(predictions.lesion_ids[kind])),
         )
 
-    return {"sensitivity": one(sensitivity), "specificity": one(specificity)}
+    return {"sensitivity": one(sensitivity, positive), "specificity": one(specificity, ~positive)}
 
 
 def interval_text(figure: dict, digits: int = 3) -> str:
