@@ -90,6 +90,12 @@ def test_the_class_order_is_stated_once():
     assert not found  # even classes.py lists one diagnosis a line
 
 
+def test_the_order_of_the_isic_challenge_is_stated_once():
+    order = re.compile(r"MEL\W+NV\W+BCC")
+    found = [hit for path in modules().values() for hit in order.findall(path.read_text())]
+    assert len(found) == 1
+
+
 def test_the_order_is_alphabetical():
     from melanoma_lib.data.classes import CLASS_NAMES, COLOURS
 
