@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.stats import beta
 
+from melanoma_lib.intervals import exact_interval
 from melanoma_lib.metrics import ECE_BINS, bin_of, nll
 from melanoma_lib.predictions import softmax
 
@@ -15,34 +15,38 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature T > 0 for which softmax(logits / T) has the least negative log-likelihood.
 
     Bounded search on log T, where the likelihood has one minimum. Dividing by T changes no
-    decision, only how sure it sounds (Guo et al., 2017). A class that is missing from the
-    labels is no error.
+    decision, only how sure it sounds (Guo et al., 2017). The likelihood on the images given is
+    never worse than at T = 1. A class that is missing from the labels is no error.
     """
+
+    def loss(temperature: float) -> float:
+        return float(nll(labels, softmax(logits, temperature)))
+
     result = minimize_scalar(
-        lambda log_t: nll(labels, softmax(logits / np.exp(log_t))),
+        lambda log_t: loss(np.exp(log_t)),
         bounds=np.log(BOUNDS),
         method="bounded",
         options={"xatol": 1e-9},
     )
-    return float(np.exp(result.x))
+    fitted = float(np.exp(result.x))
+    return fitted if loss(fitted) <= loss(1.0) else 1.0
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Confidence against accuracy of the top class in equal-width bins, one row a bin.
+def reliability(confidence: np.ndarray, hit: np.ndarray) -> pd.DataFrame:
+    """Confidence against accuracy in the equal-width bins of the ECE, one row a bin.
 
-    Columns low, high, count, confidence, accuracy, accuracy_low, accuracy_high; the interval
-    is exact for independent images at 95 % (Clopper and Pearson, 1934). Empty bins are NaN.
+    `confidence` (n,) in [0, 1] is a stated probability and `hit`, boolean (n,), whether it came
+    true: those of the top class (`metrics.top_class`), or melanoma's own. Columns low, high,
+    count, confidence, accuracy (the share of hits), accuracy_low and accuracy_high, the exact
+    interval for independent images (`intervals.exact_interval`). Empty bins are NaN.
     """
-    confidence = probabilities.max(1)
-    correct = probabilities.argmax(1) == labels
     bins = bin_of(confidence)
     count = np.bincount(bins, minlength=ECE_BINS)
-    hits = np.bincount(bins, correct, ECE_BINS)
+    hits = np.bincount(bins, hit, ECE_BINS)
+    low, high = exact_interval(hits, count)
     edges = np.linspace(0, 1, ECE_BINS + 1)
     with np.errstate(invalid="ignore"):
-        low = np.where(hits > 0, beta.ppf(0.025, hits, count - hits + 1), 0.0)
-        high = np.where(hits < count, beta.ppf(0.975, hits + 1, count - hits), 1.0)
-        table = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "low": edges[:-1],
                 "high": edges[1:],
@@ -53,5 +57,3 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
                 "accuracy_high": high,
             }
         )
-    table.loc[count == 0, ["accuracy_low", "accuracy_high"]] = np.nan
-    return table

@@ -16,7 +16,7 @@ from melanoma_lib.metrics import confusion_matrix, sensitivity, specificity, tab
 from melanoma_lib.predictions import Predictions, load_predictions
 
 SCHEMA = 1
-CALIBRATION = ("ece", "brier", "nll")
+CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
 
 # What the tables show: the metric, its column head, and whether more is better.
 COLUMNS = {
@@ -119,8 +119,8 @@ def evaluate(record: dict, bundle: dict, predictions: Predictions, weights: np.n
         "operating_points": [
             point
             | {
-                "validation": _at(validation, temperature, point["threshold"], None),
-                "test": _at(test, temperature, point["threshold"], weights),
+                "validation": rates_at(validation, temperature, point["threshold"]),
+                "test": rates_at(test, temperature, point["threshold"], weights),
             }
             for point in bundle["operating_points"]
         ],
@@ -139,16 +139,22 @@ RECORDED = (
 )
 
 
-def _at(predictions: Predictions, temperature: float, threshold: float, weights) -> dict:
-    """Sensitivity and specificity at a threshold, with intervals if there are resamples."""
+def rates_at(
+    predictions: Predictions,
+    temperature: float,
+    threshold: float,
+    weights: np.ndarray | None = None,
+) -> dict:
+    """Sensitivity and specificity of one part, as figures if there are resamples, else plain."""
     positive, scores = predictions.is_melanoma, predictions.melanoma_score(temperature)
 
-    def one(metric):
+    def one(metric, kind):
         if weights is None:
             return float(metric(positive, scores, threshold))
-        return estimate(metric, positive, scores, threshold, weights=weights)
+        lesions = len(np.unique(predictions.lesion_ids[kind]))
+        return estimate(metric, positive, scores, threshold, weights=weights, lesions=lesions)
 
-    return {"sensitivity": one(sensitivity), "specificity": one(specificity)}
+    return {"sensitivity": one(sensitivity, positive), "specificity": one(specificity, ~positive)}
 
 
 def interval_text(figure: dict, digits: int = 3) -> str:

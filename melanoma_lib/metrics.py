@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-ECE_BINS = 15  # equal-width bins of the top class's probability (Guo et al., 2017)
+ECE_BINS = 15  # of confidence, in every calibration error (Guo et al., 2017)
 
 
 def _weights(labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
@@ -62,18 +62,16 @@ def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = N
     `positive` boolean (n,), `scores` (n,). NaN where one of the two kinds is absent.
     """
     weights = _weights(positive, weights)
-    order = np.argsort(scores, kind="stable")
-    scores, weights, positive = scores[order], weights[..., order], positive[order]
-    negative_below = np.cumsum(np.where(positive, 0, weights), -1)
-    negative_below = np.concatenate(
-        [np.zeros_like(negative_below[..., :1]), negative_below], axis=-1
-    )
-    first = np.searchsorted(scores, scores, "left")  # of the images with an equal score
-    after = np.searchsorted(scores, scores, "right")
-    wins = (negative_below[..., first] + negative_below[..., after]) / 2
-    positives = np.where(positive, weights, 0)
+    negatives = np.flatnonzero(~positive)
+    negatives = negatives[np.argsort(scores[negatives])]
+    below = np.cumsum(weights[..., negatives], -1)  # weight of the negatives up to each one
+    below = np.concatenate([np.zeros_like(weights[..., :1]), below], axis=-1)
+    first = np.searchsorted(scores[negatives], scores[positive], "left")
+    after = np.searchsorted(scores[negatives], scores[positive], "right")
+    wins = (below[..., first] + below[..., after]) / 2
+    positives = weights[..., positive]
     with np.errstate(invalid="ignore"):
-        return (positives * wins).sum(-1) / (positives.sum(-1) * negative_below[..., -1])
+        return (positives * wins).sum(-1) / (positives.sum(-1) * below[..., -1])
 
 
 def average_precision(positive, scores, weights=None) -> np.ndarray:
@@ -81,13 +79,14 @@ def average_precision(positive, scores, weights=None) -> np.ndarray:
     weights = _weights(positive, weights)
     order = np.argsort(-scores, kind="stable")
     scores, weights, positive = scores[order], weights[..., order], positive[order]
-    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # of each equal score
+    # Images of one score are called together: look where the last of them is.
+    last = np.searchsorted(-scores, -scores[positive], "right") - 1
     found = np.cumsum(np.where(positive, weights, 0), -1)[..., last]
     taken = np.cumsum(weights, -1)[..., last]
-    steps = np.diff(found, axis=-1, prepend=0)
+    positives = weights[..., positive]
     with np.errstate(invalid="ignore"):
         precision = np.where(taken > 0, found / taken, 0)
-        return (steps * precision).sum(-1) / found[..., -1]
+        return (positives * precision).sum(-1) / positives.sum(-1)
 
 
 def macro_auc(labels, probabilities, weights=None) -> np.ndarray:
@@ -99,37 +98,102 @@ def macro_auc(labels, probabilities, weights=None) -> np.ndarray:
     return np.nanmean(per_class, axis=0)
 
 
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """The bin of equal width, 0 to 14, of each confidence; a bin includes its upper edge."""
+    return np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+
+
+def equal_mass_bin_of(confidence: np.ndarray) -> np.ndarray:
+    """The bin, 0 to 14, of each confidence when the bins hold equal numbers of images.
+
+    Images of equal confidence share a bin whatever their order, so that ties can make a bin
+    larger and the next one smaller.
+    """
+    below = np.searchsorted(np.sort(confidence), confidence, "left")
+    return below * ECE_BINS // len(confidence)
+
+
+def top_class(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image the probability of its most probable class, and whether that is the true one.
+
+    Both (n,): the confidence in [0, 1], and a boolean.
+    """
+    return probabilities.max(1), probabilities.argmax(1) == labels
+
+
+def _bin_gaps(
+    confidence: np.ndarray, hit: np.ndarray, bins: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """By bin, how far the hits are from the summed confidence, and how many images, (..., 15)."""
+    member = _one_hot(bins, ECE_BINS)
+    weights = _weights(hit, weights)
+    return np.abs(weights @ (member * (hit - confidence)[:, None])), weights @ member
+
+
+def _expected_gap(confidence, hit, bins, weights) -> np.ndarray:
+    gaps, images = _bin_gaps(confidence, hit, bins, weights)
+    return gaps.sum(-1) / images.sum(-1)
+
+
 def ece(labels, probabilities, weights=None) -> np.ndarray:
     """Expected calibration error: mean distance of confidence from accuracy, by bin.
 
     15 equal-width bins of the top class's probability, each weighted by its images
-    (Naeini et al., 2015; Guo et al., 2017).
+    (Naeini et al., 2015; Guo et al., 2017). In [0, 1].
     """
-    confidence = probabilities.max(1)
-    gap = (probabilities.argmax(1) == labels) - confidence
-    bins = _one_hot(bin_of(confidence), ECE_BINS)
-    weights = _weights(labels, weights)
-    return np.abs((weights * gap) @ bins).sum(-1) / weights.sum(-1)
+    confidence, hit = top_class(labels, probabilities)
+    return _expected_gap(confidence, hit, bin_of(confidence), weights)
 
 
-def bin_of(probability: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
-    """The equal-width bin each probability falls into; a bin includes its upper edge."""
-    return np.clip(np.ceil(probability * bins).astype(int) - 1, 0, bins - 1)
+def ece_equal_mass(labels, probabilities, weights=None) -> np.ndarray:
+    """Expected calibration error with bins that hold equal numbers of images, in [0, 1].
+
+    No bin is decided by a handful of images (Nixon et al., 2019). The bins are those of the
+    images as they are; weights move no edge.
+    """
+    confidence, hit = top_class(labels, probabilities)
+    return _expected_gap(confidence, hit, equal_mass_bin_of(confidence), weights)
+
+
+def classwise_ece(labels, probabilities, weights=None) -> np.ndarray:
+    """Mean over all classes of the calibration error of that class's own probability, in [0, 1].
+
+    Each class against the rest, in equal-width bins (Nixon et al., 2019; Kull et al., 2019).
+    """
+    per_class = [
+        _expected_gap(probability, labels == column, bin_of(probability), weights)
+        for column, probability in enumerate(probabilities.T)
+    ]
+    return np.mean(per_class, axis=0)
+
+
+def mce(labels, probabilities, weights=None) -> np.ndarray:
+    """Maximum calibration error: the distance of confidence from accuracy in the worst bin.
+
+    The bins are those of `ece`; bins without images do not count (Naeini et al., 2015). In
+    [0, 1]; a bin of one image can decide it.
+    """
+    confidence, hit = top_class(labels, probabilities)
+    gaps, images = _bin_gaps(confidence, hit, bin_of(confidence), weights)
+    with np.errstate(invalid="ignore"):
+        return np.fmax.reduce(gaps / images, -1)  # fmax passes over the NaN of an empty bin
 
 
 def brier(labels, probabilities, weights=None) -> np.ndarray:
     """Squared distance of the probabilities from the truth, summed over classes (Brier, 1950)."""
     distance = ((probabilities - _one_hot(labels, probabilities.shape[1])) ** 2).sum(1)
-    return _mean(distance, _weights(labels, weights))
+    return weighted_mean(distance, weights)
 
 
 def nll(labels, probabilities, weights=None) -> np.ndarray:
     """Negative log-likelihood: the mean of -log p(true class), in nats."""
     chosen = probabilities[np.arange(len(labels)), labels]
-    return _mean(-np.log(np.maximum(chosen, np.finfo(float).tiny)), _weights(labels, weights))
+    return weighted_mean(-np.log(np.maximum(chosen, np.finfo(float).tiny)), weights)
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean of one value an image, (n,), over the images or over each row of weights."""
+    weights = _weights(values, weights)
     return weights @ values / weights.sum(-1)
 
 
@@ -165,6 +229,9 @@ def table_metrics(melanoma: int) -> dict[str, Callable]:
             y == melanoma, p[:, melanoma], w
         ),
         "ece": ece,
+        "ece_equal_mass": ece_equal_mass,
+        "classwise_ece": classwise_ece,
+        "mce": mce,
         "brier": brier,
         "nll": nll,
     }

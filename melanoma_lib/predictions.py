@@ -14,6 +14,8 @@ from melanoma_lib.artifacts import MelanomaError, atomic_path
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 
 LOGIT = "logit_"  # prefix of the logit columns; the class's code follows
+# The columns of a submission to task 3 of the ISIC 2018 challenge: our codes in capitals.
+ISIC_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Predictions:
 
     def probabilities(self, temperature: float = 1.0) -> np.ndarray:
         """Softmax of logits / temperature, float64, (n, classes)."""
-        return softmax(self.logits / temperature)
+        return softmax(self.logits, temperature)
 
     @property
     def is_melanoma(self) -> np.ndarray:
@@ -47,11 +49,25 @@ class Predictions:
         return self.probabilities(temperature)[:, self.class_names.index(MELANOMA)]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities from logits along the last axis, float64, safe for large values."""
-    logits = np.asarray(logits, np.float64)
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities from logits / temperature along the last axis, float64, safe when large."""
+    logits = np.asarray(logits, np.float64) / temperature
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
+
+
+def isic_submission(predictions: Predictions, temperature: float) -> pd.DataFrame:
+    """The probabilities of one part as a submission to ISIC 2018 task 3, one row an image.
+
+    Columns image, then those of `ISIC_COLUMNS`; the seven add up to 1. Raises `MelanomaError`
+    when the predictions have other classes (Codella et al., 2019).
+    """
+    columns = [name.upper() for name in predictions.class_names]
+    if set(columns) != set(ISIC_COLUMNS):
+        raise MelanomaError(f"the challenge has other classes than these: {columns}")
+    table = pd.DataFrame(predictions.probabilities(temperature), columns=columns)
+    table.insert(0, "image", predictions.image_ids)
+    return table[["image", *ISIC_COLUMNS]]
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:

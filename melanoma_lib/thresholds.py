@@ -1,4 +1,4 @@
-"""Operating points: a melanoma threshold chosen on one part and reported on another."""
+"""Operating points: a melanoma threshold chosen on one part and reported on another, its worth."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.metrics import weighted_mean
 
 # What a chosen threshold must reach on the part that chooses it.
 CRITERIA = (("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95))
@@ -58,3 +59,62 @@ def choose_operating_points(
         }
         for criterion, target in criteria
     ]
+
+
+def predictive_values(
+    sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positive and negative predictive value where melanoma is as common as `prevalence` says.
+
+    The share of melanomas among the lesions called, and of others among those not called, by
+    Bayes' rule (Altman and Bland, 1994). Scalars or arrays in [0, 1]; NaN where nothing is
+    called, or everything.
+    """
+    found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
+    spared, alarms = (1 - prevalence) * specificity, (1 - prevalence) * (1 - specificity)
+    with np.errstate(invalid="ignore"):
+        return np.divide(found, found + alarms), np.divide(spared, spared + missed)
+
+
+def per_thousand(
+    sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Missed melanomas and false alarms among 1,000 lesions, of which `prevalence` are melanomas.
+
+    Scalars or arrays, all three in [0, 1].
+    """
+    return 1000 * prevalence * (1 - sensitivity), 1000 * (1 - prevalence) * (1 - specificity)
+
+
+def net_benefit(
+    positive: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Melanomas found an image, less the false alarms at the rate the threshold itself implies.
+
+    Who acts on a probability of `threshold` holds one melanoma found to be worth
+    (1 - threshold) / threshold false alarms (Vickers and Elkin, 2006). `scores` must therefore
+    be calibrated probabilities. At most the prevalence; 0 when nothing is called. Raises
+    `MelanomaError` unless 0 <= threshold < 1.
+    """
+    if not 0 <= threshold < 1:
+        raise MelanomaError(f"a threshold probability lies in [0, 1), not {threshold}")
+    gain = np.where(positive, 1, -threshold / (1 - threshold))
+    return weighted_mean(np.where(scores >= threshold, gain, 0), weights)
+
+
+def decision_curve(
+    positive: np.ndarray, scores: np.ndarray, thresholds: Sequence[float]
+) -> pd.DataFrame:
+    """Net benefit of the model, of calling every image and of calling none, by threshold.
+
+    Columns threshold, model, treat_all, treat_none; values and errors as in `net_benefit`.
+    """
+    everything = np.ones(len(positive))
+    return pd.DataFrame(
+        {
+            "threshold": thresholds,
+            "model": [float(net_benefit(positive, scores, t)) for t in thresholds],
+            "treat_all": [float(net_benefit(positive, everything, t)) for t in thresholds],
+            "treat_none": 0.0,
+        }
+    )

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from melanoma_lib.calibration import fit_temperature, reliability
-from melanoma_lib.metrics import ece, nll
+from melanoma_lib.intervals import exact_interval
+from melanoma_lib.metrics import ece, nll, top_class
 from melanoma_lib.predictions import softmax
 
 
@@ -66,24 +67,49 @@ def test_it_agrees_with_scikit_learn():
 
 def test_a_class_that_is_missing_from_validation_is_no_error():
     logits = np.random.default_rng(4).normal(size=(100, 7))
-    labels = labels_at(logits, 1.5) % 6
-    assert 0.05 <= fit_temperature(logits, labels) <= 20
+    present = (labels := labels_at(logits, 1.5)) != 6
+    logits, labels = logits[present], labels[present]
+    fitted = fit_temperature(logits, labels)
+    losses = [float(nll(labels, softmax(logits, fitted * step))) for step in (0.99, 1, 1.01)]
+    assert losses[1] == min(losses)  # a minimum inside the bounds, with a column nobody has
+
+
+def test_a_search_that_ends_worse_than_it_began_changes_nothing(monkeypatch):
+    lost = type("Result", (), {"x": np.log(7.0)})
+    monkeypatch.setattr("melanoma_lib.calibration.minimize_scalar", lambda *_, **__: lost)
+    logits = np.random.default_rng(4).normal(scale=3, size=(200, 7))
+    assert fit_temperature(logits, labels_at(logits, 1.0)) == 1
+
+
+def test_images_that_are_all_right_or_all_wrong_have_a_temperature():
+    logits = np.random.default_rng(4).normal(scale=3, size=(50, 7))
+    assert fit_temperature(logits, logits.argmax(1)) == pytest.approx(0.05, rel=0.01)
+    assert fit_temperature(logits, logits.argmin(1)) == pytest.approx(20, rel=0.01)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.2, 5))
 def test_a_temperature_never_worsens_the_part_it_is_fitted_on(seed, temperature):
-    logits = np.random.default_rng(seed).normal(scale=2, size=(60, 4))
+    logits = np.random.default_rng(seed).normal(scale=2, size=(60, 4)).astype(np.float32)
     labels = labels_at(logits, temperature, seed)
     fitted = fit_temperature(logits, labels)
-    assert nll(labels, softmax(logits / fitted)) <= nll(labels, softmax(logits)) + 1e-9
-    assert np.array_equal((logits / fitted).argmax(1), logits.argmax(1))
+    assert nll(labels, softmax(logits, fitted)) <= nll(labels, softmax(logits))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(-240, 240), min_size=7, max_size=7), min_size=1),
+    st.floats(0.05, 20),
+)
+def test_scaling_keeps_every_diagnosis(rows, temperature):
+    logits = np.array(rows) / 8  # apart by an eighth at least, or equal
+    assert np.array_equal(softmax(logits, temperature).argmax(1), logits.argmax(1))
 
 
 def test_the_reliability_table_holds_the_ece():
     logits = np.random.default_rng(6).normal(scale=2, size=(400, 7))
     labels, probabilities = labels_at(logits, 2.0), softmax(logits)
-    table = reliability(labels, probabilities)
+    table = reliability(*top_class(labels, probabilities))
     assert table["count"].sum() == 400 and len(table) == 15
     gap = (table["accuracy"] - table["confidence"]).abs()
     assert np.nansum(gap * table["count"]) / 400 == pytest.approx(float(ece(labels, probabilities)))
@@ -94,8 +120,17 @@ def test_the_reliability_table_holds_the_ece():
     assert len(empty) and empty.isna().to_numpy().all()
 
 
-def test_the_interval_of_a_bin_is_clopper_and_pearsons():
-    """7 of 10 right: the exact 95 % interval is 0.348 to 0.933 (published tables)."""
-    table = reliability(np.array([0] * 7 + [1] * 3), np.tile([0.8, 0.2], (10, 1)))
-    row = table[table["count"] == 10].iloc[0]
-    assert (round(row["accuracy_low"], 3), round(row["accuracy_high"], 3)) == (0.348, 0.933)
+def test_the_interval_of_a_bin_is_the_exact_one():
+    hit = np.arange(10) < 7
+    row = reliability(np.full(10, 0.8), hit).query("count > 0").iloc[0]
+    assert (row["accuracy_low"], row["accuracy_high"]) == exact_interval(7, 10)
+    assert (row["low"], row["high"]) == (11 / 15, 12 / 15)
+
+
+def test_melanomas_own_probability_has_a_reliability_too():
+    """Stated at 0.1, found at 1 of 20; stated at 0.9, found at 4 of 5."""
+    table = reliability(np.repeat([0.1, 0.9], [20, 5]), np.isin(np.arange(25), [0, 20, 21, 22, 23]))
+    filled = table[table["count"] > 0]
+    assert filled["count"].tolist() == [20, 5]
+    assert filled["confidence"].tolist() == pytest.approx([0.1, 0.9])
+    assert filled["accuracy"].tolist() == [1 / 20, 4 / 5]

@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from melanoma_lib.intervals import estimate, lesion_weights
-from melanoma_lib.metrics import accuracy
-
-
-def mean_of(values, weights=None):
-    weights = np.ones(len(values)) if weights is None else weights
-    return weights @ values / weights.sum(-1)
+from melanoma_lib.intervals import estimate, exact_interval, lesion_weights
+from melanoma_lib.metrics import accuracy, sensitivity, weighted_mean
 
 
 def test_images_of_a_lesion_move_together():
@@ -26,7 +24,7 @@ def test_resamples_are_the_same_for_every_model():
 
 def test_single_image_lesions_give_the_textbook_interval():
     values = np.random.default_rng(0).normal(size=400)
-    figure = estimate(mean_of, values, weights=lesion_weights(np.arange(400)))
+    figure = estimate(weighted_mean, values, weights=lesion_weights(np.arange(400)))
     error = values.std() / 20
     assert figure["value"] == pytest.approx(values.mean())
     assert figure["low"] == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
@@ -36,10 +34,10 @@ def test_single_image_lesions_give_the_textbook_interval():
 def test_repeated_photographs_add_no_certainty():
     """Each lesion four times over: by image the interval would halve, by lesion it stays."""
     values = np.random.default_rng(0).normal(size=200)
-    once = estimate(mean_of, values, weights=lesion_weights(np.arange(200)))
+    once = estimate(weighted_mean, values, weights=lesion_weights(np.arange(200)))
     ids = np.repeat(np.arange(200), 4)
-    four = estimate(mean_of, values[ids], weights=lesion_weights(ids))
-    by_image = estimate(mean_of, values[ids], weights=lesion_weights(np.arange(800)))
+    four = estimate(weighted_mean, values[ids], weights=lesion_weights(ids))
+    by_image = estimate(weighted_mean, values[ids], weights=lesion_weights(np.arange(800)))
     width = {"once": once["high"] - once["low"], "four": four["high"] - four["low"]}
     assert width["four"] == pytest.approx(width["once"])
     assert by_image["high"] - by_image["low"] < 0.6 * width["once"]
@@ -47,19 +45,68 @@ def test_repeated_photographs_add_no_certainty():
 
 def test_a_figure_that_is_not_defined_is_none():
     weights = lesion_weights(np.arange(3), 10)
-    nothing = estimate(lambda v, w: np.nan * mean_of(v, w), np.ones(3), weights=weights)
+    nothing = estimate(lambda v, w: np.nan * weighted_mean(v, w), np.ones(3), weights=weights)
     assert nothing == {"value": None, "low": None, "high": None}
 
 
-def test_coverage_of_the_nominal_95_percent():
-    """Lesions with one to three correlated images: the interval covers the truth 90 to 99 %."""
-    rng = np.random.default_rng(5)
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(12)), st.integers(0, 5))
+def test_lesions_of_one_image_are_the_ordinary_bootstrap(ids, seed):
+    """The weights are then those of drawing images: one multinomial draw over them."""
+    images = np.random.default_rng(seed).multinomial(12, np.full(12, 1 / 12), size=30)
+    assert np.array_equal(lesion_weights(np.array(ids), 30, seed), images[:, ids])
+
+
+def test_exact_intervals_are_clopper_and_pearsons():
+    """7 of 10: 0.348 to 0.933 (published tables); 0 of 30 leaves room up to 0.116."""
+    assert np.round(exact_interval(7, 10), 3).tolist() == [0.348, 0.933]
+    low, high = exact_interval(np.array([0, 30, 0]), np.array([30, 30, 0]))
+    assert low[0] == 0 and high[0] == pytest.approx(1 - 0.025 ** (1 / 30))
+    assert high[1] == 1 and low[1] == pytest.approx(0.025 ** (1 / 30))
+    assert np.isnan([low[2], high[2]]).all()
+    for hits in range(13):
+        theirs = scipy.stats.binomtest(hits, 12).proportion_ci(0.95, "exact")
+        assert exact_interval(hits, 12) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_a_share_without_errors_is_not_certain():
+    """Six lesions of two images, all found: six lesions, not twelve images, speak for it."""
+    positive, ids = np.ones(12, bool), np.repeat(np.arange(6), 2)
+    weights = lesion_weights(ids, 100)
+
+    def found(scores, w):
+        return sensitivity(positive, scores, 0.5, w)
+
+    for scores, value in ((np.ones(12), 1), (np.zeros(12), 0)):
+        plain = estimate(found, scores, weights=weights)
+        assert plain == {"value": value, "low": value, "high": value}
+        low, high = exact_interval(6 * value, 6)
+        honest = estimate(found, scores, weights=weights, lesions=6)
+        assert honest == {"value": value, "low": low, "high": high}
+    scores = np.arange(12) / 12  # some are missed: the lesions drawn tell how many
+    assert estimate(found, scores, weights=weights) == estimate(
+        found, scores, weights=weights, lesions=6
+    )
+    nothing = estimate(lambda s, w: np.array(np.nan), scores, weights=weights, lesions=0)
+    assert nothing["value"] is None
+
+
+def coverage(skills, ids, weights, rng, trials=500):
+    """How often the interval of the accuracy holds the skill its lesions have on average."""
     covered = 0
-    for _ in range(200):
-        ids = np.repeat(np.arange(120), rng.integers(1, 4, 120))
-        skill = rng.beta(4, 1, 120)  # of each lesion; the mean is 0.8
+    for _ in range(trials):
+        skill = rng.beta(*skills, ids.max() + 1)  # the chance to be right, of each lesion
         labels = (rng.random(len(ids)) > skill[ids]).astype(int)  # class 0 is always predicted
         probabilities = np.tile([0.9, 0.1], (len(ids), 1))
-        figure = estimate(accuracy, labels, probabilities, weights=lesion_weights(ids, 300))
-        covered += figure["low"] <= 0.8 <= figure["high"]
-    assert 0.90 <= covered / 200 <= 0.99
+        figure = estimate(accuracy, labels, probabilities, weights=weights)
+        covered += figure["low"] <= skills[0] / sum(skills) <= figure["high"]
+    return covered / trials
+
+
+def test_lesions_make_the_interval_cover_and_images_do_not():
+    """Nominal 95 %, one to six images a lesion that are often right or wrong together."""
+    rng = np.random.default_rng(5)
+    ids = np.repeat(np.arange(150), rng.integers(1, 7, 150))
+    by_lesion, by_image = (lesion_weights(units, 600) for units in (ids, np.arange(len(ids))))
+    assert 0.92 <= coverage((1.6, 0.4), ids, by_lesion, rng) <= 0.98
+    assert coverage((1.6, 0.4), ids, by_image, rng) < 0.90

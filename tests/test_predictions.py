@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,9 @@ from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.pixels import HAM10000Dataset
 from melanoma_lib.models import build_model, normalisation
 from melanoma_lib.predictions import (
+    ISIC_COLUMNS,
     Predictions,
+    isic_submission,
     load_predictions,
     predict_logits,
     save_predictions,
@@ -63,7 +67,27 @@ def test_parts_and_melanoma(predictions):
 def test_softmax_is_scipys_and_survives_large_logits():
     logits = np.random.default_rng(0).normal(size=(5, 7)) * 10
     assert softmax(logits) == pytest.approx(scipy.special.softmax(logits, axis=1))
+    assert softmax(logits, 4.0) == pytest.approx(scipy.special.softmax(logits / 4, axis=1))
     assert softmax(np.array([1000.0, 0.0])).tolist() == [1, 0]
+
+
+def test_a_submission_has_the_columns_of_the_challenge(predictions, tmp_path):
+    test = predictions.part("test")
+    table = isic_submission(test, 1.5)
+    table.to_csv(tmp_path / "submission.csv", index=False)
+    header, first = (tmp_path / "submission.csv").read_text().splitlines()[:2]
+    assert header == "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC" and first.startswith("ISIC_3,0.")
+    assert table["image"].tolist() == ["ISIC_3", "ISIC_4", "ISIC_5"]
+    assert table[list(ISIC_COLUMNS)].sum(axis=1).to_numpy() == pytest.approx(1)
+    assert table["MEL"].to_numpy() == pytest.approx(test.melanoma_score(1.5))
+    for column, name in enumerate(CLASS_NAMES):
+        assert table[name.upper()].to_numpy() == pytest.approx(test.probabilities(1.5)[:, column])
+
+
+def test_other_classes_cannot_be_submitted(predictions):
+    other = dataclasses.replace(predictions, class_names=("a", *CLASS_NAMES[1:]))
+    with pytest.raises(MelanomaError, match="other classes"):
+        isic_submission(other, 1.0)
 
 
 def test_foreign_or_damaged_files_are_reported(predictions, tmp_path):

@@ -16,8 +16,8 @@ LIBRARY = ROOT / "melanoma_lib"
 ORDER = (
     "artifacts", "progress", "data.classes", "config", "data.metadata", "data.sample",
     "data.augment", "data.pixels", "models", "predictions", "metrics", "intervals",
-    "calibration", "thresholds", "checkpoints", "training", "bundle", "experiment", "xai",
-    "comparison", "figures", "batch", "status", "cli",
+    "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
+    "experiment", "xai", "comparison", "figures", "batch", "status", "cli",
 )
 # fmt: on
 
@@ -88,6 +88,12 @@ def test_the_class_order_is_stated_once():
     order = re.compile(r"akiec\W+bcc\W+bkl\W+df\W+mel")
     found = [path.name for path in modules().values() if order.search(path.read_text())]
     assert not found  # even classes.py lists one diagnosis a line
+
+
+def test_the_order_of_the_isic_challenge_is_stated_once():
+    order = re.compile(r"MEL\W+NV\W+BCC")
+    found = [hit for path in modules().values() for hit in order.findall(path.read_text())]
+    assert len(found) == 1
 
 
 def test_the_order_is_alphabetical():

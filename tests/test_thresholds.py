@@ -10,7 +10,11 @@ from melanoma_lib.thresholds import (
     CRITERIA,
     choose_operating_points,
     choose_threshold,
+    decision_curve,
+    net_benefit,
     operating_curve,
+    per_thousand,
+    predictive_values,
 )
 
 
@@ -76,3 +80,64 @@ def test_the_target_is_met_and_no_other_threshold_costs_less(rows, target):
         for rival in [*np.unique(scores), 2.0]:
             if figures[criterion](positive, scores, rival) >= target:
                 assert figures[other](positive, scores, rival) <= gained + 1e-12
+
+
+def test_predictive_values_worked_out_by_hand():
+    """Of 1,000 lesions 20 are melanomas: 18 found, 2 missed; 49 false alarms, 931 spared."""
+    ppv, npv = predictive_values(0.9, 0.95, 0.02)
+    assert ppv == pytest.approx(18 / (18 + 49)) and npv == pytest.approx(931 / (931 + 2))
+    assert per_thousand(0.9, 0.95, 0.02) == pytest.approx((2, 49))
+
+
+def test_predictive_values_that_are_not_defined():
+    assert np.isnan(predictive_values(0.0, 1.0, 0.1)[0])  # nothing is called
+    assert np.isnan(predictive_values(1.0, 0.0, 0.1)[1])  # everything is
+    ppv, npv = predictive_values(np.array([0.0, 0.8]), np.array([1.0, 0.5]), np.array([0.1, 0]))
+    assert np.isnan(ppv[0]) and ppv[1] == 0 and npv.tolist() == [0.9, 1]
+
+
+def test_at_the_prevalence_of_the_images_they_are_the_shares_of_the_columns():
+    rng = np.random.default_rng(1)
+    positive, scores = rng.random(200) < 0.3, rng.random(200)
+    rates = [float(metric(positive, scores, 0.4)) for metric in (sensitivity, specificity)]
+    ppv, npv = predictive_values(*rates, positive.mean())
+    called = scores >= 0.4
+    assert ppv == pytest.approx(sklearn.metrics.precision_score(positive, called))
+    assert npv == pytest.approx(sklearn.metrics.precision_score(~positive, ~called))
+
+
+def test_net_benefit_worked_out_by_hand():
+    """Ten images, three melanomas, threshold 1/5: a false alarm costs 1/4 of a melanoma found.
+
+    Two melanomas and three others are called: 2/10 - 3/10 x 1/4 = 0.125. All called:
+    3/10 - 7/10 x 1/4 = 0.125 too.
+    """
+    positive = np.arange(10) < 3
+    scores = np.array([0.9, 0.2, 0.1, 0.2, 0.5, 0.7, 0, 0, 0.1, 0.19])
+    assert float(net_benefit(positive, scores, 0.2)) == pytest.approx(0.125)
+    curve = decision_curve(positive, scores, [0, 0.2, 0.5])
+    assert list(curve) == ["threshold", "model", "treat_all", "treat_none"]
+    assert curve["treat_all"].tolist() == pytest.approx([0.3, 0.125, 0.3 - 0.7])
+    assert curve["model"].tolist() == pytest.approx([0.3, 0.125, 0.1 - 0.2])
+    assert (curve["treat_none"] == 0).all()
+    times = np.array([[2, 1, 0, 1, 1, 0, 3, 1, 0, 1.0]])
+    repeated = np.repeat(np.arange(10), times[0].astype(int))
+    assert net_benefit(positive, scores, 0.2, times) == pytest.approx(
+        [float(net_benefit(positive[repeated], scores[repeated], 0.2))]
+    )
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, np.nan])
+def test_a_threshold_that_is_no_probability_has_no_net_benefit(threshold):
+    with pytest.raises(MelanomaError, match="threshold probability"):
+        net_benefit(np.array([True, False]), np.array([0.1, 0.2]), threshold)
+
+
+def test_the_true_probability_has_the_greatest_net_benefit():
+    rng = np.random.default_rng(0)
+    truth = rng.beta(1, 4, 100_000)
+    positive = rng.random(100_000) < truth
+    grid = [0.05, 0.1, 0.2, 0.4, 0.6]
+    honest, bold = (decision_curve(positive, s, grid) for s in (truth, np.sqrt(truth)))
+    assert (honest["model"] >= honest[["treat_all", "treat_none"]].max(axis=1) - 1e-3).all()
+    assert (honest["model"] > bold["model"]).all()
