@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from melanoma_lib import figures
 from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
+from melanoma_lib.thresholds import operating_curve
 
 matplotlib.use("agg")  # no windows on a desktop
 MODELS = ("ResNet-50", "EfficientNet-B3", "DenseNet-121", "ViT-B/16")
@@ -50,7 +51,7 @@ def abcde(_models):
 def architectures(models):
     table = pd.DataFrame({"name": models})
     return figures.architectures(table.assign(parameters=[23.5, 10.7, 7.0, 85.8][: len(models)],
-                                              gmacs=4.1, layers=50))
+                                              gmacs=4.1))
 
 
 def training_curves(models):
@@ -188,7 +189,6 @@ def drawn(name, count):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = FIGURES[name](MODELS[:count])
-        figure.get_layout_engine().execute(figure)  # as `save` does
         with mock.patch.object(Text, "draw", spy):
             figure.draw_without_rendering()
     plt.close(figure)
@@ -255,10 +255,146 @@ def test_a_model_keeps_its_colour_whatever_the_figure_and_the_number_of_models()
     assert colours(4)[:2] == colours(2) == list(figures.MODEL_COLOURS[:2])
 
 
+def test_ages_fall_into_the_middle_of_bins_of_five_years():
+    table = metadata().assign(dx="nv", age=np.repeat([30.0, 35.0, 80.0], 21))
+    corners = figures.patients(table).axes[0].collections[0].get_paths()[0].vertices[:, 0]
+    assert {27.5, 32.5, 37.5, 77.5, 82.5} <= set(corners)
+
+
 def test_the_target_is_drawn_only_where_it_applies():
     panels = operating_points(MODELS).axes
     dashed = [sum(line.get_linestyle() == "--" for line in axes.lines) for axes in panels]
     assert dashed == [0, 0, 0, 1]
+
+
+def test_every_threshold_decides_as_the_next_row_of_the_curve():
+    # Worked by hand: melanomas score 0.8 and 0.3, the others 0.5, 0.1 and 0.
+    scores = np.array([0.8, 0.3, 0.5, 0.1, 0.0])
+    curve = operating_curve(np.array([True, True, False, False, False]), scores)
+    chosen = {"on a score": 0.3, "between": 0.4, "beyond": 0.9, "impossible": 0.0}
+    (axes,) = figures.threshold_curves({"ViT-B/16": curve}, {"ViT-B/16": chosen}).axes
+    steps = [line for line in axes.lines if line.get_drawstyle() == "steps-pre"]
+    marks = [tuple(np.ravel(line.get_data())) for line in axes.lines if len(line.get_xdata()) == 1]
+    left, right = axes.get_xlim()
+    for line, heights in zip(steps, ([1, 1, 1, 0.5, 0.5, 0, 0],
+                                     [1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1, 1]), strict=True):
+        x, y = line.get_data()
+        assert np.allclose(x[1:-1], [0.1, 0.3, 0.5, 0.8, 0.8]) and x[0] <= left and x[-1] >= right
+        assert np.allclose(y, heights)
+    expected = [(0.3, 1), (0.4, 0.5), (0.9, 0), (0.3, 2 / 3), (0.4, 2 / 3), (0.9, 1)]
+    assert np.allclose(marks, expected)
+
+
+def test_very_small_thresholds_stay_on_the_axis():
+    curve = pd.DataFrame({"threshold": [1e-7, 1.0], "sensitivity": [1, 0], "specificity": [0, 1]})
+    figure = figures.threshold_curves({"ViT-B/16": curve}, {"ViT-B/16": {"sensitivity 95%": 1e-6}})
+    assert 0 < figure.axes[0].get_xlim()[0] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("points", "right", "floor"),
+    [([], 0.2, 0.8), ([(0.05, 0.9)], 0.2, 0.8), ([(0.3, 0.6)], 0.3, 0.6),
+     ([(0.62, 0.95), (0.02, 0.11)], 0.7, 0.1), ([(0.0, 0.0), (1.0, 1.0)], 1, 0)],
+)
+def test_the_zoom_holds_every_operating_point_and_is_framed(points, right, floor):
+    rates = np.array([0, 0.5, 1])
+    points = {"ViT-B/16": [("point", *rest) for rest in points]}
+    full, zoom = figures.roc({"ViT-B/16": (rates, rates, "0.5")}, points).axes
+    region = [*zoom.get_xlim(), *zoom.get_ylim()]
+    assert np.allclose(region, [0, right, floor, 1], atol=0.01)
+    assert region[0] <= 0 and region[3] >= 1
+    (frame,) = full.patches
+    assert np.allclose(frame.get_bbox().extents, np.array(region)[[0, 2, 1, 3]])
+
+
+def test_small_costs_keep_two_digits():
+    table = pd.DataFrame({"name": ["a", "b", "c"], "parameters": [85.84, 1.0, 0.96]})
+    figure = figures.architectures(table.assign(gmacs=[0.057, 0.1, 12]))
+    words = {text.get_text() for text in figure.findobj(Text)}
+    assert {"85.8", "1.0", "0.96", "0.057", "0.10", "12.0"} <= words
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_examples_may_be_few_or_none(kind):
+    rows = {"akiec": kind([]), "nv": kind(list(images(3))), "mel": kind(list(images(1)))}
+    panels = figures.examples(rows).axes
+    assert [len(axes.images) for axes in panels] == [1, 0, 0, 1, 1, 1]  # mel, then nv
+    assert panels[0].get_ylabel() == "melanoma"
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_models_at_one_place_are_told_apart_by_a_legend_inside_the_figure(count):
+    names = [*MODELS, "EfficientNetV2-S", "ConvNeXt-Tiny"][:count]
+    table = pd.DataFrame({"model": names, "parameters": 123.4})
+    figure = figures.accuracy_latency(table.assign(
+        latency_ms=9, latency_low=8, latency_high=10, accuracy=0.8, accuracy_low=0.7,
+        accuracy_high=0.9,
+    ))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box, page = legend.get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+    assert not box.overlaps(figure.axes[0].get_tightbbox())
+    assert [text.get_text() for text in legend.texts] == [f"{name} (123 M)" for name in names]
+
+
+def bare(name):
+    """Figures of data with as little in them as can be."""
+    nothing = {"model": "ViT-B/16", "value": None, "low": None, "high": None}
+    if name == "reliability":
+        bins = pd.DataFrame({"low": [0.0], "high": [1.0], "count": [0]})
+        bins = bins.assign(confidence=np.nan, accuracy=np.nan, accuracy_low=np.nan,
+                           accuracy_high=np.nan)
+        return figures.reliability({"a": {"before": bins, "after": bins}}, {"a": (np.nan, np.nan)})
+    if name == "temperature_curve":
+        return figures.temperature_curve(np.array([1.0]), {"a": np.array([0.5])}, {"a": 1.0})
+    if name == "mask_overlap":
+        return figures.mask_overlap(pd.DataFrame([nothing | {"score": "Heat"}]))
+    if name == "comparison":
+        known = nothing | {"model": "ResNet-50", "value": 0.5, "low": 0.4, "high": 0.6}
+        return figures.comparison(pd.DataFrame([nothing, known]).assign(metric="AUC"))
+    if name == "operating_points":
+        row = {f"{measure}{end}": np.nan for measure in ("sensitivity", "specificity")
+               for end in ("", "_low", "_high")}
+        row |= {"model": "a", "point": "b", "target": np.nan, "criterion": None}
+        return figures.operating_points(pd.DataFrame([row]))
+    if name == "training_curves":
+        history = {"epoch": [1], "train_loss": [1.0], "val_loss": [np.nan], "train_accuracy": [0.5],
+                   "val_accuracy": [0.5], "best": [False]}
+        return figures.training_curves({"a": pd.DataFrame(history)})
+    if name == "confusion_matrices":
+        return figures.confusion_matrices({"a": np.zeros((7, 7), int)}, CLASS_NAMES)
+    if name == "roc":
+        return figures.roc({"a": (np.array([0, 1]), np.array([0, 1]), "none")}, {})
+    if name == "threshold_curves":
+        curve = {"threshold": [0.0], "sensitivity": [1.0], "specificity": [0.0]}
+        return figures.threshold_curves({"a": pd.DataFrame(curve)}, {})
+    if name == "grad_cam":
+        row = {"image": images(1)[0], "title": "a", "overlays": {"b": np.zeros((24, 24))}}
+        return figures.grad_cam([row | {"mask": np.ones((24, 24), bool)}])
+    one = metadata().query("dx == 'nv'").assign(age=np.nan, sex="unknown", localization="ear")
+    if name == "abcde":
+        return figures.abcde(one[["dx"]].assign(asymmetry=np.nan, border=1.0, colours=2.0))
+    return {"patients": figures.patients, "class_counts": figures.class_counts}[name](one)
+
+
+@pytest.mark.parametrize("name", [
+    "reliability", "temperature_curve", "mask_overlap", "comparison", "operating_points",
+    "training_curves", "confusion_matrices", "roc", "threshold_curves", "grad_cam", "abcde",
+    "patients", "class_counts",
+])  # fmt: skip
+def test_little_or_missing_data_draws_without_a_warning(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bare(name).draw_without_rendering()
+
+
+def test_a_value_stands_beside_its_own_model_whatever_the_order():
+    rows = [("a", "AUC", 0.1), ("b", "AUC", 0.2), ("b", "F1", 0.4), ("a", "F1", 0.3)]
+    table = pd.DataFrame(rows, columns=["model", "metric", "value"])
+    panels = figures.comparison(table.assign(low=table["value"], high=table["value"])).axes
+    values = [{text.get_position()[1]: text.get_text() for text in axes.texts} for axes in panels]
+    assert values == [{0: "0.100", 1: "0.200"}, {0: "0.300", 1: "0.400"}]
 
 
 def test_the_style_does_not_leak():
@@ -267,9 +403,8 @@ def test_the_style_does_not_leak():
     assert dict(matplotlib.rcParams) == before
 
 
-@pytest.mark.parametrize("name", ["02-1-augmentation", "08-4-accuracy-latency"])
-def test_equal_figures_are_saved_as_equal_bytes(name, tmp_path):
-    contents = []
+def test_equal_figures_are_saved_as_equal_bytes(tmp_path):
+    name, contents = "08-4-accuracy-latency", []
     for folder in ("a", "b"):
         paths = figures.save(FIGURES[name](MODELS[:1]), name, tmp_path / folder, note="made up")
         assert [path.name for path in paths] == [f"{name}.png", f"{name}.pdf"]
