@@ -16,8 +16,8 @@ LIBRARY = ROOT / "melanoma_lib"
 ORDER = (
     "artifacts", "progress", "data.classes", "config", "data.metadata", "data.sample",
     "data.augment", "data.pixels", "models", "predictions", "metrics", "intervals",
-    "calibration", "thresholds", "checkpoints", "training", "bundle", "experiment", "xai",
-    "comparison", "figures", "batch", "status", "cli",
+    "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
+    "experiment", "xai", "comparison", "figures", "batch", "status", "cli",
 )
 # fmt: on
 
