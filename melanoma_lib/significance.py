@@ -14,8 +14,8 @@ def delong(
     """DeLong's test that two models have the same AUC on the same images.
 
     `positive` boolean (n,), both scores (n,). Returns `auc_a`, `auc_b`, `difference` (a minus
-    b), its `standard_error`, `z` and the two-sided `p`; None where one is not defined, which
-    takes two images of either kind. Without any variance z is not defined and p is 1 if the
+    b), its `standard_error`, `z` and the two-sided `p`. The AUCs need one image of either kind,
+    the rest two; without them they are None. Where nothing varies z is None, and p is 1 if the
     AUCs are equal, else 0. Images count as independent: see the head of this module (DeLong,
     DeLong and Clarke-Pearson, 1988; by midranks, Sun and Xu, 2014).
     """
