@@ -102,10 +102,17 @@ def plan(config: Config, fingerprint: str, extra: dict[str, object] | None = Non
             key = digest(
                 [common, hashlib.sha256(path.read_bytes()).hexdigest(), values, training_key]
                 + (builds_on if chapter > TRAINING else [])
+                + ([_trained_elsewhere(config)] if "other_split" in names[path] else [])
             )
             name = f"{path.stem}-{architecture}" if architecture else path.stem
             steps.append(Step(name, path, values, key, training_key))
     return steps
+
+
+def _trained_elsewhere(config: Config) -> str:
+    """What the run on the other split was trained with, if one is named."""
+    record = Path(config.other_split) / config.architectures[0] / "run.json"
+    return read_json(record).get("training_key", "") if config.other_split else ""
 
 
 def _values(config: Config, architecture: str) -> dict[str, object]:
@@ -162,6 +169,7 @@ def _files(config: Config, step: Step) -> dict[str, int]:
     found += config.figures.glob(f"{step.chapter}-*{architecture}.*")
     if step.chapter == "08":
         found += [*output.glob("comparison_*"), *output.glob("summary.md")]
+        found += output.glob("tables/*")
     return {str(path): path.stat().st_mtime_ns for path in found if path.exists()}
 
 

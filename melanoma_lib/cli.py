@@ -84,6 +84,10 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--figures-dir", metavar="DIR", help="default: figures/<name of the run>")
     group.add_argument("--architectures", nargs="+", metavar="NAME", help="ours, or any of timm's")
     group.add_argument("--split", choices=PROTOCOLS, help="lesion (default) or image (optimistic)")
+    group.add_argument(
+        "--other-split", metavar="DIR",
+        help="a run on the other split; chapter 08 then shows the price of leakage",
+    )
     group.add_argument("--epochs", type=int)
     group.add_argument("--batch-size", type=int)
     group.add_argument("--image-size", type=int, metavar="PIXELS")
@@ -110,7 +114,7 @@ def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
 def configuration(options: argparse.Namespace) -> Config:
     """The configuration that the arguments ask for."""
     given = {name: getattr(options, name, None) for name in Config.__dataclass_fields__}
-    for name in ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir"):
+    for name in ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir", "other_split"):
         if given[name]:
             given[name] = str(Path(given[name]).expanduser().resolve())
     if given["architectures"]:
@@ -143,6 +147,10 @@ def _run(options: argparse.Namespace) -> None:
     if options.jobs is not None and options.jobs < 1:
         raise MelanomaError(f"--jobs is {options.jobs}; it must be 1 or more")
     files = _ready(config)
+    if config.other_split:
+        from melanoma_lib.comparison import load
+
+        load(Path(config.other_split) / config.architectures[0])
     steps = batch.plan(config, files.fingerprint, _extra(options))
     stale = [step for step in steps if batch.state_of(config, step) != "done"]
     jobs = options.jobs or 1

@@ -1,22 +1,42 @@
-"""Many trained models side by side: comparison_results.json, the tables, a summary in words.
+"""Many trained models side by side: comparison_results.json, from predictions alone.
 
 The fields of the results are documented in docs/results.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, offenders, read_json, write_csv, write_text
+from melanoma_lib.artifacts import MelanomaError, offenders, read_json
+from melanoma_lib.config import TRAINING_FIELDS
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.intervals import LEVEL, RESAMPLES, estimate, lesion_weights
-from melanoma_lib.metrics import confusion_matrix, sensitivity, specificity, table_metrics
+from melanoma_lib.intervals import (
+    LEVEL,
+    RESAMPLES,
+    estimate,
+    interval,
+    lesion_weights,
+    p_value,
+    resample,
+)
+from melanoma_lib.metrics import (
+    confusion_matrix,
+    sensitivity,
+    specificity,
+    table_metrics,
+    top_class,
+)
 from melanoma_lib.predictions import Predictions, load_predictions
+from melanoma_lib.significance import delong, holm, mcnemar
+from melanoma_lib.subgroups import by_subgroup, confident_errors
+from melanoma_lib.thresholds import per_thousand, predictive_values
 
-SCHEMA = 1
+SCHEMA = 2
 CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
+METRICS = table_metrics(CLASS_NAMES.index(MELANOMA))
 
 # What the tables show: the metric, its column head, and whether more is better.
 COLUMNS = {
@@ -27,234 +47,244 @@ COLUMNS = {
     "macro_f1": ("Macro F1", True),
     "ece": ("ECE", False),
 }
+RECORDED = (
+    "name", "timm_name", "parameters", "epochs", "best_epoch", "train_seconds", "device"
+)  # fmt: skip
 
 
-def compare(run_dir: Path, latency: Mapping[str, dict], resamples: int = RESAMPLES) -> dict:
+def compare(
+    run_dir: Path,
+    latency: Mapping[str, dict],
+    metadata: pd.DataFrame,
+    resamples: int = RESAMPLES,
+) -> dict:
     """The results of several trained architectures of one run, ready for JSON.
 
-    `latency` names them and says how fast each is (see `experiment.latency`). Raises
-    `MelanomaError` when one is not trained, or when they were not evaluated on the same images.
+    `latency` names them and says how fast each is (see `experiment.latency`); `metadata` is the
+    dataset's table, for the groups of patients. Raises `MelanomaError` when one is not trained,
+    or when they were not evaluated on the same images.
     """
-    architectures = list(latency)
-    records = {key: read_json(run_dir / key / "run.json") for key in architectures}
-    unfinished = [key for key, record in records.items() if not record.get("finished")]
-    if unfinished:
-        raise MelanomaError(f"not trained yet in {run_dir}: {offenders(unfinished)}")
-    predictions = {
-        key: load_predictions(run_dir / key / "predictions.parquet") for key in architectures
-    }
-    first = predictions[architectures[0]]
-    for key, other in predictions.items():
-        if other.class_names != CLASS_NAMES:
-            raise MelanomaError(f"{key} has other classes: {offenders(other.class_names)}")
+    models = {key: load(run_dir / key) for key in latency}
+    record, _, first = next(iter(models.values()))
+    for key, (_, _, other) in models.items():
         if not np.array_equal(other.image_ids, first.image_ids):
             raise MelanomaError(f"{key} was evaluated on other images; train it again")
     test = first.part("test")
+    lesions = len(np.unique(test.lesion_ids))
+    melanomas = len(np.unique(test.lesion_ids[test.is_melanoma]))
     weights = lesion_weights(test.lesion_ids, resamples)
-    bundles = {key: read_json(run_dir / key / "bundle.json") for key in architectures}
-    dataset, config = (records[architectures[0]][name] for name in ("dataset", "config"))
+    drawn = {key: draw(*models[key][1:], weights) for key in models}
     return {
         "schema": SCHEMA,
         "run": run_dir.name,
-        "dataset": dataset,
-        "split": config["split"],
-        "optimistic": config["split"] == "image",
+        "dataset": record["dataset"],
+        "split": record["config"]["split"],
+        "optimistic": record["config"]["split"] == "image",
         "class_names": CLASS_NAMES,
         "interval": {"level": LEVEL, "resamples": resamples, "unit": "lesion"},
         "test_images": len(test.labels),
-        "test_lesions": len(np.unique(test.lesion_ids)),
+        "test_lesions": lesions,
         "test_melanomas": int(test.is_melanoma.sum()),
+        "prevalence": melanomas / lesions,
         "models": {
-            key: evaluate(records[key], bundles[key], predictions[key], weights)
-            | {"latency": latency[key]}
-            for key in architectures
+            key: evaluate(*models[key], drawn[key], weights, metadata) | {"latency": latency[key]}
+            for key in models
         },
-        "differences": [
-            difference(predictions, bundles, pair, weights)
-            for pair in combinations(architectures, 2)
-        ],
+        "differences": differences(models, drawn),
     }
 
 
-def difference(predictions: dict, bundles: dict, pair: tuple[str, str], weights) -> dict:
-    """How much two models differ on the same resamples, the first minus the second."""
-    tests = [predictions[key].part("test") for key in pair]
-    probabilities = [
-        test.probabilities(bundles[key]["temperature"])
-        for test, key in zip(tests, pair, strict=True)
-    ]
-    metrics = table_metrics(CLASS_NAMES.index(MELANOMA))
+def load(folder: Path) -> tuple[dict, dict, Predictions]:
+    """The record, the bundle's facts and the predictions of one trained architecture.
 
-    def minus(metric):
-        return lambda labels, p, q, w: metric(labels, p, w) - metric(labels, q, w)
+    Raises `MelanomaError` when it is not trained to the end, or for other classes than ours.
+    """
+    record = read_json(folder / "run.json")
+    if not record.get("finished"):
+        raise MelanomaError(f"not trained yet in {folder.parent}: {folder.name}")
+    predictions = load_predictions(folder / "predictions.parquet")
+    if predictions.class_names != CLASS_NAMES:
+        raise MelanomaError(f"{folder} has other classes: {offenders(predictions.class_names)}")
+    return record, read_json(folder / "bundle.json"), predictions
 
-    figures = {
-        name: estimate(minus(metrics[name]), tests[0].labels, *probabilities, weights=weights)
-        for name in ("accuracy", "melanoma_auc")
+
+def draw(bundle: dict, predictions: Predictions, weights: np.ndarray) -> dict[str, tuple]:
+    """Every metric on the test part, at the model's temperature: its value, and its resamples."""
+    test = predictions.part("test")
+    probabilities = test.probabilities(bundle["temperature"])
+    return {
+        name: resample(metric, test.labels, probabilities, weights=weights)
+        for name, metric in METRICS.items()
     }
-    return {"first": pair[0], "second": pair[1], **figures}
 
 
-def evaluate(record: dict, bundle: dict, predictions: Predictions, weights: np.ndarray) -> dict:
+def evaluate(
+    record: dict,
+    bundle: dict,
+    predictions: Predictions,
+    drawn: dict[str, tuple],
+    weights: np.ndarray,
+    metadata: pd.DataFrame,
+) -> dict:
     """One model's figures on the test part, each with its interval over lesions.
 
     Temperature and thresholds come from the bundle, where validation put them.
     """
     validation, test = predictions.part("val"), predictions.part("test")
-    temperature = bundle["temperature"]
-    metrics = table_metrics(CLASS_NAMES.index(MELANOMA))
-
-    def all_metrics(names, probabilities) -> dict:
-        return {
-            name: estimate(metrics[name], test.labels, probabilities, weights=weights)
-            for name in names
-        }
-
-    calibrated = test.probabilities(temperature)
+    temperature, points = bundle["temperature"], bundle["operating_points"]
     return {
         **{name: record[name] for name in RECORDED},
         "temperature": temperature,
-        "metrics": all_metrics(metrics, calibrated),
-        "uncalibrated": all_metrics(CALIBRATION, test.probabilities()),
+        "metrics": {name: interval(*pair) for name, pair in drawn.items()},
+        "uncalibrated": {
+            name: estimate(METRICS[name], test.labels, test.probabilities(), weights=weights)
+            for name in CALIBRATION
+        },
         "operating_points": [
             point
             | {
                 "validation": rates_at(validation, temperature, point["threshold"]),
-                "test": rates_at(test, temperature, point["threshold"], weights),
+                "test": figures_at(test, temperature, point["threshold"], weights),
             }
-            for point in bundle["operating_points"]
+            for point in points
         ],
-        "confusion_matrix": confusion_matrix(test.labels, calibrated).astype(int).tolist(),
+        "confusion_matrix": confusion_matrix(test.labels, test.probabilities())
+        .astype(int)
+        .tolist(),
+        "subgroups": by_subgroup(test, metadata, temperature, points[0]["threshold"], weights),
+        "confident_errors": confident_errors(test, temperature),
     }
 
 
-RECORDED = (
-    "name",
-    "timm_name",
-    "parameters",
-    "epochs",
-    "best_epoch",
-    "train_seconds",
-    "device",
-)
+def rates_at(predictions: Predictions, temperature: float, threshold: float) -> dict[str, float]:
+    """Sensitivity and specificity of one part at a threshold, as plain numbers."""
+    scored = predictions.is_melanoma, predictions.melanoma_score(temperature), threshold
+    return {metric.__name__: float(metric(*scored)) for metric in (sensitivity, specificity)}
 
 
-def rates_at(
-    predictions: Predictions,
+def figures_at(
+    test: Predictions,
     temperature: float,
     threshold: float,
-    weights: np.ndarray | None = None,
-) -> dict:
-    """Sensitivity and specificity of one part, as figures if there are resamples, else plain."""
-    positive, scores = predictions.is_melanoma, predictions.melanoma_score(temperature)
+    weights: np.ndarray,
+    prevalence: float | None = None,
+) -> dict[str, dict]:
+    """The figures of one operating point: sensitivity, specificity, and what they mean in use.
 
-    def one(metric, kind):
-        if weights is None:
-            return float(metric(positive, scores, threshold))
-        lesions = len(np.unique(predictions.lesion_ids[kind]))
-        return estimate(metric, positive, scores, threshold, weights=weights, lesions=lesions)
+    `ppv` and `npv` (shares), `missed` melanomas and `false_alarms` per 1,000 lesions, where
+    melanoma is as common as `prevalence` says; without it, as among the lesions of the part.
+    """
+    positive = test.is_melanoma
+    scored = positive, test.melanoma_score(temperature), threshold
+    melanomas, others = (len(np.unique(test.lesion_ids[kind])) for kind in (positive, ~positive))
+    if prevalence is None:
+        prevalence = melanomas / len(np.unique(test.lesion_ids))
+    found = resample(sensitivity, *scored, weights=weights)
+    spared = resample(specificity, *scored, weights=weights)
+    rates = interval(*found, lesions=melanomas), interval(*spared, lesions=others)
+    ppv, npv = zip(
+        *(predictive_values(*pair, prevalence) for pair in zip(found, spared, strict=True)),
+        strict=True,
+    )
+    return {
+        "sensitivity": rates[0],
+        "specificity": rates[1],
+        "ppv": interval(*ppv),
+        "npv": interval(*npv),
+        "missed": _falling(rates[0], lambda rate: per_thousand(rate, rate, prevalence)[0]),
+        "false_alarms": _falling(rates[1], lambda rate: per_thousand(rate, rate, prevalence)[1]),
+    }
 
-    return {"sensitivity": one(sensitivity, positive), "specificity": one(specificity, ~positive)}
 
-
-def interval_text(figure: dict, digits: int = 3) -> str:
-    """`0.892 [0.874, 0.909]`, or a dash for a figure that is not defined."""
+def _falling(figure: dict, function: Callable[[float], float]) -> dict:
+    """A figure carried through a function that falls, so that the interval's ends change places."""
     if figure["value"] is None:
-        return "–"
-    value, low, high = (f"{figure[name]:.{digits}f}" for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+        return figure
+    ends = {"value": "value", "low": "high", "high": "low"}
+    return {name: float(function(figure[other])) for name, other in ends.items()}
 
 
-def write_tables(results: dict, folder: Path) -> list[Path]:
-    """Writes comparison_table.csv (numbers) and comparison_table.tex (booktabs)."""
+def differences(models: Mapping[str, tuple], drawn: Mapping[str, dict]) -> list[dict]:
+    """How much every two models differ on the same resamples, the first minus the second.
+
+    Each figure of `COLUMNS` has `p` and `p_holm`, adjusted for the number of pairs. Beside them
+    `mcnemar` (accuracy) and `delong` (melanoma AUC), which take images for independent.
+    """
     rows = []
-    for key, model in results["models"].items():
-        row = {"architecture": key, "name": model["name"], "parameters": model["parameters"]}
-        for metric in COLUMNS:
-            row |= {
-                metric + suffix: model["metrics"][metric][part]
-                for suffix, part in (("", "value"), ("_low", "low"), ("_high", "high"))
-            }
-        rows.append(row)
-    return [
-        write_csv(folder / "comparison_table.csv", rows),
-        write_text(folder / "comparison_table.tex", latex_table(results)),
+    for pair in combinations(models, 2):
+        row: dict = dict(zip(("first", "second"), pair, strict=True))
+        for name in COLUMNS:
+            (value, resampled), (other, others) = (drawn[key][name] for key in pair)
+            row[name] = interval(value - other, resampled - others)
+            row[name]["p"] = p_value(resampled - others)
+        tests = [models[key][2].part("test") for key in pair]
+        right = [top_class(test.labels, test.probabilities())[1] for test in tests]
+        scores = [
+            test.melanoma_score(models[key][1]["temperature"])
+            for key, test in zip(pair, tests, strict=True)
+        ]
+        rows.append(row | {"mcnemar": mcnemar(*right),
+                           "delong": delong(tests[0].is_melanoma, *scores)})  # fmt: skip
+    for name in (*COLUMNS, "mcnemar", "delong"):
+        adjusted = holm(np.array([row[name]["p"] for row in rows], float))
+        for row, p in zip(rows, adjusted, strict=True):
+            row[name]["p_holm"] = float(p) if np.isfinite(p) else None
+    return rows
+
+
+def clearly_best(results: dict, metric: str) -> str | None:
+    """The model that is better than every other by a significant difference, if there is one."""
+    more_is_better = COLUMNS[metric][1]
+    values = {key: model["metrics"][metric]["value"] for key, model in results["models"].items()}
+    values = {key: value for key, value in values.items() if value is not None}
+    if len(values) < 2:
+        return None
+    best = (max if more_is_better else min)(values, key=values.get)
+    pairs = [pair for pair in results["differences"] if best in (pair["first"], pair["second"])]
+    adjusted = [pair[metric]["p_holm"] for pair in pairs]
+    return best if all(p is not None and p < 1 - LEVEL for p in adjusted) else None
+
+
+def price_of_leakage(
+    run_dir: Path, other_dir: Path, key: str, resamples: int = RESAMPLES
+) -> dict:
+    """One architecture trained on the split by lesion and on that by image, side by side.
+
+    Fields: `architecture`, `name`, `lesion` and `image` (each with `test_images`,
+    `test_lesions` and `metrics`), and `difference`, image minus lesion, from separate resamples
+    of the two test parts. Raises `MelanomaError` unless the two runs differ in the split alone.
+    """
+    sides: dict[str, dict] = {}
+    for folder in (run_dir / key, other_dir / key):
+        record, bundle, predictions = load(folder)
+        test = predictions.part("test")
+        split = record["config"]["split"]
+        weights = lesion_weights(test.lesion_ids, resamples, seed=len(sides))
+        sides[split] = {"record": record, "test": test, "drawn": draw(bundle, predictions, weights)}
+    if set(sides) != {"lesion", "image"}:
+        raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
+    recipes = [
+        [side["record"]["config"][name] for name in TRAINING_FIELDS if name != "split"]
+        + [side["record"]["epochs"], side["record"]["dataset"]["fingerprint"]]
+        for side in sides.values()
     ]
-
-
-def latex_table(results: dict) -> str:
-    """The comparison as a LaTeX table; needs the package booktabs."""
-    heads = " & ".join(head for head, _ in COLUMNS.values())
-    lines = [
-        f"% {describe(results)}",
-        f"\\begin{{tabular}}{{l{'c' * len(COLUMNS)}}}",
-        "\\toprule",
-        f"Architecture & {heads} \\\\",
-        "\\midrule",
-    ]
-    for model in results["models"].values():
-        cells = [_latex_cell(model["metrics"][metric]) for metric in COLUMNS]
-        lines.append(f"{model['name'].replace('_', chr(92) + '_')} & {' & '.join(cells)} \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
-
-
-def _latex_cell(figure: dict) -> str:
-    value, _, interval = interval_text(figure).partition(" ")
-    return f"\\shortstack{{{value}\\\\{{\\scriptsize {interval}}}}}"
-
-
-def describe(results: dict) -> str:
-    """What the figures rest on, in one sentence."""
-    optimistic = (
-        " The split is by image: the held-out images also chose epoch, temperature and "
-        "thresholds, and many show lesions seen in training, so every figure is optimistic."
-        if results["optimistic"]
-        else ""
-    )
-    return (
-        f"{results['dataset']['name']}, split by {results['split']}: {results['test_images']} "
-        f"test images of {results['test_lesions']} lesions, {results['test_melanomas']} of the "
-        f"images melanomas; {results['interval']['level']:.0%} intervals over lesions, one "
-        f"training a model.{optimistic}"
-    )
-
-
-def summary(results: dict) -> str:
-    """The outcome in words, every number taken from the results."""
-    models = sorted(
-        results["models"].values(),
-        key=lambda model: model["metrics"]["melanoma_auc"]["value"] or 0,
-        reverse=True,
-    )
-    lines = [describe(results), ""]
-    for model in models:
-        metrics = model["metrics"]
-        point = model["operating_points"][0]
-        lines.append(
-            f"- {model['name']}: melanoma AUC {interval_text(metrics['melanoma_auc'])}, accuracy "
-            f"{interval_text(metrics['accuracy'])}, balanced accuracy "
-            f"{interval_text(metrics['balanced_accuracy'])}. Temperature "
-            f"{model['temperature']:.2f} takes its ECE from "
-            f"{interval_text(model['uncalibrated']['ece'])} to {interval_text(metrics['ece'])}. "
-            f"At the threshold chosen for {point['criterion']} >= {point['target']:.0%} on "
-            f"validation, test sensitivity is {interval_text(point['test']['sensitivity'])} and "
-            f"specificity {interval_text(point['test']['specificity'])}."
-        )
-    if results["differences"]:
-        lines += ["", "Differences in melanoma AUC, on the same resamples:", ""]
-        lines += [f"- {_difference_text(results, pair)}" for pair in results["differences"]]
-    return "\n".join(lines) + "\n"
-
-
-def _difference_text(results: dict, pair: dict) -> str:
-    names = [results["models"][pair[side]]["name"] for side in ("first", "second")]
-    figure = pair["melanoma_auc"]
-    if figure["value"] is None:
-        return f"{names[0]} and {names[1]}: not defined"
-    if figure["value"] < 0:
-        names.reverse()
-        figure = {
-            "value": -figure["value"], "low": -figure["high"], "high": -figure["low"]
+    if recipes[0] != recipes[1]:
+        raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")
+    figures = {
+        split: {
+            "test_images": len(side["test"].labels),
+            "test_lesions": len(np.unique(side["test"].lesion_ids)),
+            "metrics": {name: interval(*side["drawn"][name]) for name in COLUMNS},
         }
-    verdict = "clear of zero" if figure["low"] > 0 else "not settled by these images"
-    return f"{names[0]} over {names[1]}: {interval_text(figure)}, {verdict}"
+        for split, side in sides.items()
+    }
+    image, lesion = sides["image"]["drawn"], sides["lesion"]["drawn"]
+    return {
+        "architecture": key,
+        "name": sides["lesion"]["record"]["name"],
+        **figures,
+        "difference": {
+            name: interval(image[name][0] - lesion[name][0], image[name][1] - lesion[name][1])
+            for name in COLUMNS
+        },
+    }

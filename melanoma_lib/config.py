@@ -41,6 +41,7 @@ class Config:
     pretrained: bool = True
     weights: dict[str, str] = field(default_factory=dict)  # architecture: file, instead of the hub
     augmentation: Augmentation = Augmentation()
+    other_split: str = ""  # folder of the same run on the other split: the price of leakage
     device: str = "auto"  # the first CUDA device, or the CPU
 
     def __post_init__(self):

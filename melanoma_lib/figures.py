@@ -82,12 +82,18 @@ CATALOG = {
     "confidence equals accuracy; ECE is the expected calibration error.",
     "05-2-temperature": "Negative log-likelihood on the validation part against the temperature "
     "that divides the logits. Markers: fitted temperatures; at temperature 1 nothing changes.",
+    "05-3-melanoma-reliability": "Share of melanomas against the predicted probability of melanoma "
+    "on the test part, before and after temperature scaling, with 95% intervals and, below, "
+    "images per bin. On the diagonal the probability can be taken at its word.",
     "06-1-roc": "Receiver operating characteristic for melanoma against all other diagnoses on "
     "the test part, with the chosen operating points. Right: the region framed on the left.",
     "06-2-thresholds": "Sensitivity and specificity for melanoma on the test part against the "
     "threshold on the predicted probability. Markers: thresholds chosen on the validation part.",
     "06-3-operating-points": "Sensitivity and specificity for melanoma on the test part at the "
     "operating points chosen on the validation part, with 95% intervals. Dashed: the target.",
+    "06-4-decision-curves": "Net benefit of acting on the predicted probability of melanoma, on "
+    "the test part, against the threshold at which one acts; one unit is one melanoma found per "
+    "image without a false alarm. Grey: acting on every image, or on none.",
     "07-1-grad-cam": "Grad-CAM heat maps of the models: where the evidence for melanoma lies in "
     "the image, whatever its diagnosis. White outline: the lesion mask.",
     "07-2-mask-overlap": "Share of the Grad-CAM heat for the diagnosis the first model predicts "
@@ -100,6 +106,10 @@ CATALOG = {
     "of the row (true diagnosis). Darker cells hold larger shares.",
     "08-4-accuracy-latency": "Accuracy on the test part against the time to classify one image, "
     "with 95% intervals. Larger markers: more parameters, given in millions (M).",
+    "08-5-subgroups": "One model on groups of the test part, with 95% intervals; n: lesions, of "
+    "them melanomas. Hollow and grey: groups of few lesions. Dashed: the whole test part.",
+    "08-6-price-of-leakage": "One architecture trained and tested on data split by lesion and on "
+    "data split by image, where test lesions were seen in training, with 95% intervals.",
 }
 
 
@@ -509,11 +519,14 @@ def accuracy_latency(table: pd.DataFrame) -> Figure:
 
 
 @style()
-def reliability(tables: Mapping[str, Mapping], ece: Mapping[str, tuple]) -> Figure:
+def reliability(
+    tables: Mapping[str, Mapping], x: str = "Confidence", y: str = "Accuracy"
+) -> Figure:
     """Reliability diagrams above histograms, one row per model, before and after scaling.
 
     tables: model -> {"before", "after"} -> bins with low, high, confidence, accuracy, count,
-    accuracy_low, accuracy_high (empty bins: count 0 and NaN); ece: model -> (before, after).
+    accuracy_low, accuracy_high (empty bins: count 0 and NaN); x, y: what these are, in words.
+    The ECE in the titles is that of the bins.
     """
     count = len(tables)
     size = (WIDTH, min(1.2 + 1.6 * count, 9))
@@ -529,15 +542,17 @@ def reliability(tables: Mapping[str, Mapping], ece: Mapping[str, tuple]) -> Figu
             upper.plot(table["confidence"], table["accuracy"], **mark)
             upper.set(xlim=(0, 1), ylim=(-0.05, 1.05), yticks=(0, 0.5, 1))
             upper.yaxis.set_major_formatter(_percent)
-            upper.set_title(f"{name}, {moment} scaling: ECE {ece[name][side]:.3f}", size=8)
+            gaps = (table["accuracy"] - table["confidence"]).abs() * table["count"]
+            ece = gaps.sum() / max(table["count"].sum(), 1)
+            upper.set_title(f"{name}, {moment} scaling: ECE {ece:.3f}", size=8)
             lower.bar(table["low"], table["count"], table["high"] - table["low"], align="edge",
                       color=LIGHT, edgecolor="white")
             lower.xaxis.set_major_formatter(_percent)
             _counts(lower.yaxis)
-        grid[2 * index, 0].set_ylabel("Accuracy")
+        grid[2 * index, 0].set_ylabel(y)
         grid[2 * index + 1, 0].set_ylabel("Images")
     for axes in grid[-1]:
-        axes.set_xlabel(f"Confidence (n = {table['count'].sum():,.0f} images)")
+        axes.set_xlabel(f"{x} (n = {table['count'].sum():,.0f} images)")
     figure.align_ylabels()
     return figure
 
@@ -654,6 +669,59 @@ def operating_points(table: pd.DataFrame) -> Figure:
             axes.xaxis.set_major_formatter(_percent)
             axes.set_xlabel(f"{measure.capitalize()} for melanoma")
             axes.label_outer()
+    return figure
+
+
+@style()
+def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Net benefit against the threshold, one line per model.
+
+    curves: model -> columns threshold (0 to 1), model and treat_all (net benefit per image).
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
+    for index, (name, curve) in enumerate(curves.items()):
+        axes.plot(curve["threshold"], curve["model"], label=name, **_line(index))
+    axes.plot(curve["threshold"], curve["treat_all"], color=GREY, linewidth=0.8, label="act on all")
+    axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", label="act on none")
+    top = max(curve[["model", "treat_all"]].to_numpy().max() for curve in curves.values())
+    axes.set(xlim=(0, curve["threshold"].max()), ylim=(-0.15 * top, 1.05 * top),
+             xlabel="Threshold on the predicted probability", ylabel="Net benefit per image")
+    axes.xaxis.set_major_formatter(_percent)
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+@style()
+def subgroups(table: pd.DataFrame, overall: Mapping[str, float]) -> Figure:
+    """Dots with intervals by group of patients, one panel per measure.
+
+    table: attribute (a heading), group, lesions, melanoma_lesions (counts), small (bool) and, per
+    measure, a dict of value, low, high (fractions or None); overall: measure (the axis label) ->
+    value on the whole test part. Measures are named in `table` as in `overall`.
+    """
+    rows: list = []  # headings are texts
+    for attribute, groups in table.groupby("attribute", sort=False):
+        rows += [attribute, *groups.to_dict("records")]
+    figure, panels = plt.subplots(1, len(overall), figsize=(WIDTH, 0.7 + 0.18 * len(rows)),
+                                  sharey=True)
+    for axes, (measure, value) in zip(panels, overall.items(), strict=True):
+        axes.axvline(value, color=DARK, linestyle="--", linewidth=0.8, zorder=1)
+        for position, row in enumerate(rows):
+            if isinstance(row, str) or row[measure]["value"] is None:
+                continue
+            look = {"color": GREY if row["small"] else _line(0)["color"]}
+            if row[measure]["low"] is not None:
+                axes.hlines(position, row[measure]["low"], row[measure]["high"], **look)
+            axes.plot(row[measure]["value"], position, marker="o", **look,
+                      markerfacecolor="white" if row["small"] else look["color"])
+        _rows(axes, [row if isinstance(row, str) else
+                     f"{row['group']} ({row['lesions']:,}, {row['melanoma_lesions']:,})"
+                     for row in rows])
+        axes.grid(axis="x")
+        axes.set(xlabel=measure, xlim=(-0.03, 1.03))
+        axes.xaxis.set_major_formatter(_percent)
+    for row, label in zip(rows, panels[0].get_yticklabels(), strict=True):
+        label.set_fontweight("bold" if isinstance(row, str) else "normal")
     return figure
 
 

@@ -1,6 +1,6 @@
 """Uncertainty: intervals by resampling lesions, so that images of one lesion move together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy.stats import beta
@@ -36,29 +36,65 @@ def exact_interval(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.
     return np.where(count > 0, low, np.nan), np.where(count > 0, high, np.nan)
 
 
-def estimate(
-    metric: Callable[..., np.ndarray],
-    *data: object,
-    weights: np.ndarray,
-    lesions: int | None = None,
+def resample(
+    metric: Callable[..., np.ndarray], *data: object, weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """A metric's value, and its values on all resamples, (resamples,).
+
+    `metric(*data, w)` is called once with no weights and once with all of them.
+    """
+    return float(metric(*data, None)), metric(*data, weights)
+
+
+def interval(
+    value: float, resampled: np.ndarray, lesions: int | None = None
 ) -> dict[str, float | None]:
-    """A metric's value with its percentile interval: `value`, `low`, `high`.
+    """A figure: `value` with the percentile interval of its resamples, `low` and `high`.
 
-    `metric(*data, w)` is called once with no weights and once with all resamples. None stands
-    for a figure that is not defined, for example a sensitivity without any melanoma.
-
+    None stands for a figure that is not defined, for example a sensitivity without any melanoma.
     `lesions` is for a share such as a sensitivity: how many lesions it is a share of. When
     nothing was missed, or nothing found, no resample can show otherwise and the percentiles
     claim certainty; the interval of a share of 0 or 1 is therefore the exact one for that many
-    independent lesions.
+    independent lesions. Any other figure that is perfect, an AUC of 1, has no interval.
     """
-    value = float(metric(*data, None))
-    resampled = metric(*data, weights)
     resampled = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or not len(resampled):
         return {"value": None, "low": None, "high": None}
+    if value == 1 and not lesions:
+        return {"value": 1.0, "low": None, "high": None}
     if lesions and value in (0, 1):
         low, high = exact_interval(value * lesions, lesions)
     else:
         low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
-    return {"value": value, "low": float(low), "high": float(high)}
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def estimate(
+    metric: Callable[..., np.ndarray], *data: object, weights: np.ndarray,
+    lesions: int | None = None,
+) -> dict[str, float | None]:
+    """A metric's figure; see `resample` and `interval`."""
+    return interval(*resample(metric, *data, weights=weights), lesions=lesions)
+
+
+def interval_text(figure: Mapping) -> str:
+    """`0.892 [0.874, 0.909]`, or `9.1 [0.0, 34.8]` for a count; a dash for what is not defined."""
+    numbers = [figure[end] for end in ("value", "low", "high")]
+    if numbers[0] is None:
+        return "–"
+    digits = 3 if max(abs(number or 0) for number in numbers) < 10 else 1
+    value, low, high = ("–" if number is None else f"{number:.{digits}f}" for number in numbers)
+    return f"{value} [{low}, {high}]"
+
+
+def p_value(differences: np.ndarray) -> float | None:
+    """Two-sided p of no difference, from the resampled differences of two models, (resamples,).
+
+    Twice the share of resamples on the far side of zero, never below 2 / (resamples + 1); None
+    where no difference is defined (Davison and Hinkley, 1997).
+    """
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
+        return None
+    tail = min((differences <= 0).sum(), (differences >= 0).sum())
+    return min(1.0, float(2 * (1 + tail) / (1 + len(differences))))

@@ -33,7 +33,8 @@ def confusion_matrix(
 def accuracy(labels, probabilities, weights=None) -> np.ndarray:
     """Share of images whose most probable class is the true one."""
     matrix = confusion_matrix(labels, probabilities, weights)
-    return np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum((-2, -1))
+    with np.errstate(invalid="ignore"):  # a resample may hold none of a small group
+        return np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum((-2, -1))
 
 
 def balanced_accuracy(labels, probabilities, weights=None) -> np.ndarray:

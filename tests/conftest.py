@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from melanoma_lib.artifacts import write_csv
+from melanoma_lib.artifacts import write_csv, write_json
+from melanoma_lib.config import TRAINING_FIELDS
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.predictions import Predictions, load_predictions, save_predictions
 
 os.environ["MELANOMA_HEADLESS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on the internet
@@ -72,6 +75,71 @@ def _dataset(tmp_path_factory) -> Path:
 def dataset(_dataset, tmp_path) -> Path:
     """A copy of the small dataset that a test may damage."""
     return Path(shutil.copytree(_dataset, tmp_path / "dataset"))
+
+
+def make_run(run_dir, skills=(2.0, 1.0), split="lesion") -> dict[str, dict]:
+    """Trained models that see the same lesions, the first one better; returns their latencies."""
+    rng = np.random.default_rng(0)
+    n = 400
+    labels = rng.choice(7, n, p=[0.1, 0.1, 0.1, 0.05, 0.2, 0.4, 0.05])
+    for number, skill in enumerate(skills):
+        folder = run_dir / f"model_{number}"
+        folder.mkdir(parents=True)
+        predictions = Predictions(
+            image_ids=np.array([f"ISIC_{i:07d}" for i in range(n)]),
+            lesion_ids=np.array([f"HAM_{i // 2:07d}" for i in range(n)]),
+            parts=np.array(["val"] * (n // 2) + ["test"] * (n // 2)),
+            labels=labels,
+            logits=(rng.normal(size=(n, 7)) + skill * np.eye(7)[labels]).astype(np.float32),
+        )
+        save_predictions(folder / "predictions.parquet", predictions)
+        write_json(
+            folder / "run.json",
+            {
+                "finished": True, "name": f"Model_{number}", "timm_name": "m", "parameters": 10,
+                "epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "device": "CPU",
+                "dataset": {"name": "generated sample", "generated": True, "fingerprint": "f"},
+                "config": {**dict.fromkeys(TRAINING_FIELDS, 1), "split": split},
+            },
+        )
+        write_json(
+            folder / "bundle.json",
+            {
+                "temperature": 1.3,
+                "operating_points": [
+                    {"name": "specificity_95", "criterion": "specificity", "target": 0.95,
+                     "threshold": 0.4}
+                ],
+            },
+        )
+    return fast(*(f"model_{number}" for number in range(len(skills))))
+
+
+def fast(*keys):
+    return {key: {"median_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1, "device": "CPU"} for key in keys}
+
+
+
+def table_of(predictions) -> pd.DataFrame:
+    """A table of patients for the images of some predictions."""
+    n = len(predictions.image_ids)
+    return pd.DataFrame(
+        {
+            "image_id": predictions.image_ids,
+            "dx_type": ["histo", "follow_up"] * (n // 2),
+            "age": np.resize([20.0, 45.0, 80.0, np.nan], n),
+            "sex": np.resize(["male", "female", "female", "unknown"], n),
+            "localization": "back",
+        }
+    )
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run of two trained models: its folder, and what `compare` takes besides."""
+    latency = make_run(tmp_path / "run")
+    predictions = load_predictions(tmp_path / "run" / "model_0" / "predictions.parquet")
+    return tmp_path / "run", latency, table_of(predictions)
 
 
 @pytest.fixture(autouse=True, scope="session")

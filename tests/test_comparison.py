@@ -1,75 +1,40 @@
-import csv
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from conftest import fast, make_run
 
-from melanoma_lib.artifacts import MelanomaError, read_json, write_json
+from melanoma_lib.artifacts import PROJECT, MelanomaError, read_json, write_json
 from melanoma_lib.comparison import (
     COLUMNS,
+    clearly_best,
     compare,
-    interval_text,
-    latex_table,
+    figures_at,
+    price_of_leakage,
     rates_at,
-    summary,
-    write_tables,
 )
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.intervals import lesion_weights
 from melanoma_lib.metrics import accuracy, auc
-from melanoma_lib.predictions import Predictions, load_predictions, save_predictions
-
-
-def make_run(run_dir, skills=(2.0, 1.0), split="lesion"):
-    """Two models that see the same lesions, the first one better."""
-    rng = np.random.default_rng(0)
-    n = 400
-    labels = rng.choice(7, n, p=[0.1, 0.1, 0.1, 0.05, 0.2, 0.4, 0.05])
-    for number, skill in enumerate(skills):
-        folder = run_dir / f"model_{number}"
-        folder.mkdir(parents=True)
-        predictions = Predictions(
-            image_ids=np.array([f"ISIC_{i:07d}" for i in range(n)]),
-            lesion_ids=np.array([f"HAM_{i // 2:07d}" for i in range(n)]),
-            parts=np.array(["val"] * (n // 2) + ["test"] * (n // 2)),
-            labels=labels,
-            logits=(rng.normal(size=(n, 7)) + skill * np.eye(7)[labels]).astype(np.float32),
-        )
-        save_predictions(folder / "predictions.parquet", predictions)
-        write_json(
-            folder / "run.json",
-            {
-                "finished": True, "name": f"Model_{number}", "timm_name": "m", "parameters": 10,
-                "epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "device": "CPU",
-                "dataset": {"name": "generated sample", "generated": True},
-                "config": {"split": split},
-            },
-        )
-        write_json(
-            folder / "bundle.json",
-            {
-                "temperature": 1.3,
-                "operating_points": [
-                    {"name": "specificity_95", "criterion": "specificity", "target": 0.95,
-                     "threshold": 0.4}
-                ],
-            },
-        )
-    return fast(*(f"model_{number}" for number in range(len(skills))))
-
-
-def fast(*keys):
-    return {key: {"median_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1, "device": "CPU"} for key in keys}
+from melanoma_lib.predictions import load_predictions, save_predictions
+from melanoma_lib.significance import delong
 
 
 @pytest.fixture
-def results(tmp_path):
-    return compare(tmp_path, make_run(tmp_path), resamples=200)
+def results(trained):
+    return compare(*trained, resamples=200)
 
 
-def test_figures_are_those_of_the_test_part_at_the_fitted_temperature(results, tmp_path):
-    test = load_predictions(tmp_path / "model_0" / "predictions.parquet").part("test")
+def test_part(folder, key="model_0"):
+    return load_predictions(folder / key / "predictions.parquet").part("test")
+
+
+test_part.__test__ = False
+
+def test_figures_are_those_of_the_test_part_at_the_fitted_temperature(results, trained):
+    test = test_part(trained[0])
     probabilities = test.probabilities(1.3)
     model = results["models"]["model_0"]
     assert model["metrics"]["accuracy"]["value"] == float(accuracy(test.labels, probabilities))
@@ -95,70 +60,120 @@ def test_every_figure_has_an_interval_around_it(results):
 
 
 def test_a_sensitivity_without_a_miss_leaves_room_for_one(tmp_path):
-    keys = make_run(tmp_path, skills=(60.0,))
-    test = load_predictions(tmp_path / keys[0] / "predictions.parquet").part("test")
-    figure = rates_at(test, 1.0, 0.4, lesion_weights(test.lesion_ids, 50))["sensitivity"]
+    make_run(tmp_path, skills=(60.0,))
+    test = test_part(tmp_path)
+    figures = figures_at(test, 1.0, 0.4, lesion_weights(test.lesion_ids, 50), prevalence=0.1)
     lesions = len(set(test.lesion_ids[test.is_melanoma]))
-    assert figure == {"value": 1, "low": pytest.approx(0.025 ** (1 / lesions)), "high": 1}
+    least = pytest.approx(0.025 ** (1 / lesions))
+    assert figures["sensitivity"] == {"value": 1, "low": least, "high": 1}
+    assert figures["missed"]["value"] == 0
+    assert figures["missed"]["high"] == pytest.approx(100 * (1 - 0.025 ** (1 / lesions)))
     assert rates_at(test, 1.0, 0.4) == {"sensitivity": 1, "specificity": 1}
 
 
-def test_differences_are_paired(results, tmp_path):
+def test_what_an_operating_point_means_in_use(results, trained):
+    """At the part's own prevalence of lesions, from its sensitivity and specificity, by hand."""
+    test = test_part(trained[0])
+    figures = results["models"]["model_0"]["operating_points"][0]["test"]
+    found, spared = (figures[name]["value"] for name in ("sensitivity", "specificity"))
+    share = len(set(test.lesion_ids[test.is_melanoma])) / len(set(test.lesion_ids))
+    assert results["prevalence"] == share
+    right, wrong = share * found, (1 - share) * (1 - spared)
+    assert figures["ppv"]["value"] == pytest.approx(right / (right + wrong))
+    assert figures["missed"]["value"] == pytest.approx(1000 * share * (1 - found))
+    assert figures["false_alarms"]["value"] == pytest.approx(1000 * wrong)
+    for figure in figures.values():
+        assert figure["low"] <= figure["value"] <= figure["high"]
+
+
+def test_differences_are_paired(results, trained):
+    folder, _, metadata = trained
     (pair,) = results["differences"]
     models = results["models"]
     figures = [models[pair[side]]["metrics"]["accuracy"]["value"] for side in ("first", "second")]
     assert pair["accuracy"]["value"] == pytest.approx(figures[0] - figures[1])
-    shutil.copytree(tmp_path / "model_0", tmp_path / "twin")
-    same = compare(tmp_path, fast("model_0", "twin"), resamples=50)["differences"][0]
-    assert same["accuracy"] == {"value": 0, "low": 0, "high": 0}
+    first, second = test_part(folder), test_part(folder, "model_1")
+    scores = first.melanoma_score(1.3), second.melanoma_score(1.3)
+    assert pair["delong"]["p"] == delong(first.is_melanoma, *scores)["p"]
+    right = [part.logits.argmax(1) == part.labels for part in (first, second)]
+    assert pair["mcnemar"]["b"] - pair["mcnemar"]["c"] == right[0].sum() - right[1].sum()
+    shutil.copytree(folder / "model_0", folder / "twin")
+    (same,) = compare(folder, fast("model_0", "twin"), metadata, resamples=50)["differences"]
+    assert same["accuracy"] == {"value": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1}
+    assert same["mcnemar"]["p"] == same["delong"]["p"] == 1
+
+
+def test_p_values_are_raised_for_the_number_of_pairs(tmp_path, trained):
+    latency = make_run(tmp_path / "three", skills=(2.0, 1.5, 0.5))
+    results = compare(tmp_path / "three", latency, trained[2], resamples=100)
+    assert len(results["differences"]) == 3
+    for name in (*COLUMNS, "mcnemar", "delong"):
+        p = np.array([[pair[name]["p"], pair[name]["p_holm"]] for pair in results["differences"]])
+        assert (p[:, 1] >= p[:, 0]).all() and p[:, 1].max() <= 1
+        assert p[:, 1].min() == pytest.approx(min(1, 3 * p[:, 0].min()))
+
+
+def test_only_a_model_better_than_every_other_is_best(results):
+    assert clearly_best(results, "accuracy") == "model_0"
+    for pair in results["differences"]:
+        pair["accuracy"]["p_holm"] = 0.051
+    assert clearly_best(results, "accuracy") is None
+    ece = {key: model["metrics"]["ece"]["value"] for key, model in results["models"].items()}
+    results["differences"][0]["ece"]["p_holm"] = 0.01
+    assert clearly_best(results, "ece") == min(ece, key=ece.get)  # less is better
+    alone = results | {"models": {"model_0": results["models"]["model_0"]}, "differences": []}
+    assert clearly_best(alone, "accuracy") is None
+
+
+def test_the_price_of_leakage_is_the_difference_of_the_two_splits(tmp_path):
+    for split, skill in (("lesion", 1.0), ("image", 2.0)):
+        make_run(tmp_path / split, skills=(skill,), split=split)
+    price = price_of_leakage(tmp_path / "lesion", tmp_path / "image", "model_0", resamples=200)
+    assert price == price_of_leakage(tmp_path / "lesion", tmp_path / "image", "model_0", 200)
+    values = [price[split]["metrics"]["accuracy"]["value"] for split in ("lesion", "image")]
+    gained = price["difference"]["accuracy"]
+    assert gained["value"] == pytest.approx(values[1] - values[0])
+    assert 0 < gained["low"] < gained["value"] < gained["high"]
+    sides = [price[split]["metrics"]["accuracy"] for split in ("lesion", "image")]
+    widths = [side["high"] - side["low"] for side in sides]  # of separate draws: they add up
+    assert gained["high"] - gained["low"] == pytest.approx(np.hypot(*widths), rel=0.25)
+    with pytest.raises(MelanomaError, match="one run by lesion and one by image"):
+        price_of_leakage(tmp_path / "image", tmp_path / "image", "model_0")
+    record = read_json(tmp_path / "image" / "model_0" / "run.json")
+    write_json(tmp_path / "image" / "model_0" / "run.json", record | {"epochs": 9})
+    with pytest.raises(MelanomaError, match="differ in more than the split"):
+        price_of_leakage(tmp_path / "lesion", tmp_path / "image", "model_0")
 
 
 def test_results_are_json_and_name_their_classes(results):
     again = json.loads(json.dumps(results, allow_nan=False))
-    assert tuple(again["class_names"]) == CLASS_NAMES and again["schema"] == 1
+    assert tuple(again["class_names"]) == CLASS_NAMES and again["schema"] == 2
 
 
-def test_the_image_split_is_called_optimistic(tmp_path):
-    results = compare(tmp_path, make_run(tmp_path, split="image"), resamples=50)
-    assert results["optimistic"] is True
-    assert "optimistic" in summary(results) and "optimistic" in latex_table(results)
+def test_every_field_is_documented(results):
+    page = (PROJECT / "docs" / "results.md").read_text()
+
+    def names(value):
+        if isinstance(value, dict):
+            yield from value
+            value = list(value.values())
+        for inner in value if isinstance(value, list) else []:
+            yield from names(inner)
+
+    named = set(re.findall(r"[`\"](\w+)[`\"]", page))
+    assert set(names(results)) - named == set(results["models"])
 
 
-def test_tables_hold_the_results(results, tmp_path):
-    table, tex = write_tables(results, tmp_path)
-    rows = list(csv.DictReader(table.open()))
-    assert [row["architecture"] for row in rows] == ["model_0", "model_1"]
-    auc_value = results["models"]["model_0"]["metrics"]["melanoma_auc"]["value"]
-    assert float(rows[0]["melanoma_auc"]) == auc_value
-    text = tex.read_text()
-    assert "\\toprule" in text and "Model\\_0" in text and f"{auc_value:.3f}" in text
-    lines = [line for line in text.splitlines() if line.startswith("Model")]
-    assert all(line.count(" & ") == len(COLUMNS) for line in lines)
-
-
-def test_the_summary_takes_its_numbers_from_the_results(results):
-    text = summary(results)
-    for model in results["models"].values():
-        assert interval_text(model["metrics"]["melanoma_auc"]) in text
-    assert text.index("Model_0") < text.index("Model_1")  # the better one first
-    assert "Model_0 over Model_1" in text
-
-
-def test_figures_that_are_not_defined_show_a_dash():
-    assert interval_text({"value": None, "low": None, "high": None}) == "–"
-    assert interval_text({"value": 0.8916, "low": 0.8742, "high": 0.909}) == "0.892 [0.874, 0.909]"
-
-
-def test_models_that_cannot_be_compared_are_named(tmp_path):
-    keys = make_run(tmp_path)
+def test_models_that_cannot_be_compared_are_named(trained):
+    folder, latency, metadata = trained
     with pytest.raises(MelanomaError, match="absent"):
-        compare(tmp_path, fast(*keys, "absent"))
-    path = tmp_path / "model_1" / "predictions.parquet"
+        compare(folder, latency | fast("absent"), metadata)
+    path = folder / "model_1" / "predictions.parquet"
     predictions = load_predictions(path)
     save_predictions(path, predictions.part("test"))
     with pytest.raises(MelanomaError, match="model_1 was evaluated on other images"):
-        compare(tmp_path, keys)
-    record = tmp_path / "model_1" / "run.json"
+        compare(folder, latency, metadata)
+    record = folder / "model_1" / "run.json"
     write_json(record, read_json(record) | {"finished": False})
     with pytest.raises(MelanomaError, match=r"not trained yet in .*: model_1"):
-        compare(tmp_path, keys)
+        compare(folder, latency, metadata)

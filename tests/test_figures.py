@@ -77,7 +77,7 @@ def reliability(models):
         table[column] = (low + 0.1 + shift).clip(0, 1)
         table.loc[0, column] = np.nan
     tables = {model: {"before": table, "after": table} for model in models}
-    return figures.reliability(tables, dict.fromkeys(models, (0.083, 0.021)))
+    return figures.reliability(tables)
 
 
 def temperature_curve(models):
@@ -146,6 +146,28 @@ def accuracy_latency(models):
     }))
 
 
+def decision_curves(models):
+    at = np.linspace(0.01, 0.6, 30)
+    curve = pd.DataFrame({"threshold": at, "model": 0.2 - 0.1 * at,
+                          "treat_all": 0.2 - 0.8 * at / (1 - at)})
+    return figures.decision_curves(dict.fromkeys(models, curve))
+
+
+def subgroups(models):
+    def figure(value, low, high):
+        return {"value": value, "low": low, "high": high}
+
+    rows = [
+        ("Sex", "female", False, figure(0.9, 0.85, 0.94), figure(0.6, 0.5, 0.7)),
+        ("Sex", "male", False, figure(0.88, 0.8, 0.93), figure(0.5, 0.4, 0.6)),
+        ("How the diagnosis was made", "confocal microscopy", True, figure(1.0, None, None),
+         figure(None, None, None)),
+    ]  # fmt: skip
+    names = ["attribute", "group", "small", "Melanoma AUC", "Sensitivity"]
+    table = pd.DataFrame(rows, columns=names).assign(lesions=1234, melanoma_lesions=56)
+    return figures.subgroups(table, {"Melanoma AUC": 0.89, "Sensitivity": 0.55})
+
+
 FIGURES = {
     "01-1-class-counts": lambda _: figures.class_counts(metadata()),
     "01-2-patients": lambda _: figures.patients(metadata()),
@@ -161,14 +183,21 @@ FIGURES = {
     "06-1-roc": roc,
     "06-2-thresholds": threshold_curves,
     "06-3-operating-points": operating_points,
+    "05-3-melanoma-reliability": reliability,
+    "06-4-decision-curves": decision_curves,
     "07-1-grad-cam": grad_cam,
     "07-2-mask-overlap": mask_overlap,
     "08-1-comparison": comparison,
     "08-2-training-curves": training_curves,
     "08-3-confusion-matrices": confusion_matrices,
     "08-4-accuracy-latency": accuracy_latency,
+    "08-5-subgroups": subgroups,
+    "08-6-price-of-leakage": comparison,
 }
-ONCE = {"08-2-training-curves", "08-3-confusion-matrices"}  # the same functions as in chapter 04
+ONCE = {  # drawn by a function that another figure uses too
+    "05-3-melanoma-reliability", "08-2-training-curves", "08-3-confusion-matrices",
+    "08-6-price-of-leakage",
+}
 each_figure = pytest.mark.parametrize(
     ("name", "count"),
     [(name, count) for name in FIGURES if name not in ONCE for count in (1, 4)
@@ -345,7 +374,7 @@ def bare(name):
         bins = pd.DataFrame({"low": [0.0], "high": [1.0], "count": [0]})
         bins = bins.assign(confidence=np.nan, accuracy=np.nan, accuracy_low=np.nan,
                            accuracy_high=np.nan)
-        return figures.reliability({"a": {"before": bins, "after": bins}}, {"a": (np.nan, np.nan)})
+        return figures.reliability({"a": {"before": bins, "after": bins}})
     if name == "temperature_curve":
         return figures.temperature_curve(np.array([1.0]), {"a": np.array([0.5])}, {"a": 1.0})
     if name == "mask_overlap":

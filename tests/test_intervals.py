@@ -4,7 +4,13 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_lib.intervals import estimate, exact_interval, lesion_weights
+from melanoma_lib.intervals import (
+    estimate,
+    exact_interval,
+    interval_text,
+    lesion_weights,
+    p_value,
+)
 from melanoma_lib.metrics import accuracy, sensitivity, weighted_mean
 
 
@@ -78,8 +84,6 @@ def test_a_share_without_errors_is_not_certain():
         return sensitivity(positive, scores, 0.5, w)
 
     for scores, value in ((np.ones(12), 1), (np.zeros(12), 0)):
-        plain = estimate(found, scores, weights=weights)
-        assert plain == {"value": value, "low": value, "high": value}
         low, high = exact_interval(6 * value, 6)
         honest = estimate(found, scores, weights=weights, lesions=6)
         assert honest == {"value": value, "low": low, "high": high}
@@ -110,3 +114,31 @@ def test_lesions_make_the_interval_cover_and_images_do_not():
     by_lesion, by_image = (lesion_weights(units, 600) for units in (ids, np.arange(len(ids))))
     assert 0.92 <= coverage((1.6, 0.4), ids, by_lesion, rng) <= 0.98
     assert coverage((1.6, 0.4), ids, by_image, rng) < 0.90
+
+
+def test_a_perfect_figure_that_is_no_share_has_no_interval():
+    weights = lesion_weights(np.arange(4), 20)
+    assert estimate(weighted_mean, np.ones(4), weights=weights) == {
+        "value": 1, "low": None, "high": None
+    }  # fmt: skip
+
+
+def test_the_p_value_of_a_difference_by_hand():
+    assert p_value(np.array([0.1, 0.2, 0.3, -0.1, np.nan])) == pytest.approx(2 * (1 + 1) / 5)
+    assert p_value(np.full(999, 0.5)) == pytest.approx(2 / 1000)  # never nothing
+    assert p_value(np.zeros(9)) == 1 and p_value(np.array([np.nan])) is None
+
+
+def test_p_values_of_no_difference_are_spread_evenly():
+    """Two models alike: p below 5 % in about 5 % of the worlds."""
+    generator = np.random.default_rng(0)
+    weights = lesion_weights(np.arange(100), 400)
+    p = [p_value(weighted_mean(generator.normal(size=100), weights)) for _ in range(300)]
+    assert 0.02 < np.mean(np.array(p) < 0.05) < 0.09
+
+
+def test_figures_in_words():
+    assert interval_text({"value": None, "low": None, "high": None}) == "–"
+    assert interval_text({"value": 0.8916, "low": 0.8742, "high": 0.909}) == "0.892 [0.874, 0.909]"
+    assert interval_text({"value": 1.0, "low": None, "high": None}) == "1.000 [–, –]"
+    assert interval_text({"value": 9.09, "low": 0.0, "high": 34.83}) == "9.1 [0.0, 34.8]"

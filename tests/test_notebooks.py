@@ -64,10 +64,15 @@ def test_prose_and_calls_but_no_long_definitions(book):
 def finished(tmp_path_factory):
     """A whole run of the command on the sample, with two networks that train in seconds."""
     folder = tmp_path_factory.mktemp("thesis")
+    common = [
+        "--preset", "sample", "--data-dir", str(generate_sample(folder / "sample")),
+        "--epochs", "1", "--batch-size", "16",
+    ]  # fmt: skip
+    other = str(folder / "image")
+    assert main(["train", KEYS[0], *common, "--split", "image", "--output-dir", other]) == 0
     arguments = [
-        "run", "--preset", "sample", "--data-dir", str(generate_sample(folder / "sample")),
-        "--output-dir", str(folder / "run"), "--figures-dir", str(folder / "figures"),
-        "--architectures", *KEYS, "--epochs", "1", "--batch-size", "16",
+        "run", *common, "--output-dir", str(folder / "run"), "--architectures", *KEYS,
+        "--figures-dir", str(folder / "figures"), "--other-split", other,
     ]  # fmt: skip
     assert main(arguments) == 0
     return folder, arguments
@@ -92,6 +97,12 @@ def test_the_results_are_written_in_numbers_tables_and_words(finished):
     assert "\\toprule" in (folder / "run" / "comparison_table.tex").read_text()
     summary = (folder / "run" / "summary.md").read_text()
     assert f"{results['models'][KEYS[0]]['metrics']['melanoma_auc']['value']:.3f}" in summary
+    assert "price of leakage" in summary
+    tables = {path.name for path in (folder / "run" / "tables").iterdir()}
+    kinds = ("operating_points", "differences", "subgroups", "confident_errors", "price_of_leakage")
+    assert tables == {f"{kind}.{suffix}" for kind in kinds for suffix in ("csv", "tex")} | {
+        f"isic2018-{key}.csv" for key in KEYS
+    }
 
 
 def test_executed_notebooks_are_kept(finished):

@@ -17,7 +17,7 @@ ORDER = (
     "artifacts", "progress", "data.classes", "config", "data.metadata", "data.sample",
     "data.augment", "data.pixels", "models", "predictions", "metrics", "intervals",
     "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
-    "experiment", "xai", "comparison", "figures", "batch", "status", "cli",
+    "experiment", "xai", "subgroups", "comparison", "tables", "figures", "batch", "status", "cli",
 )
 # fmt: on
 

@@ -1,0 +1,317 @@
+"""The results as tables (CSV, LaTeX) and in words: every number comes from the results."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma_lib.artifacts import write_csv, write_text
+from melanoma_lib.comparison import COLUMNS, clearly_best
+from melanoma_lib.data.classes import DISPLAY_NAMES
+from melanoma_lib.intervals import interval_text
+from melanoma_lib.subgroups import ATTRIBUTES
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts, numbers and figures; `heads` names the columns that are printed.
+
+    `bold` holds the cells (row number, column) that stand out.
+    """
+
+    heads: Mapping[str, str]
+    rows: list[dict]
+    bold: frozenset[tuple[int, str]] = frozenset()
+
+
+def comparison_table(results: dict) -> Table:
+    """The models in rows; bold is the best of a column where it is better than every other."""
+    models = results["models"]
+    rows = [
+        {"architecture": key, "model": model["name"], "parameters": model["parameters"]}
+        | {name: model["metrics"][name] for name in COLUMNS}
+        for key, model in models.items()
+    ]
+    best = {name: clearly_best(results, name) for name in COLUMNS}
+    bold = {(list(models).index(key), name) for name, key in best.items() if key}
+    heads = {"model": "Architecture", **{name: head for name, (head, _) in COLUMNS.items()}}
+    return Table(heads, rows, frozenset(bold))
+
+
+def operating_points_table(results: dict) -> Table:
+    """Every model at every operating point, chosen on validation and reported on test."""
+    heads = {
+        "model": "Architecture",
+        "chosen": "Chosen on validation for",
+        "threshold": "Threshold",
+        "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
+        "ppv": "PPV",
+        "npv": "NPV",
+        "missed": "Missed melanomas per 1,000 lesions",
+        "false_alarms": "False alarms per 1,000 lesions",
+    }
+    rows = [
+        {"model": model["name"], "chosen": promise(point), "threshold": point["threshold"],
+         **point["test"]}
+        for model in results["models"].values()
+        for point in model["operating_points"]
+    ]  # fmt: skip
+    return Table(heads, rows)
+
+
+def promise(point: Mapping) -> str:
+    """An operating point in words: `specificity of at least 95%`."""
+    return f"{point['criterion']} of at least {point['target']:.0%}"
+
+
+def differences_table(results: dict) -> Table:
+    """Every pair of models: the differences on the same resamples, and the tests beside them."""
+    heads = {
+        "pair": "First minus second",
+        "accuracy": "Accuracy",
+        "accuracy_p": "p (lesions)",
+        "mcnemar_p": "p (McNemar)",
+        "melanoma_auc": "Melanoma AUC",
+        "melanoma_auc_p": "p (lesions)",
+        "delong_p": "p (DeLong)",
+    }
+    rows = [
+        {
+            "pair": " − ".join(pair_names(results, pair)),
+            "accuracy": pair["accuracy"],
+            "accuracy_p": pair["accuracy"]["p_holm"],
+            "mcnemar_p": pair["mcnemar"]["p_holm"],
+            "melanoma_auc": pair["melanoma_auc"],
+            "melanoma_auc_p": pair["melanoma_auc"]["p_holm"],
+            "delong_p": pair["delong"]["p_holm"],
+        }
+        for pair in results["differences"]
+    ]
+    return Table(heads, rows)
+
+
+def pair_names(results: dict, pair: dict) -> list[str]:
+    """The two models of a difference by their names in print."""
+    return [results["models"][pair[side]]["name"] for side in ("first", "second")]
+
+
+def subgroups_table(results: dict) -> Table:
+    """Every model in every group of patients; small groups are marked."""
+    heads = {
+        "model": "Architecture",
+        "attribute": "By",
+        "group": "Group",
+        "images": "Images",
+        "lesions": "Lesions",
+        "melanoma_lesions": "Melanomas (lesions)",
+        "small": "Small",
+        "accuracy": "Accuracy",
+        "melanoma_auc": "Melanoma AUC",
+        "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
+    }
+    rows = [
+        {"model": model["name"], **row, "attribute": ATTRIBUTES[row["attribute"]],
+         "small": "small" if row["small"] else ""}
+        for model in results["models"].values()
+        for row in model["subgroups"]
+    ]  # fmt: skip
+    return Table(heads, rows)
+
+
+def errors_table(results: dict) -> Table:
+    """The most confident errors of every model, by image."""
+    heads = {
+        "model": "Architecture",
+        "image_id": "Image",
+        "true": "True diagnosis",
+        "predicted": "Predicted",
+        "confidence": "Confidence",
+    }
+    rows = [
+        {"model": model["name"], **error, "true": DISPLAY_NAMES[error["true"]],
+         "predicted": DISPLAY_NAMES[error["predicted"]]}
+        for model in results["models"].values()
+        for error in model["confident_errors"]
+    ]  # fmt: skip
+    return Table(heads, rows)
+
+
+def leakage_table(price: dict) -> Table:
+    """One architecture on both splits: what the split by image seems to add."""
+    heads = {
+        "metric": price["name"],
+        "lesion": "Split by lesion",
+        "image": "Split by image",
+        "difference": "Image minus lesion",
+    }
+    sides = {"lesion": price["lesion"]["metrics"], "image": price["image"]["metrics"],
+             "difference": price["difference"]}  # fmt: skip
+    rows = [
+        {"metric": head, **{side: figures[name] for side, figures in sides.items()}}
+        for name, (head, _) in COLUMNS.items()
+    ]
+    return Table(heads, rows)
+
+
+def write_tables(results: dict, folder: Path) -> list[Path]:
+    """Writes every table of the results as CSV (numbers) and LaTeX; needs the package booktabs."""
+    tables = {
+        "comparison_table": comparison_table(results),
+        "tables/operating_points": operating_points_table(results),
+        "tables/differences": differences_table(results),
+        "tables/subgroups": subgroups_table(results),
+        "tables/confident_errors": errors_table(results),
+    }
+    if "price_of_leakage" in results:
+        tables["tables/price_of_leakage"] = leakage_table(results["price_of_leakage"])
+    paths = []
+    for name, table in tables.items():
+        paths.append(write_csv(folder / f"{name}.csv", [_flat(row) for row in table.rows]))
+        paths.append(write_text(folder / f"{name}.tex", latex(table, describe(results))))
+    return paths
+
+
+def _flat(row: Mapping) -> dict:
+    """A row with three columns a figure: the value under the figure's name, and both ends."""
+    flat: dict = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            ends = {f"{name}_{end}": value[end] for end in ("low", "high")}
+            flat |= {name: value["value"], **ends}
+        else:
+            flat[name] = value
+    return flat
+
+
+def latex(table: Table, comment: str) -> str:
+    """A table in LaTeX, with each interval below its value."""
+    first = table.rows[0] if table.rows else {}
+    sides = ["l" if isinstance(first.get(name, ""), str) else "c" for name in table.heads]
+    lines = [
+        f"% {comment}",
+        f"\\begin{{tabular}}{{{''.join(sides)}}}",
+        "\\toprule",
+        " & ".join(map(_escaped, table.heads.values())) + " \\\\",
+        "\\midrule",
+    ]
+    for number, row in enumerate(table.rows):
+        cells = [_cell(row[name], (number, name) in table.bold) for name in table.heads]
+        lines.append(" & ".join(cells) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _cell(value: object, bold: bool) -> str:
+    """A figure with its interval below it, a number, or a text, safe in LaTeX."""
+    text = _escaped(_text(value))
+    if not isinstance(value, dict) or value["value"] is None:
+        return text
+    text, _, ends = text.partition(" ")
+    text = f"\\textbf{{{text}}}" if bold else text
+    return f"\\shortstack{{{text}\\\\{{\\scriptsize {ends}}}}}"
+
+
+def _escaped(text: str) -> str:
+    for character in "%&_#":
+        text = text.replace(character, f"\\{character}")
+    text = re.sub(r"(?<!\w)[-−](?=[\d ])", "$-$", text)  # a minus, not a hyphen
+    return text.replace("<", "$<$")
+
+
+def printed(table: Table) -> pd.DataFrame:
+    """The table as a reader sees it: heads over texts."""
+    return pd.DataFrame(
+        [[_text(row[name]) for name in table.heads] for row in table.rows],
+        columns=list(table.heads.values()),
+    )
+
+
+def _text(value: object) -> str:
+    """A figure as `0.892 [0.874, 0.909]`, a number with three decimals, a text as it is."""
+    if isinstance(value, dict):
+        return interval_text(value)
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return "<0.001" if 0 < value < 0.001 else f"{value:.3f}"
+    return str(value)
+
+
+def describe(results: dict) -> str:
+    """What the figures rest on, in one sentence."""
+    optimistic = (
+        " The split is by image: the held-out images also chose epoch, temperature and "
+        "thresholds, and many show lesions seen in training, so every figure is optimistic."
+        if results["optimistic"]
+        else ""
+    )
+    return (
+        f"{results['dataset']['name']}, split by {results['split']}: {results['test_images']} "
+        f"test images of {results['test_lesions']} lesions, {results['test_melanomas']} of the "
+        f"images melanomas; {results['interval']['level']:.0%} intervals over lesions, one "
+        f"training a model.{optimistic}"
+    )
+
+
+def summary(results: dict) -> str:
+    """The outcome in words, every number taken from the results."""
+    models = sorted(
+        results["models"].values(),
+        key=lambda model: model["metrics"]["melanoma_auc"]["value"] or 0,
+        reverse=True,
+    )
+    lines = [describe(results), "", *map(_model_text, models)]
+    if results["differences"]:
+        lines += ["", "Differences in melanoma AUC, on the same resamples, p adjusted for the "
+                  "number of pairs (Holm):", ""]  # fmt: skip
+        lines += [_difference_text(results, pair) for pair in results["differences"]]
+    if "price_of_leakage" in results:
+        lines += ["", _leakage_text(results["price_of_leakage"])]
+    return "\n".join(lines) + "\n"
+
+
+def _model_text(model: dict) -> str:
+    metrics, point = model["metrics"], model["operating_points"][0]
+    test = point["test"]
+    return (
+        f"- {model['name']}: melanoma AUC {interval_text(metrics['melanoma_auc'])}, accuracy "
+        f"{interval_text(metrics['accuracy'])}, balanced accuracy "
+        f"{interval_text(metrics['balanced_accuracy'])}. Temperature {model['temperature']:.2f} "
+        f"takes its ECE from {interval_text(model['uncalibrated']['ece'])} to "
+        f"{interval_text(metrics['ece'])}. At the threshold chosen on validation for a "
+        f"{promise(point)}, test sensitivity is {interval_text(test['sensitivity'])} and "
+        f"specificity {interval_text(test['specificity'])}: among 1,000 lesions "
+        f"{interval_text(test['missed'])} missed melanomas and "
+        f"{interval_text(test['false_alarms'])} false alarms."
+    )
+
+
+def _difference_text(results: dict, pair: dict) -> str:
+    names = pair_names(results, pair)
+    figure = pair["melanoma_auc"]
+    if figure["value"] is None:
+        return f"- {names[0]} and {names[1]}: not defined"
+    if figure["value"] < 0:
+        names.reverse()
+        figure = figure | {
+            "value": -figure["value"], "low": -figure["high"], "high": -figure["low"]
+        }
+    settled = figure["p_holm"] < 1 - results["interval"]["level"]
+    verdict = "significant" if settled else "not settled by these images"
+    return (
+        f"- {names[0]} over {names[1]}: {interval_text(figure)}, p {_text(figure['p_holm'])} "
+        f"(DeLong {_text(pair['delong']['p_holm'])}), {verdict}"
+    )
+
+
+def _leakage_text(price: dict) -> str:
+    name = "melanoma_auc"
+    return (
+        f"The price of leakage: {price['name']} reaches a melanoma AUC of "
+        f"{interval_text(price['lesion']['metrics'][name])} split by lesion and of "
+        f"{interval_text(price['image']['metrics'][name])} split by image, a difference of "
+        f"{interval_text(price['difference'][name])}; one training each."
+    )
