@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
 
 from melanoma_lib.intervals import exact_interval
 from melanoma_lib.metrics import ECE_BINS, bin_of, nll
@@ -18,6 +17,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     decision, only how sure it sounds (Guo et al., 2017). The likelihood on the images given is
     never worse than at T = 1. A class that is missing from the labels is no error.
     """
+
+    from scipy.optimize import minimize_scalar  # slow to import
 
     def loss(temperature: float) -> float:
         return float(nll(labels, softmax(logits, temperature)))

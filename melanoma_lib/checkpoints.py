@@ -12,6 +12,7 @@ KEEP = 2  # generations
 def save_checkpoint(folder: Path, state: dict) -> None:
     """Writes `state` (with its `epoch`) and drops all but the newest two checkpoints."""
     with atomic_path(folder / f"checkpoint-{state['epoch']:04d}.pt", checksum=True) as temporary:
+        torch.serialization.set_crc32_options(False)  # the SHA-256 says more
         torch.save(state, temporary)
     for old in _generations(folder)[KEEP:]:
         old.unlink()

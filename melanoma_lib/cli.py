@@ -157,8 +157,9 @@ def _run(options: argparse.Namespace) -> None:
     if stale:
         sizes = _check_training(config, files, [s.parameters.get("architecture") for s in stale])
         jobs = options.jobs or _default_jobs(config)
-        if jobs > 1 and sizes:  # what takes longest goes first, or it would keep all waiting
-            steps.sort(key=lambda s: s.parameters.get("architecture") != max(sizes, key=sizes.get))
+        if jobs > 1:  # the trainings first, and of them the largest: they take longest
+            steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
+            steps.reverse()
     batch.run(config, steps, jobs)
     print(
         f"\nfigures             {config.figures}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -31,8 +31,8 @@ def exact_interval(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.
     Scalars or arrays; both ends in [0, 1], NaN where the count is 0 (Clopper and Pearson, 1934).
     """
     hits, count = np.asarray(hits, float), np.asarray(count, float)
-    low = np.where(hits > 0, beta.ppf(TAIL, hits, count - hits + 1), 0)
-    high = np.where(hits < count, beta.ppf(1 - TAIL, hits + 1, count - hits), 1)
+    low = np.where(hits > 0, betaincinv(hits, count - hits + 1, TAIL), 0)
+    high = np.where(hits < count, betaincinv(hits + 1, count - hits, 1 - TAIL), 1)
     return np.where(count > 0, low, np.nan), np.where(count > 0, high, np.nan)
 
 

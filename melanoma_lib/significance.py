@@ -5,7 +5,7 @@ which makes their p-values too small as a rule; the bootstrap over lesions does 
 """
 
 import numpy as np
-from scipy.stats import binom, norm, rankdata
+from scipy.special import bdtr, ndtr
 
 
 def delong(
@@ -37,7 +37,7 @@ def delong(
         figures["standard_error"] = np.sqrt(variance)
         if variance > 0:
             figures["z"] = difference / np.sqrt(variance)
-            figures["p"] = 2 * norm.sf(abs(figures["z"]))
+            figures["p"] = 2 * ndtr(-abs(figures["z"]))
         else:
             figures["p"] = float(difference == 0)
     return {name: None if value is None else float(value) for name, value in figures.items()}
@@ -49,10 +49,16 @@ def _pairs_won(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
     A tie counts half. An image's midrank among all, less that among its own kind, is the number
     of the other kind below it.
     """
-    ranks = rankdata(scores)
-    won = ranks[positive] - rankdata(scores[positive])
-    below = ranks[~positive] - rankdata(scores[~positive])
+    ranks = _midranks(scores)
+    won = ranks[positive] - _midranks(scores[positive])
+    below = ranks[~positive] - _midranks(scores[~positive])
     return won, positive.sum() - below
+
+
+def _midranks(scores: np.ndarray) -> np.ndarray:
+    """The mean place, counted from 0, of each score among all; equal scores share it."""
+    ordered = np.sort(scores)
+    return sum(np.searchsorted(ordered, scores, side) for side in ("left", "right")) / 2
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
@@ -64,7 +70,7 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
     """
     b = int((correct_a & ~correct_b).sum())
     c = int((~correct_a & correct_b).sum())
-    return {"b": b, "c": c, "p": float(min(1, 2 * binom.cdf(min(b, c), b + c, 0.5)))}
+    return {"b": b, "c": c, "p": float(min(1, 2 * bdtr(min(b, c), b + c, 0.5)))}
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_a_class_that_is_missing_from_validation_is_no_error():
 
 def test_a_search_that_ends_worse_than_it_began_changes_nothing(monkeypatch):
     lost = type("Result", (), {"x": np.log(7.0)})
-    monkeypatch.setattr("melanoma_lib.calibration.minimize_scalar", lambda *_, **__: lost)
+    monkeypatch.setattr("scipy.optimize.minimize_scalar", lambda *_, **__: lost)
     logits = np.random.default_rng(4).normal(scale=3, size=(200, 7))
     assert fit_temperature(logits, labels_at(logits, 1.0)) == 1
 

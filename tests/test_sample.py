@@ -161,10 +161,16 @@ def test_foreign_data_is_left_alone(names, tmp_path):
 
 
 def test_a_failure_half_way_leaves_nothing(small, tmp_path, monkeypatch):
-    calls = iter(range(5))
-    photograph = sample.photograph
-    monkeypatch.setattr(sample, "photograph", lambda *a: (next(calls), photograph(*a))[1])
-    with pytest.raises(StopIteration):
+    calls, photograph = [], sample.photograph
+
+    def until_the_disk_is_full(*arguments):
+        calls.append(1)
+        if len(calls) > 5:
+            raise OSError("No space left on device")
+        return photograph(*arguments)
+
+    monkeypatch.setattr(sample, "photograph", until_the_disk_is_full)
+    with pytest.raises(OSError, match="No space left"):
         sample.generate_sample(tmp_path / "sample")
     assert not list(tmp_path.iterdir())
 

@@ -9,6 +9,7 @@ clinical value.
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -467,17 +468,25 @@ def _write(folder: Path, seed: int) -> None:
     classes = rng.permutation(np.repeat(list(LESIONS), list(LESIONS.values())))
     views = rng.permutation(np.repeat(list(IMAGES_PER_LESION), list(IMAGES_PER_LESION.values())))
     rows: list[dict[str, str]] = []
+    tasks = []
     # Real ids lie far below 9000001.
     for lesion, (dx, count) in enumerate(zip(classes.tolist(), views, strict=True), 9000001):
-        skin = paint(dx, np.random.default_rng([seed, lesion]))
         who = patient(dx, rng)
-        for number in range(1, count + 1):
-            name = f"ISIC_{9000001 + len(rows)}"
-            rows.append({"lesion_id": f"HAM_{lesion}", "image_id": name, **who})
-            picture, cut = photograph(skin, np.random.default_rng([seed, lesion, number]))
-            picture.save(folder / "images" / f"{name}.jpg", quality=90)
-            cut.save(folder / "masks" / f"{name}_segmentation.png")
+        names = [f"ISIC_{9000001 + len(rows) + number}" for number in range(count)]
+        rows += [{"lesion_id": f"HAM_{lesion}", "image_id": name, **who} for name in names]
+        tasks.append((folder, [seed, lesion], dx, names))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda task: _write_lesion(*task), tasks))
     write_csv(folder / "HAM10000_metadata.csv", rows)
     counts = {"images": len(rows), "lesions": len(classes)}
     write_json(folder / "sample.json",
                {"generated": True, "seed": seed, "version": VERSION, **counts})  # fmt: skip
+
+
+def _write_lesion(folder: Path, key: list[int], dx: str, names: list[str]) -> None:
+    """Paints one lesion and writes its photographs; `key` seeds the generators."""
+    skin = paint(dx, np.random.default_rng(key))
+    for number, name in enumerate(names, 1):
+        picture, cut = photograph(skin, np.random.default_rng([*key, number]))
+        picture.save(folder / "images" / f"{name}.jpg", quality=90)
+        cut.save(folder / "masks" / f"{name}_segmentation.png")
