@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from melanoma_lib.progress import HEADLESS
 
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder that a batch holds
+SCHEMA = 2  # of the files that say how far a step has come
 TRAINING = "04"  # executed once per architecture
 LAST = "08"  # measures time, so nothing runs beside it
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
@@ -145,6 +147,8 @@ def state_of(config: Config, step: Step) -> str:
     if not path.exists():
         return "waiting"
     record = read_json(path)
+    if record.get("schema") != SCHEMA:
+        return "stale"
     if record["state"] != "done":
         return record["state"]
     there = _files(config, step)
@@ -222,11 +226,12 @@ def _end_with_parent() -> None:
 def execute(config: Config, step: Step, jobs: int = 1) -> None:
     """Executes one notebook and records it; a failed notebook is kept beside the good ones."""
     import papermill
+    import traitlets.config
 
     folder = Path(config.output_dir) / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     target, failed = folder / f"{step.name}.ipynb", folder / f"{step.name}.failed.ipynb"
-    record = {"schema": 1, "key": step.key, "state": "started", "started": time.time()}
+    record = {"schema": SCHEMA, "key": step.key, "state": "started", "started": time.time()}
     write_json(marker(config, step), record)
     print(f"{step.name}: started", flush=True)
     earlier = _files(config, step)
@@ -235,7 +240,11 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
         with (
             _environment(**{HEADLESS: "1", "OMP_NUM_THREADS": threads}),
             _log(Path(config.output_dir) / "run.log", step.name),
+            tempfile.TemporaryDirectory(prefix="melanoma-") as sockets,
         ):
+            # Two kernels that start at once may choose the same TCP port; files of their own
+            # they cannot share.
+            transport = {"transport": "ipc", "ip": f"{sockets}/kernel"}
             papermill.execute_notebook(
                 str(step.notebook),
                 str(failed),
@@ -244,6 +253,7 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
                 cwd=str(step.notebook.parent),
                 progress_bar=False,
                 log_output=True,
+                config=traitlets.config.Config({"KernelManager": transport}),
                 extra_arguments=["--log-level=ERROR"],
             )
     except papermill.PapermillExecutionError as error:

@@ -87,6 +87,12 @@ def test_a_change_touches_only_what_depends_on_it(config):
     assert changed(device="cpu") == []  # no notebook here declares it
 
 
+def test_a_step_recorded_by_another_version_is_done_again(config):
+    step = batch.plan(config, "data")[0]
+    write_json(batch.marker(config, step), {"schema": 1, "state": "done", "outputs": ["a"]})
+    assert batch.state_of(config, step) == "stale"
+
+
 def test_an_unknown_parameter_is_named_before_anything_runs(config, tmp_path):
     with pytest.raises(MelanomaError, match=r"no notebook has a parameter tarjet; .*target"):
         batch.plan(config, "data", {"tarjet": 0.9})
@@ -118,9 +124,8 @@ def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(config,
 def test_a_step_is_stale_when_the_run_folder_holds_another_training(config, monkeypatch):
     monkeypatch.undo()
     step = next(s for s in batch.plan(config, "data") if s.name.startswith("04"))
-    write_json(
-        batch.marker(config, step), {"schema": 1, "state": "done", "key": step.key, "outputs": {}}
-    )
+    record = {"schema": batch.SCHEMA, "state": "done", "key": step.key, "outputs": {}}
+    write_json(batch.marker(config, step), record)
     path = Path(config.output_dir) / step.parameters["architecture"] / "run.json"
     asked = {"training_key": step.training_key, "epochs": config.epochs, "finished": True}
     for record, state in (

@@ -8,6 +8,8 @@ from melanoma_lib.artifacts import lock, write_csv, write_json
 from melanoma_lib.config import Config
 from melanoma_lib.status import duration, report, time_left
 
+RECORD = {"schema": batch.SCHEMA, "outputs": {}}
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -55,13 +57,13 @@ def test_epochs_of_another_training_do_not_count(config, steps):
 
 def test_an_interrupted_step_is_not_called_running(config, steps):
     step, _ = trainings(steps)
-    write_json(batch.marker(config, step), {"state": "started", "started": 0, "key": step.key})
+    write_json(batch.marker(config, step), RECORD | {"state": "started", "started": 0})
     epochs(config, step, 3)
     line = line_of(step, config, steps)
     assert "interrupted" in line and "3 of 10 epochs" in line
     with lock(Path(config.output_dir) / batch.LOCK):
         assert "running" not in report(config, steps)  # begun by an earlier batch
-        record = {"state": "started", "started": time.time() + 1, "key": step.key}
+        record = RECORD | {"state": "started", "started": time.time() + 1}
         write_json(batch.marker(config, step), record)
         assert "running" in line_of(step, config, steps)
 
@@ -74,7 +76,7 @@ def test_a_training_without_the_batch_is_called_running(config, steps):
 
 
 def test_a_done_step_says_how_long_it_took(config, steps):
-    record = {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key, "outputs": {}}
+    record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
     write_json(batch.marker(config, steps[0]), record)
     assert "done         1 min 15 s" in line_of(steps[0], config, steps)
 
