@@ -6,12 +6,15 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from safetensors import SafetensorError
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -34,14 +37,17 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
     The temporary file lies in the same folder and keeps the suffix, so that writers which
     choose a format by name do the right thing. Whatever was at `path` stays until then. With
     `checksum`, the final name also carries the content's SHA-256 (see `checksum_holds`), so
-    that content and checksum appear in one step.
+    that content and checksum appear in one step. Raises `MelanomaError` when the file cannot be
+    written, for example because the disk is full.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -51,8 +57,26 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
         if checksum:
             path = path.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
         temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise MelanomaError(
+            f"{path} cannot be written ({reason}); {_free(path)} are free there; what was there "
+            "before is still there"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes the temporary files of killed writers; only where no other process writes."""
+    for path in folder.glob(".*"):
+        path.unlink()
+
+
+def _free(path: Path) -> str:
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    return f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB"
 
 
 @contextmanager

@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MelanomaError as error:
         print(f"melanoma: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a disk that is full, a folder one may not write to
+        print(f"melanoma: {error}; nothing that was finished is lost", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nmelanoma: interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -14,7 +14,14 @@ import torch
 from torch import nn
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import atomic_path, lock, read_history, read_json, write_json
+from melanoma_lib.artifacts import (
+    atomic_path,
+    lock,
+    read_history,
+    read_json,
+    sweep,
+    write_json,
+)
 from melanoma_lib.bundle import save_bundle
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
@@ -43,7 +50,8 @@ class Data:
 
     def part(self, name: str) -> HAM10000Dataset:
         """The images of `train`, `val` or `test`."""
-        return HAM10000Dataset(self.pixels, self.labels, rows_of(self.split, name))
+        names = self.split["image_id"].tolist()
+        return HAM10000Dataset(self.pixels, self.labels, rows_of(self.split, name), names)
 
 
 def prepare(config: Config) -> Data:
@@ -71,6 +79,7 @@ def train(config: Config, key: str) -> Path:
 def _train(config: Config, key: str) -> Path:
     data = prepare(config)
     folder = Path(config.output_dir) / key
+    sweep(folder)
     training_key = config.training_key(key, data.files.fingerprint)
     record = _claim(folder, training_key, config.epochs)
     if record.get("finished") and all((folder / name).exists() for name in OUTPUTS):
@@ -114,6 +123,7 @@ def _train(config: Config, key: str) -> Path:
         "finished": True,
         "best_epoch": max(row["epoch"] for row in history if row["best"]),
         "train_seconds": sum(row["seconds"] for row in history),
+        "batch_parts": history[-1]["parts"],
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "device": device_name(model),
     }

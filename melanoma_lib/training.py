@@ -6,6 +6,7 @@ random depends only on the seed and the epoch, so that no random state has to be
 """
 
 import copy
+import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from melanoma_lib.artifacts import MelanomaError, atomic_path, write_csv
+from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
 from melanoma_lib.data.augment import augment, draw, generator
@@ -39,33 +40,102 @@ def train_step(
     return loss.detach(), logits.detach()
 
 
+def step_in_parts(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    parts: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`train_step` for a small memory: the gradients of a batch add up over `parts` of it.
+
+    The update is that of the whole batch, but for statistics that a network takes over a batch.
+    """
+    losses, logits = [], []
+    optimizer.zero_grad()
+    for some, their_labels in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+        logits.append(model(some))
+        share = len(some) / len(images)
+        losses.append(F.cross_entropy(logits[-1], their_labels) * share)
+        losses[-1].backward()
+    optimizer.step()
+    return torch.stack(losses).sum().detach(), torch.cat(logits).detach()
+
+
+def step_that_fits(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    parts: int,
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """A training step in `parts`, in more of them if memory runs out: loss, logits, parts.
+
+    Raises `MelanomaError` when one image does not fit.
+    """
+    while True:
+        try:
+            if parts == 1:
+                return *train_step(model, optimizer, images, labels), 1
+            return *step_in_parts(model, optimizer, images, labels, parts), parts
+        except (RuntimeError, MemoryError) as error:
+            out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            if not out_of_memory and "can't allocate memory" not in str(error):
+                raise
+        if parts >= len(images):
+            raise MelanomaError(
+                f"out of memory with one image of {images.shape[-1]} pixels a side; choose a "
+                "smaller --image-size or another architecture"
+            )
+        parts = min(2 * parts, len(images))
+        print(f"out of memory: a batch now goes through in {parts} parts", flush=True)
+        optimizer.zero_grad()
+        torch.cuda.empty_cache()
+
+
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     train: HAM10000Dataset,
     config: Config,
     epoch: int,
+    parts: int = 1,
 ) -> dict[str, float]:
-    """Shows the model every training image once, augmented; returns what it cost and gained."""
+    """Shows the model every training image once, augmented; returns what it cost and gained.
+
+    A batch goes through in `parts`, or in more if memory runs out. Raises `MelanomaError` naming
+    step and images when a loss is not finite.
+    """
     start = time.perf_counter()
     device = next(model.parameters()).device
     mean_std = normalisation(model)
     numbers = draw(len(train.pixels), config.seed, epoch)
     torch.manual_seed(generator(config.seed, epoch, 2).initial_seed())  # for dropout
     batches = loader(train, config.batch_size, generator(config.seed, epoch, 0))
-    losses, correct = [], []
+    losses, correct, seen = [], [], []
     model.train()
     for images, labels, rows in progress(batches, f"epoch {epoch}", len(batches)):
         images = augment(to_input(images, device), numbers[rows].to(device), config.augmentation)
         labels = labels.to(device)
-        loss, logits = train_step(model, optimizer, normalise(images, *mean_std), labels)
+        images = normalise(images, *mean_std)
+        loss, logits, parts = step_that_fits(model, optimizer, images, labels, parts)
         # Kept on the device: reading a number out would make a GPU wait.
         losses.append(loss)
+        seen.append(rows)
         correct.append((logits.argmax(1) == labels).float().mean())
+    losses = torch.stack(losses)
+    if not losses.isfinite().all():
+        step = int(losses.isfinite().int().argmin())  # the first of them
+        raise MelanomaError(
+            f"the loss is {losses[step].item()} in epoch {epoch}, step {step + 1} of "
+            f"{len(losses)}, with the images {offenders(train.names[row] for row in seen[step])}; "
+            "earlier epochs are kept; try a smaller --learning-rate"
+        )
     return {
-        "train_loss": float(torch.stack(losses).mean()),
+        "train_loss": float(losses.mean()),
         "train_accuracy": float(torch.stack(correct).mean()),
         "images_per_second": len(losses) * config.batch_size / (time.perf_counter() - start),
+        "parts": parts,
     }
 
 
@@ -103,8 +173,14 @@ def fit(
         saved: Future | None = None
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
-            row = {"epoch": epoch, **train_epoch(model, optimizer, train, config, epoch)}
+            parts = history[-1]["parts"] if history else 1
+            row = {"epoch": epoch, **train_epoch(model, optimizer, train, config, epoch, parts)}
             row |= validate(model, val, config.batch_size)
+            if not math.isfinite(row["val_loss"]):
+                raise MelanomaError(
+                    f"the validation loss is {row['val_loss']} after epoch {epoch}; earlier epochs "
+                    "are kept; try a smaller --learning-rate"
+                )
             row["best"] = all(row["val_accuracy"] > past["val_accuracy"] for past in history)
             if saved:
                 saved.result()  # one at a time; raises what went wrong in writing

@@ -1,8 +1,13 @@
 import json
+import resource
 import stat
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import torch
 
+from melanoma_lib import figures
 from melanoma_lib.artifacts import (
     MelanomaError,
     atomic_path,
@@ -11,19 +16,70 @@ from melanoma_lib.artifacts import (
     offenders,
     read_history,
     read_json,
+    sweep,
     write_csv,
     write_json,
     write_text,
 )
+from melanoma_lib.checkpoints import save_checkpoint
+from melanoma_lib.training import save_results
 
 
 def test_a_failing_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     path = write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+    with pytest.raises(KeyError), atomic_path(path) as temporary:
         temporary.write_text("half")
-        raise RuntimeError
+        raise KeyError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 100 kB: like a disk that fills up half-way through a file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+BIG = {"weights": torch.zeros(100_000)}
+WRITERS = {
+    "text": lambda path: write_text(path, "x" * 200_000),
+    "results": lambda path: write_json(path, ["x" * 200_000]),
+    "table": lambda path: write_csv(path, [{"a": "x" * 200_000}]),
+    "checkpoint": lambda path: save_checkpoint(path.parent, BIG | {"epoch": 2}),
+    "weights": lambda path: save_results(path.parent, {"history": [{"best": True}], "model": BIG}),
+    "figure": lambda path: figures.save(noise(), "01-3-examples", path.parent),
+}
+
+
+def noise():
+    figure = plt.figure(layout="constrained")
+    figure.add_subplot().imshow(np.random.default_rng(0).random((500, 500)))
+    return figure
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_full_disk_is_an_error_and_loses_nothing(kind, tmp_path, request):
+    """What torch, safetensors, matplotlib and Python raise is one line, and the old file stays."""
+    names = {"checkpoint": "old", "weights": "model.safetensors", "figure": "01-3-examples.png"}
+    path = tmp_path / names.get(kind, "file")
+    path.write_text("old")
+    request.getfixturevalue("small_files")
+    with pytest.raises(MelanomaError, match=r"cannot be written .* MB are free there"):
+        WRITERS[kind](path)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_killed_writer_left_is_swept_away(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in (".checkpoint-0001-ab12.pt", "history.csv", "folder/.deeper"):
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "history.csv"]
+    sweep(tmp_path / "absent")
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):

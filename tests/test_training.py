@@ -141,6 +141,76 @@ def test_a_checkpoint_holds_its_epoch_though_the_next_one_runs(tmp_path, monkeyp
         assert torch.equal(torch.cat([v.flatten().float() for v in saved]), weights)
 
 
+@pytest.mark.parametrize("fault", ["loss", "weights"])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_epochs_before(tmp_path, monkeypatch, fault):
+    data = coloured()
+    data.names = [f"ISIC_{row}" for row in range(40)]
+    training.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=1), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    step, calls = training.train_step, []
+
+    def faulty(model, optimizer, images, labels):
+        calls.append(1)
+        loss, logits = step(model, optimizer, images, labels)
+        if fault == "weights" and len(calls) == 5:  # after the last step, so no loss shows it
+            torch.nn.init.constant_(model.get_classifier().weight, float("inf"))
+        return loss * (float("nan") if fault == "loss" and len(calls) == 3 else 1), logits
+
+    monkeypatch.setattr(training, "train_step", faulty)
+    said = r"nan in epoch 2, step 3 of 5, with the images ISIC_\d+, " if fault == "loss" else (
+        "validation loss is nan after epoch 2")  # fmt: skip
+    with pytest.raises(MelanomaError, match=said):
+        training.fit(new_model(), data, data, CONFIG, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_gradients_of_the_parts_add_up_to_those_of_the_batch():
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 7
+    results = []
+    for parts in (1, 3, 8):
+        torch.manual_seed(0)
+        model = build_model("test_vit", 7, 32).double().train()  # takes no statistics of a batch
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss, logits, used = training.step_that_fits(
+            model, optimizer, images.double(), labels, parts
+        )
+        assert used == parts and logits.shape == (8, 7)
+        results.append((loss, weights_of(model)))
+    for loss, weights in results[1:]:
+        assert torch.allclose(loss, results[0][0]) and torch.allclose(weights, results[0][1])
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory: 9 bytes")]
+)
+def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path, monkeypatch, capsys, error):
+    """A device that holds two images at once: batches of eight take four parts, and it is known."""
+    data, model = coloured(16), new_model()
+    forward = model.forward
+
+    def small_memory(images):
+        if model.training and len(images) > 2:
+            raise error
+        return forward(images)
+
+    monkeypatch.setattr(model, "forward", small_memory)
+    history = training.fit(model, data, data, dataclasses.replace(CONFIG, epochs=2), tmp_path)
+    assert [row["parts"] for row in history] == [4, 4]
+    assert capsys.readouterr().out.count("out of memory") == 2  # once to two, once to four
+    model.forward = lambda images: (_ for _ in ()).throw(error)
+    with pytest.raises(MelanomaError, match="out of memory with one image of 32 pixels"):
+        training.fit(model, data, data, CONFIG, tmp_path / "other")
+
+
+def test_other_errors_are_not_taken_for_a_full_memory(monkeypatch):
+    model = new_model()
+    monkeypatch.setattr(model, "forward", lambda _: torch.zeros(2, 3) @ torch.zeros(2, 3))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        training.step_that_fits(
+            model, torch.optim.SGD(model.parameters()), torch.zeros(2, 3, 32, 32), torch.zeros(2), 1
+        )
+
+
 def test_an_epoch_that_cannot_be_written_stops_the_training(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")

@@ -91,11 +91,19 @@ def check_images(paths: Sequence[Path], into: np.ndarray | None = None) -> None:
 class HAM10000Dataset(Dataset):
     """Images of one part of the split: uint8 (3, size, size), the label, and the row number.
 
-    `rows` are the part's row numbers in `pixels` (n, size, size, 3) and `labels` (n,).
+    `rows` are the part's row numbers in `pixels` (n, size, size, 3), `labels` (n,) and `names`
+    (n,), the image ids that errors name.
     """
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray):
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        rows: np.ndarray,
+        names: Sequence[str] | None = None,
+    ):
         self.pixels, self.labels, self.rows = pixels, labels, rows
+        self.names = [f"row {row}" for row in range(len(pixels))] if names is None else names
 
     def __len__(self) -> int:
         return len(self.rows)
