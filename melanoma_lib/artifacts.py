@@ -22,6 +22,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 class MelanomaError(Exception):
     """Something the user can mend; the command prints it as one line and exits with code 2."""
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split()))  # what was read may hold line breaks
+
 
 def offenders(items: Iterable[str], shown: int = 10) -> str:
     """Names the first ten of `items` and counts them all, for an error message."""
@@ -128,9 +131,12 @@ def write_json(path: Path | str, value: object) -> Path:
 
 
 def read_json(path: Path | str) -> dict:
-    """Reads a JSON file; raises `MelanomaError` when it is missing or not JSON."""
+    """Reads a JSON object; raises `MelanomaError` when it is missing or something else."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no JSON object")
+        return value
     except FileNotFoundError:
         raise MelanomaError(f"{path} does not exist; run the step that writes it first") from None
     except (ValueError, OSError) as error:
@@ -156,9 +162,12 @@ def read_history(folder: Path) -> list[dict[str, str]]:
 
 
 def sha256(path: Path | str) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file, in hexadecimal; raises `MelanomaError` when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MelanomaError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def checksum_holds(path: Path) -> bool:

@@ -4,11 +4,22 @@ from pathlib import Path
 
 from torch import nn
 
-from melanoma_lib.artifacts import MelanomaError, read_json, sha256, write_json
+from melanoma_lib.artifacts import MelanomaError, offenders, read_json, sha256, write_json
+from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.models import build_model
 from melanoma_lib.training import load_weights
 
 SCHEMA = 1
+FACTS = {  # what must be in bundle.json, and what must be true of it
+    "architecture": lambda value: isinstance(value, str),
+    "class_names": lambda value: value == list(CLASS_NAMES),
+    "image_size": lambda value: isinstance(value, int) and value > 0,
+    "mean": lambda value: isinstance(value, list) and len(value) == 3,
+    "std": lambda value: isinstance(value, list) and len(value) == 3 and min(value) > 0,
+    "temperature": lambda value: isinstance(value, float | int) and value > 0,
+    "operating_points": lambda value: isinstance(value, list),
+    "weights_sha256": lambda value: isinstance(value, str),
+}
 
 
 def save_bundle(folder: Path, **facts: object) -> None:
@@ -31,6 +42,9 @@ def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
     facts = read_json(folder / "bundle.json")
     if facts.get("schema") != SCHEMA:
         raise MelanomaError(f"{folder} holds a bundle of another version; train again")
+    wrong = [name for name, holds in FACTS.items() if not holds(facts.get(name))]
+    if wrong:
+        raise MelanomaError(f"{folder / 'bundle.json'}: missing or wrong: {offenders(wrong)}")
     if sha256(folder / "model.safetensors") != facts["weights_sha256"]:
         raise MelanomaError(f"{folder}: model.safetensors is not the file of its bundle.json")
     model = build_model(facts["architecture"], len(facts["class_names"]), facts["image_size"])

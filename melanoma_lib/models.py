@@ -1,7 +1,8 @@
 """Architectures: a table of the four that are compared, and one way to build any timm model."""
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.artifacts import MelanomaError, offenders
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,15 @@ def build_model(
         if not Path(weights).is_file():
             raise MelanomaError(f"the weights file {weights} for {key} does not exist")
         options["pretrained_cfg_overlay"] = {"file": str(Path(weights).resolve())}
+    missing: list[str] = []
     try:
-        model = timm.create_model(entry.timm_name, pretrained=bool(weights), **options)
+        with _missing_weights(missing):
+            model = timm.create_model(entry.timm_name, pretrained=bool(weights), **options)
+        head = model.pretrained_cfg["classifier"]  # one name or several: new in any case
+        head = (head,) if isinstance(head, str) else tuple(head)
+        absent = [name for name in missing if not name.startswith(head)]
+        if absent:
+            raise ValueError(f"{len(absent)} of its weights are missing: {offenders(absent, 3)}")
         _soften_head(model)
         # Convolutions are faster with the colours of a pixel side by side; results are the same.
         return model.to(memory_format=torch.channels_last)
@@ -75,6 +83,23 @@ def build_model(
         what = f"{weights} does not fit {key}" if weights else f"{key} cannot be built"
         raise MelanomaError(f"{what} at {image_size} px: {' '.join(str(error).split())[:300]}") \
             from error
+
+
+@contextlib.contextmanager
+def _missing_weights(names: list[str]) -> Iterator[None]:
+    """Adds to `names` what a file lacks that timm loads meanwhile; timm passes over it silently."""
+    load = nn.Module.load_state_dict
+
+    def loaded(model: nn.Module, *arguments, **options):
+        result = load(model, *arguments, **options)
+        names.extend(result.missing_keys)
+        return result
+
+    nn.Module.load_state_dict = loaded
+    try:
+        yield
+    finally:
+        nn.Module.load_state_dict = load
 
 
 def _soften_head(model: nn.Module) -> None:

@@ -101,6 +101,8 @@ def load_predictions(path: Path) -> Predictions:
     needed = {"image_id", "lesion_id", "part", "label"}
     if not needed <= set(table) or not set(table["label"]) <= set(names):
         raise MelanomaError(f"{path} does not hold predictions: its columns are {list(table)}")
+    if table.empty:
+        raise MelanomaError(f"{path} holds no predictions; train again")
     logits = table[[LOGIT + name for name in names]].to_numpy(np.float32)
     if not np.isfinite(logits).all():
         raise MelanomaError(f"{path} holds logits that are not finite; train again")

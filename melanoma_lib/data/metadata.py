@@ -159,7 +159,10 @@ def _fingerprint(table: Path, images: list[Path]) -> str:
     """Identifies a dataset by its table's content and its images' names and sizes in bytes."""
     state = hashlib.sha256(table.read_bytes())
     for path in images:
-        state.update(f"{path.name} {path.stat().st_size}\n".encode())
+        try:
+            state.update(f"{path.name} {path.stat().st_size}\n".encode())
+        except OSError as error:  # a link to nowhere
+            raise MelanomaError(f"{path} cannot be read ({error.strerror})") from None
     return state.hexdigest()[:16]
 
 

@@ -30,6 +30,8 @@ def read_image(path: Path | str, size: int | None = None) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise MelanomaError(f"{path}: {image.width} x {image.height} pixels is too large")
             image.load()  # only loading finds a truncated file
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off and not scale
+                image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
             image = ImageOps.exif_transpose(image).convert("RGB")
             if size:
                 image = image.resize((size, size), Image.Resampling.BICUBIC)

@@ -1,0 +1,356 @@
+"""Hostile input: each case ends in the right result or in one line that names what is wrong."""
+
+import io
+import pickle
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from melanoma_lib.artifacts import MelanomaError, read_json, write_json
+from melanoma_lib.bundle import load_bundle, save_bundle
+from melanoma_lib.comparison import load
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.metadata import open_dataset
+from melanoma_lib.data.pixels import read_image
+from melanoma_lib.models import build_model
+
+KEY = "test_resnet"
+
+
+@pytest.fixture(autouse=True)
+def _within_seconds():
+    start = time.perf_counter()
+    yield
+    assert time.perf_counter() - start < 10
+
+
+def one_line(error):
+    assert "\n" not in str(error.value) and len(str(error.value)) < 2000
+
+
+# -- the table ---------------------------------------------------------------------------------
+
+
+def set_cell(column, value, row=0):
+    return lambda table: table.assign(**{column: [value, *table[column][1:]]})
+
+
+def text(change, encoding="utf-8", **options):
+    """Writes the table after a change, in some dialect."""
+    return lambda path, table: path.write_text(
+        change(table).to_csv(index=False, **options), encoding=encoding
+    )
+
+
+def raw(function):
+    return lambda path, _: path.write_bytes(function(path.read_bytes()))
+
+
+def unchanged(table):
+    return table
+
+
+GOOD_TABLES = {
+    "a byte order mark": text(unchanged, "utf-8-sig"),
+    "tabs": text(unchanged, sep="\t"),
+    "Windows line ends": text(unchanged, lineterminator="\r\n"),
+    "quoted cells": text(unchanged, quoting=1),
+    "an eighth column": text(lambda t: t.assign(dataset="vidir_modern")),
+    "further columns with odd names": text(lambda t: t.assign(**{"a b,c": "x"})),
+    "columns in another order": text(lambda t: t[t.columns[::-1]]),
+    "an age that is empty": text(set_cell("age", "")),
+    "an age that is unknown": text(set_cell("age", "unknown")),
+    "letters of other languages": text(set_cell("localization", "Rücken, 背中")),
+    "a lesion with two diagnoses": text(
+        lambda t: t.assign(lesion_id=[t["lesion_id"][40], *t["lesion_id"][1:]])
+    ),
+}
+BAD_TABLES = {
+    "no lesion_id": (text(lambda t: t.drop(columns="lesion_id")), "missing column lesion_id"),
+    "no column at all known": (text(lambda t: t.set_axis(list("abcdefg"), axis=1)), "missing col"),
+    "semicolons": (text(unchanged, sep=";"), "missing column"),
+    "no rows": (text(lambda t: t[:0]), "no rows"),
+    "nothing at all": (raw(lambda _: b""), "cannot be read"),
+    "an unknown diagnosis": (text(set_cell("dx", "melanoma")), "unknown diagnosis melanoma"),
+    "a diagnosis in capitals": (text(set_cell("dx", "MEL")), "unknown diagnosis MEL"),
+    "no diagnosis": (text(set_cell("dx", "")), r"unknown diagnosis \(empty\)"),
+    "a repeated image": (
+        text(lambda t: pd.concat([t, t[:1]])), "image_id listed more than once: ISIC_9000001"
+    ),
+    "an image id with a path": (text(set_cell("image_id", "../../etc/passwd")), "unsafe image_id"),
+    "an absolute image id": (text(set_cell("image_id", "/etc/passwd")), "unsafe image_id"),
+    "an image id with a line break": (text(set_cell("image_id", "a\nb")), "unsafe image_id"),
+    "an image id with a NUL": (raw(lambda b: b.replace(b"ISIC_9000001", b"a\0b")), "unsafe|read"),
+    "an empty image id": (text(set_cell("image_id", "")), r"unsafe image_id: \(empty\)"),
+    "an empty lesion id": (text(set_cell("lesion_id", "")), r"unsafe lesion_id: \(empty\)"),
+    "a lesion id with a path": (text(set_cell("lesion_id", "a/b")), "unsafe lesion_id"),
+    "an image that is absent": (text(set_cell("image_id", "ISIC_1")), "1 of the 105 images"),
+    "an age in words": (text(set_cell("age", "fifty")), "age is not a number: fifty"),
+    "UTF-16": (text(unchanged, "utf-16"), "cannot be read"),
+    "Latin-1 letters": (text(set_cell("localization", "Rücken"), "latin-1"), "cannot be read"),
+    "a picture": (raw(lambda _: b"\xff\xd8\xff\xe0" + bytes(range(256))), "cannot be read"),
+    "a ZIP archive": (raw(lambda b: zipped(b)), "cannot be read|missing column"),
+    "a quote that never ends": (raw(lambda b: b.replace(b"ISIC_9000002", b'"ISIC', 1)), "read|abs"),
+    "rows of unequal length": (raw(lambda b: b + b"a,b,c,d,e,f,g,h,i,j\n"), "cannot be read"),
+    "HTML": (raw(lambda _: b"<!DOCTYPE html><p>403</p>"), "missing column"),
+}
+
+
+def zipped(content):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("HAM10000_metadata.csv", content)
+    return buffer.getvalue()
+
+
+def write(dataset, function):
+    path = dataset / "HAM10000_metadata.csv"
+    function(path, pd.read_csv(path, dtype=str, keep_default_na=False))
+
+
+@pytest.mark.parametrize("case", GOOD_TABLES)
+def test_a_table_that_is_odd_but_right_is_read(dataset, case):
+    write(dataset, GOOD_TABLES[case])
+    files = open_dataset(dataset)
+    assert len(files.metadata) == 105 and set(files.metadata["dx"]) == set(CLASS_NAMES)
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_a_table_that_is_wrong_is_named(dataset, case):
+    function, message = BAD_TABLES[case]
+    write(dataset, function)
+    with pytest.raises(MelanomaError, match=message) as error:
+        open_dataset(dataset)
+    one_line(error)
+
+
+def test_a_folder_that_links_to_itself_is_walked_once(dataset):
+    (dataset / "images" / "again").symlink_to(dataset)
+    assert len(open_dataset(dataset).images) == 105
+
+
+def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(dataset):
+    image = next((dataset / "images").glob("*.jpg"))
+    image.unlink()
+    image.symlink_to(dataset / "nowhere.jpg")
+    with pytest.raises(MelanomaError, match=image.stem) as error:
+        open_dataset(dataset)
+    one_line(error)
+
+
+# -- images ------------------------------------------------------------------------------------
+
+
+def picture(mode="RGB", size=(40, 30)):
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+def saved(path, image, **options):
+    image.save(path, **options)
+
+
+def turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    picture().save(path, "JPEG", exif=exif)
+
+
+GOOD_IMAGES = {
+    "grey": lambda path: saved(path, picture("L")),
+    "black and white": lambda path: saved(path, picture("1"), format="PNG"),
+    "a palette": lambda path: saved(path, picture("P"), format="PNG"),
+    "CMYK": lambda path: saved(path, picture("CMYK"), format="JPEG"),
+    "alpha": lambda path: saved(path, picture("RGBA"), format="PNG"),
+    "grey with alpha": lambda path: saved(path, picture("LA"), format="PNG"),
+    "a PNG named .jpg": lambda path: saved(path, picture(), format="PNG"),
+    "a progressive JPEG": lambda path: saved(path, picture(), format="JPEG", progressive=True),
+    "one pixel": lambda path: saved(path, picture(size=(1, 1)), format="PNG"),
+    "a very long strip": lambda path: saved(path, picture(size=(5000, 1)), format="PNG"),
+    "turned by its EXIF": turned,
+}
+BAD_IMAGES = {
+    "nothing": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("not an image"),
+    "HTML": lambda path: path.write_text("<html>404</html>"),
+    "a JPEG that ends early": lambda path: cut(path, "JPEG"),
+    "a PNG that ends early": lambda path: cut(path, "PNG"),
+    "a header alone": lambda path: path.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF"),
+    "20,000 x 20,000 pixels": lambda path: Image.new("1", (20_000, 20_000)).save(path, "PNG"),
+    "a decompression bomb": lambda path: Image.new("1", (8_000, 8_000)).save(path, "PNG"),
+    "a folder": lambda path: path.mkdir(),
+    "random bytes": lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+}
+
+
+def cut(path, kind):
+    picture(size=(200, 150)).save(path, kind)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+@pytest.mark.parametrize("case", GOOD_IMAGES)
+def test_an_image_that_is_odd_but_whole_is_read(tmp_path, case):
+    GOOD_IMAGES[case](tmp_path / "a.jpg")
+    pixels = read_image(tmp_path / "a.jpg", 16)
+    assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
+    grey = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
+    assert abs(int(pixels[16, 16, 0]) - 128) < 5 and pixels.max() == 255
+
+
+def test_an_image_on_its_side_is_set_upright(tmp_path):
+    turned(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg").shape == (40, 30, 3)
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_an_image_that_is_not_whole_is_named(tmp_path, case):
+    BAD_IMAGES[case](tmp_path / "a.jpg")
+    with pytest.raises(MelanomaError, match=r"a\.jpg") as error:
+        read_image(tmp_path / "a.jpg", 16)
+    one_line(error)
+
+
+# -- weights -----------------------------------------------------------------------------------
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def state_of(key):
+    state = build_model(key, 1000, 64).state_dict()
+    return {name: value.contiguous() for name, value in state.items()}
+
+
+BAD_WEIGHTS = {
+    "a pickle with code in it": lambda path: torch.save({"a": Evil(path.parent / "evil")}, path),
+    "a bare pickle with code": lambda path: path.write_bytes(
+        pickle.dumps(Evil(path.parent / "evil"))
+    ),
+    "text": lambda path: path.write_text("weights"),
+    "nothing": lambda path: path.write_bytes(b""),
+    "no tensor that fits": lambda path: save_file({"a": torch.zeros(3)}, path),
+    "another architecture's": lambda path: save_file(state_of("test_vit"), path),
+    "wrong shapes": lambda path: save_file(
+        {name: torch.zeros(2, *value.shape) for name, value in state_of(KEY).items()}, path
+    ),
+    "a file that ends early": lambda path: (
+        save_file(state_of(KEY), path), path.write_bytes(path.read_bytes()[:-1000])
+    ),
+    "a header that lies": lambda path: path.write_bytes(b"\xff" * 8 + b"{}"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_weights_that_do_not_fit_are_named_and_run_nothing(tmp_path, case, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    BAD_WEIGHTS[case](path)
+    with pytest.raises(MelanomaError, match=r"weights\..* does not fit test_resnet") as error:
+        build_model(KEY, 7, 64, weights=str(path))
+    one_line(error)
+    assert not (tmp_path / "evil").exists()
+
+
+# -- bundles, predictions, records --------------------------------------------------------------
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    model = build_model(KEY, 7, 64)
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        tmp_path / "model.safetensors",
+    )
+    save_bundle(
+        tmp_path, architecture=KEY, class_names=CLASS_NAMES, image_size=64, mean=(0.5,) * 3,
+        std=(0.5,) * 3, temperature=1.5, operating_points=[], generated=True,
+    )  # fmt: skip
+    return tmp_path
+
+
+def facts(**changes):
+    return lambda folder: write_json(
+        folder / "bundle.json", read_json(folder / "bundle.json") | changes
+    )
+
+
+BAD_BUNDLES = {
+    "an older schema": facts(schema=0),
+    "other weights": lambda folder: save_file({"a": torch.zeros(1)}, folder / "model.safetensors"),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "no facts": lambda folder: (folder / "bundle.json").unlink(),
+    "facts that are no JSON": lambda folder: (folder / "bundle.json").write_text("{"),
+    "facts that are a list": lambda folder: (folder / "bundle.json").write_text("[]"),
+    "facts that are missing": lambda folder: write_json(folder / "bundle.json", {"schema": 1}),
+    "another architecture": facts(architecture="test_vit"),
+    "an architecture that does not exist": facts(architecture="resnet9000"),
+    "classes in another order": facts(class_names=CLASS_NAMES[::-1]),
+    "fewer classes": facts(class_names=CLASS_NAMES[:5]),
+    "a temperature of zero": facts(temperature=0),
+    "an image size in words": facts(image_size="large"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BUNDLES)
+def test_a_bundle_that_is_wrong_is_named(bundle, case):
+    BAD_BUNDLES[case](bundle)
+    with pytest.raises(MelanomaError) as error:
+        load_bundle(bundle)
+    one_line(error)
+
+
+def parquet(change):
+    def rewrite(folder):
+        path = folder / "model_0" / "predictions.parquet"
+        change(pd.read_parquet(path)).to_parquet(path, index=False)
+
+    return rewrite
+
+
+BAD_RUNS = {
+    "predictions that are text": lambda run: (
+        (run / "model_0" / "predictions.parquet").write_text("x")
+    ),
+    "predictions without logits": parquet(lambda t: t[["image_id", "lesion_id", "part", "label"]]),
+    "predictions with a class missing": parquet(lambda t: t.drop(columns="logit_mel")),
+    "logits in another order": parquet(lambda t: t[[*t.columns[:4], *t.columns[:3:-1]]]),
+    "a logit that is not finite": parquet(lambda t: t.assign(logit_mel=float("nan"))),
+    "a label nobody knows": parquet(lambda t: t.assign(label="cancer")),
+    "no images": parquet(lambda t: t[:0]),
+    "a record that is a list": lambda run: (run / "model_0" / "run.json").write_text("[]"),
+    "a record that is no JSON": lambda run: (run / "model_0" / "run.json").write_text("{,"),
+    "a record that ends early": lambda run: write_json(run / "model_0" / "run.json", {}),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RUNS)
+def test_a_run_that_was_edited_is_named(trained, case):
+    folder, *_ = trained
+    BAD_RUNS[case](folder)
+    with pytest.raises(MelanomaError) as error:
+        load(folder / "model_0")
+    one_line(error)
+
+
+def test_there_are_enough_of_them():
+    kinds = (GOOD_TABLES, BAD_TABLES, GOOD_IMAGES, BAD_IMAGES, BAD_WEIGHTS, BAD_BUNDLES, BAD_RUNS)
+    assert sum(map(len, kinds)) >= 60
