@@ -258,7 +258,7 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
             )
     except papermill.PapermillExecutionError as error:
         problem = f"{error.ename}: {error.evalue.strip()} (see {failed})"
-    except RuntimeError as error:  # the kernel died, for example for want of memory
+    except (RuntimeError, OSError) as error:  # the kernel died, or the disk is full
         problem = f"{error}; run again to go on"
     else:
         failed.replace(target)

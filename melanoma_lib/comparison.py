@@ -102,6 +102,9 @@ def load(folder: Path) -> tuple[dict, dict, Predictions]:
     record = read_json(folder / "run.json")
     if not record.get("finished"):
         raise MelanomaError(f"not trained yet in {folder.parent}: {folder.name}")
+    missing = [name for name in (*RECORDED, "dataset", "config") if name not in record]
+    if missing:
+        raise MelanomaError(f"{folder / 'run.json'} lacks {offenders(missing)}; train again")
     predictions = load_predictions(folder / "predictions.parquet")
     if predictions.class_names != CLASS_NAMES:
         raise MelanomaError(f"{folder} has other classes: {offenders(predictions.class_names)}")

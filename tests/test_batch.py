@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -245,6 +247,50 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path):
     holder.kill()
     holder.wait()
     wait_for(lambda: not Path(f"/proc/{pid.read_text()}").exists())
+
+
+def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path):
+    """Ctrl-C: the kernel ends, the step counts as interrupted, and the run can be repeated."""
+    pid = tmp_path / "pid"
+    notebook(
+        batch.NOTEBOOKS / "01_look.ipynb",
+        f"pid = {str(pid)!r}\nfigures_dir = ''",
+        "import os, time\nfrom pathlib import Path\n"
+        "first = not Path(pid).exists()\nPath(pid).write_text(str(os.getpid()))\n"
+        "time.sleep(120 if first else 0)",
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from melanoma_lib import batch, cli\n"
+        "from melanoma_lib.config import Config\n"
+        "def run(options):\n"
+        "    batch.NOTEBOOKS = Path(sys.argv[1])\n"
+        "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
+        "    batch.run(config, batch.plan(config, 'data')[:1], jobs=2)\n"
+        "cli._run = run\n"
+        "if __name__ == '__main__':\n    sys.exit(cli.main(['run']))\n"
+    )
+    command = [sys.executable, script, batch.NOTEBOOKS, tmp_path / "run"]
+    holder = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: pid.exists() and pid.read_text())
+    holder.send_signal(signal.SIGINT)
+    assert "interrupted; the same command goes on from here" in holder.communicate(timeout=60)[1]
+    assert holder.returncode == 130
+    wait_for(lambda: not Path(f"/proc/{pid.read_text()}").exists())
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_a_notebook_that_cannot_be_written_is_a_failed_step(config, tmp_path):
+    """A file-size limit stands for a full disk."""
+    notebook(batch.NOTEBOOKS / "01_look.ipynb", "figures_dir = ''", "print('x' * 300_000)")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(MelanomaError, match=r"01_look failed: .*File too large"):
+            batch.run(config, batch.plan(config, "data")[:1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert states(config)[0] == "failed"
 
 
 def wait_for(condition, seconds=60):

@@ -338,7 +338,10 @@ BAD_RUNS = {
     "no images": parquet(lambda t: t[:0]),
     "a record that is a list": lambda run: (run / "model_0" / "run.json").write_text("[]"),
     "a record that is no JSON": lambda run: (run / "model_0" / "run.json").write_text("{,"),
-    "a record that ends early": lambda run: write_json(run / "model_0" / "run.json", {}),
+    "a record of nothing": lambda run: write_json(run / "model_0" / "run.json", {}),
+    "a record without numbers": lambda run: write_json(
+        run / "model_0" / "run.json", {"finished": True}
+    ),
 }
 
 
