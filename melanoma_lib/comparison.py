@@ -16,6 +16,7 @@ from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.intervals import (
     LEVEL,
     RESAMPLES,
+    SEED,
     estimate,
     interval,
     lesion_weights,
@@ -262,7 +263,7 @@ def price_of_leakage(
         record, bundle, predictions = load(folder)
         test = predictions.part("test")
         split = record["config"]["split"]
-        weights = lesion_weights(test.lesion_ids, resamples, seed=len(sides))
+        weights = lesion_weights(test.lesion_ids, resamples, seed=SEED + len(sides))
         sides[split] = {"record": record, "test": test, "drawn": draw(bundle, predictions, weights)}
     if set(sides) != {"lesion", "image"}:
         raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")

@@ -35,7 +35,7 @@ from melanoma_lib.training import fit
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 OUTPUTS = ("history.csv", "model.safetensors", "bundle.json", "predictions.parquet")
-SCHEMA = 1
+SCHEMA = 2
 WARM_UP = 3  # first runs of a network, which are slower
 
 
@@ -82,7 +82,8 @@ def _train(config: Config, key: str) -> Path:
     sweep(folder)
     training_key = config.training_key(key, data.files.fingerprint)
     record = _claim(folder, training_key, config.epochs)
-    if record.get("finished") and all((folder / name).exists() for name in OUTPUTS):
+    whole = all((folder / name).exists() for name in OUTPUTS)
+    if whole and record.get("finished") and record["schema"] == SCHEMA:
         return folder
     entry = architecture(key)
     record |= {

@@ -6,12 +6,13 @@ import numpy as np
 from scipy.special import betaincinv
 
 RESAMPLES = 2000
+SEED = 42
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2  # the share left out on either side
 
 
 def lesion_weights(
-    lesion_ids: np.ndarray, resamples: int = RESAMPLES, seed: int = 42
+    lesion_ids: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED
 ) -> np.ndarray:
     """How often each image is drawn when lesions are drawn with replacement, (resamples, n).
 

@@ -75,16 +75,27 @@ def by_subgroup(
                     "accuracy": estimate(
                         accuracy, *whole, weights=drawn, lesions=len(set(lesions))
                     ),
-                    "melanoma_auc": estimate(auc, positive, score, weights=drawn),
-                    "sensitivity": estimate(
-                        sensitivity, *called, weights=drawn, lesions=melanomas
+                    "melanoma_auc": _enough(
+                        estimate(auc, positive, score, weights=drawn), min(melanomas, others)
                     ),
-                    "specificity": estimate(
-                        specificity, *called, weights=drawn, lesions=others
+                    "sensitivity": _enough(
+                        estimate(sensitivity, *called, weights=drawn, lesions=melanomas), melanomas
+                    ),
+                    "specificity": _enough(
+                        estimate(specificity, *called, weights=drawn, lesions=others), others
                     ),
                 }
             )
     return rows
+
+
+def _enough(figure: dict, lesions: int) -> dict:
+    """The figure, without its interval where there are too few lesions to draw from.
+
+    Drawing from one melanoma gives that melanoma again, which would look like certainty.
+    """
+    exact = lesions and figure["value"] in (0, 1)
+    return figure if lesions >= SMALL or exact else figure | {"low": None, "high": None}
 
 
 def confident_errors(test: Predictions, temperature: float, count: int = 10) -> list[dict]:

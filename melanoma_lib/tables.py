@@ -72,11 +72,11 @@ def differences_table(results: dict) -> Table:
     heads = {
         "pair": "First minus second",
         "accuracy": "Accuracy",
-        "accuracy_p": "p (lesions)",
-        "mcnemar_p": "p (McNemar)",
+        "accuracy_p": "Accuracy: p (lesions, Holm)",
+        "mcnemar_p": "Accuracy: p (McNemar, Holm)",
         "melanoma_auc": "Melanoma AUC",
-        "melanoma_auc_p": "p (lesions)",
-        "delong_p": "p (DeLong)",
+        "melanoma_auc_p": "AUC: p (lesions, Holm)",
+        "delong_p": "AUC: p (DeLong, Holm)",
     }
     rows = [
         {
@@ -251,7 +251,8 @@ def describe(results: dict) -> str:
     return (
         f"{results['dataset']['name']}, split by {results['split']}: {results['test_images']} "
         f"test images of {results['test_lesions']} lesions, {results['test_melanomas']} of the "
-        f"images melanomas; {results['interval']['level']:.0%} intervals over lesions, one "
+        f"images and {results['prevalence']:.1%} of the lesions melanomas; "
+        f"{results['interval']['level']:.0%} intervals over lesions, one "
         f"training a model.{optimistic}"
     )
 
@@ -263,7 +264,8 @@ def summary(results: dict) -> str:
         key=lambda model: model["metrics"]["melanoma_auc"]["value"] or 0,
         reverse=True,
     )
-    lines = [describe(results), "", *map(_model_text, models)]
+    lines = [describe(results), ""]
+    lines += [_model_text(model, results["prevalence"]) for model in models]
     if results["differences"]:
         lines += ["", "Differences in melanoma AUC, on the same resamples, p adjusted for the "
                   "number of pairs (Holm):", ""]  # fmt: skip
@@ -273,7 +275,7 @@ def summary(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _model_text(model: dict) -> str:
+def _model_text(model: dict, prevalence: float) -> str:
     metrics, point = model["metrics"], model["operating_points"][0]
     test = point["test"]
     return (
@@ -283,8 +285,8 @@ def _model_text(model: dict) -> str:
         f"takes its ECE from {interval_text(model['uncalibrated']['ece'])} to "
         f"{interval_text(metrics['ece'])}. At the threshold chosen on validation for a "
         f"{promise(point)}, test sensitivity is {interval_text(test['sensitivity'])} and "
-        f"specificity {interval_text(test['specificity'])}: among 1,000 lesions "
-        f"{interval_text(test['missed'])} missed melanomas and "
+        f"specificity {interval_text(test['specificity'])}: among 1,000 lesions, of which "
+        f"{prevalence:.1%} are melanomas, {interval_text(test['missed'])} missed melanomas and "
         f"{interval_text(test['false_alarms'])} false alarms."
     )
 
@@ -309,9 +311,12 @@ def _difference_text(results: dict, pair: dict) -> str:
 
 def _leakage_text(price: dict) -> str:
     name = "melanoma_auc"
+    low, high = (price["difference"][name][end] for end in ("low", "high"))
+    settled = low is not None and not low <= 0 <= high
     return (
         f"The price of leakage: {price['name']} reaches a melanoma AUC of "
         f"{interval_text(price['lesion']['metrics'][name])} split by lesion and of "
         f"{interval_text(price['image']['metrics'][name])} split by image, a difference of "
-        f"{interval_text(price['difference'][name])}; one training each."
+        f"{interval_text(price['difference'][name])}"
+        f"{'' if settled else ', not settled by these images'}; one training each."
     )

@@ -58,3 +58,14 @@ def test_the_surest_errors_come_first_by_hand():
         ("c", "mel", "nv"), ("a", "nv", "mel")
     ]  # fmt: skip
     assert errors[0]["confidence"] == pytest.approx(np.exp(5) / (np.exp(5) + 6))
+
+
+def test_too_few_lesions_have_no_interval_but_the_exact_one(test_of):
+    metadata = table_of(test_of)
+    few = np.flatnonzero(test_of.is_melanoma)[:3]
+    metadata.loc[few, "localization"] = "ear"
+    rows = by_subgroup(test_of, metadata, 1.3, 0.4, lesion_weights(test_of.lesion_ids, 50))
+    (row,) = (row for row in rows if row["group"] == "ear")
+    assert row["small"] and row["melanoma_auc"]["value"] is None  # nothing to tell them from
+    figure = row["sensitivity"]
+    assert (figure["low"] is None) == (figure["value"] not in (0, 1))
