@@ -143,10 +143,13 @@ def read_json(path: Path | str) -> dict:
         raise MelanomaError(f"{path} cannot be read ({error}); delete it and run again") from None
 
 
-def write_csv(path: Path | str, rows: Sequence[Mapping[str, object]]) -> Path:
-    """Writes dictionaries with equal keys as a CSV table, atomically."""
+def write_csv(
+    path: Path | str, rows: Sequence[Mapping[str, object]], heads: Sequence[str] = ()
+) -> Path:
+    """Writes dictionaries with equal keys as a CSV table, atomically; `heads` if there are none."""
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    names = list(rows[0] if rows else heads)
+    writer = csv.DictWriter(buffer, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return write_text(path, buffer.getvalue())

@@ -77,13 +77,19 @@ def declared(notebook: Path) -> dict[str, object]:
         return papermill.inspect_notebook(str(notebook))
 
 
-def plan(config: Config, fingerprint: str, extra: dict[str, object] | None = None) -> list[Step]:
+def plan(
+    config: Config, fingerprint: str, extra: dict[str, object] | None = None, contents: str = ""
+) -> list[Step]:
     """The steps of a run in order.
 
-    `extra` are notebook parameters beside the configuration's; raises `MelanomaError` for one
-    that no notebook declares.
+    `fingerprint` is what trainings know of the dataset, `contents` what figures show beside that
+    (its masks). `extra` are notebook parameters beside the configuration's; raises
+    `MelanomaError` for one that no notebook declares, or that the configuration holds.
     """
     extra = extra or {}
+    fixed = sorted(set(extra) & {*Config.__dataclass_fields__, "architecture"})
+    if fixed:
+        raise MelanomaError(f"{offenders(fixed)} cannot be set with -p; use the option of its own")
     names = {path: declared(path) for path in chapters()}
     unknown = set(extra) - {name for known in names.values() for name in known}
     if unknown:
@@ -92,7 +98,7 @@ def plan(config: Config, fingerprint: str, extra: dict[str, object] | None = Non
             f"no notebook has a parameter {offenders(sorted(unknown))}; there are "
             f"{', '.join(known)}"
         )
-    common = digest([_library_digest(), fingerprint])
+    common = digest([_library_digest(), fingerprint, contents])
     steps: list[Step] = []
     for path in chapters():
         chapter = path.stem[:2]
@@ -113,8 +119,10 @@ def plan(config: Config, fingerprint: str, extra: dict[str, object] | None = Non
 
 def _trained_elsewhere(config: Config) -> str:
     """What the run on the other split was trained with, if one is named."""
-    record = Path(config.other_split) / config.architectures[0] / "run.json"
-    return read_json(record).get("training_key", "") if config.other_split else ""
+    if not config.other_split:
+        return ""
+    record = read_json(Path(config.other_split) / config.architectures[0] / "run.json")
+    return digest([record.get(name) for name in ("training_key", "epochs", "finished")])
 
 
 def _values(config: Config, architecture: str) -> dict[str, object]:
@@ -170,7 +178,8 @@ def _files(config: Config, step: Step) -> dict[str, int]:
     """What a step may have written, with the time it was written: notebook, figures, tables."""
     output, architecture = Path(config.output_dir), step.parameters.get("architecture", "")
     found = [output / "notebooks" / f"{step.name}.ipynb"]
-    found += config.figures.glob(f"{step.chapter}-*{architecture}.*")
+    ending = f"-{architecture}.*" if architecture else ".*"
+    found += config.figures.glob(f"{step.chapter}-*{ending}")
     if step.chapter == "08":
         found += [*output.glob("comparison_*"), *output.glob("summary.md")]
         found += output.glob("tables/*")
@@ -190,7 +199,8 @@ def run(config: Config, steps: list[Step], jobs: int = 1) -> None:
             for step in group:
                 if step not in todo:
                     print(f"{step.name}: up to date", flush=True)
-            beside = min(jobs, len(todo))
+            # A training goes on exactly only with as many threads as before.
+            beside = jobs if stage == 0 else min(jobs, len(todo))
             futures = [pool.submit(execute, config, step, beside) for step in todo]
             errors = [error for future in as_completed(futures) if (error := future.exception())]
             for error in errors[1:]:
@@ -231,7 +241,10 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
     folder = Path(config.output_dir) / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     target, failed = folder / f"{step.name}.ipynb", folder / f"{step.name}.failed.ipynb"
+    path = marker(config, step)
+    before = read_json(path).get("outputs", {}) if path.exists() else {}
     record = {"schema": SCHEMA, "key": step.key, "state": "started", "started": time.time()}
+    record["outputs"] = before  # until they are written again
     write_json(marker(config, step), record)
     print(f"{step.name}: started", flush=True)
     earlier = _files(config, step)
@@ -240,7 +253,7 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
         with (
             _environment(**{HEADLESS: "1", "OMP_NUM_THREADS": threads}),
             _log(Path(config.output_dir) / "run.log", step.name),
-            tempfile.TemporaryDirectory(prefix="melanoma-") as sockets,
+            tempfile.TemporaryDirectory(prefix="melanoma-", dir=_short_folder()) as sockets,
         ):
             # Two kernels that start at once may choose the same TCP port; files of their own
             # they cannot share.
@@ -264,6 +277,8 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
         failed.replace(target)
         seconds = time.time() - record["started"]
         outputs = dict(sorted(_files(config, step).items() - earlier.items()))
+        for gone in set(before) - set(outputs):  # not part of this execution any more
+            Path(gone).unlink(missing_ok=True)
         done = {"state": "done", "seconds": seconds, "outputs": outputs}
         write_json(marker(config, step), record | done)
         print(f"{step.name}: done in {seconds:.0f} s", flush=True)
@@ -271,6 +286,11 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
     write_json(marker(config, step), record | {"state": "failed"})
     print(f"{step.name}: failed", flush=True)
     raise MelanomaError(f"{step.name} failed: {problem}")
+
+
+def _short_folder() -> str | None:
+    """Where sockets go: names of theirs may have 107 characters, which some folders use up."""
+    return "/tmp" if len(tempfile.gettempdir()) > 70 else None
 
 
 @contextlib.contextmanager

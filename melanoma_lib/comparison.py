@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.artifacts import MelanomaError, offenders, read_json
-from melanoma_lib.config import TRAINING_FIELDS
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.intervals import (
     LEVEL,
@@ -267,12 +266,8 @@ def price_of_leakage(
         sides[split] = {"record": record, "test": test, "drawn": draw(bundle, predictions, weights)}
     if set(sides) != {"lesion", "image"}:
         raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
-    recipes = [
-        [side["record"]["config"][name] for name in TRAINING_FIELDS if name != "split"]
-        + [side["record"]["epochs"], side["record"]["dataset"]["fingerprint"]]
-        for side in sides.values()
-    ]
-    if recipes[0] != recipes[1]:
+    first, second = (side["record"] for side in sides.values())
+    if any(first.get(name) != second.get(name) for name in ("recipe", "epochs")):
         raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")
     figures = {
         split: {

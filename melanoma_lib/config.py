@@ -1,7 +1,7 @@
 """Configuration: one frozen dataclass, every value with its reason, and two presets."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from melanoma_lib.artifacts import PROJECT, MelanomaError, digest, sha256
@@ -83,6 +83,10 @@ class Config:
             raise MelanomaError(f"the weights file {weights} for {architecture} does not exist")
         values |= {"weights": sha256(weights) if weights else ""}
         return digest(values | {"augmentation": dataclasses.asdict(self.augmentation)})
+
+    def recipe(self, architecture: str, fingerprint: str) -> str:
+        """Identifies what a training's weights depend on apart from the split."""
+        return replace(self, split=PROTOCOLS[0]).training_key(architecture, fingerprint)
 
 
 TRAINING_FIELDS = ("split", "seed", "batch_size", "image_size", "learning_rate", "pretrained")

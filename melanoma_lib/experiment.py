@@ -15,10 +15,12 @@ from torch import nn
 
 from melanoma_lib import __version__
 from melanoma_lib.artifacts import (
+    MelanomaError,
     atomic_path,
     lock,
     read_history,
     read_json,
+    sha256,
     sweep,
     write_json,
 )
@@ -35,7 +37,7 @@ from melanoma_lib.training import fit
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 OUTPUTS = ("history.csv", "model.safetensors", "bundle.json", "predictions.parquet")
-SCHEMA = 2
+SCHEMA = 3
 WARM_UP = 3  # first runs of a network, which are slower
 
 
@@ -84,11 +86,17 @@ def _train(config: Config, key: str) -> Path:
     record = _claim(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)
     if whole and record.get("finished") and record["schema"] == SCHEMA:
+        known = read_json(folder / "bundle.json")["weights_sha256"]
+        if sha256(folder / "model.safetensors") != known:
+            raise MelanomaError(
+                f"{folder / 'model.safetensors'} is damaged; move {folder} away to train again"
+            )
         return folder
     entry = architecture(key)
     record |= {
         "schema": SCHEMA,
         "training_key": training_key,
+        "recipe": config.recipe(key, data.files.fingerprint),
         "architecture": key,
         "name": entry.name,
         "timm_name": entry.timm_name,
@@ -137,20 +145,24 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
 
     More epochs of the same training go on from its checkpoint.
     """
+    aside = folder.parent / "replaced"
     record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     done = len(read_history(folder))
     same = record.get("training_key") == training_key
-    if any(folder.glob("checkpoint-*")) and not (same and done <= epochs):
-        aside = folder.parent / "replaced"
+    trained = any(folder.glob("checkpoint-*"))
+    if trained and not (same and done <= epochs):
         aside.mkdir(exist_ok=True)
-        target = aside / f"{folder.name}-{record['training_key']}-{done}"
+        target = aside / f"{folder.name}-{record.get('training_key', 'unknown')}-{done}"
         shutil.rmtree(target, ignore_errors=True)  # the same training, kept before
         folder.replace(target)
         print(f"other parameters than before: the earlier {folder.name} is kept in {aside}")
+        trained = False
+    if not trained:
         kept = {int(path.name.rpartition("-")[2]): path
                 for path in aside.glob(f"{folder.name}-{training_key}-*")}  # fmt: skip
         usable = [count for count in kept if count <= epochs]
         if usable:
+            shutil.rmtree(folder, ignore_errors=True)  # without a checkpoint there is nothing in it
             kept[max(usable)].replace(folder)
             record = read_json(folder / "run.json")
             same = True

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.special import betaincinv
 
+from melanoma_lib.metrics import BINNED
+
 RESAMPLES = 2000
 SEED = 42
 LEVEL = 0.95
@@ -42,9 +44,14 @@ def resample(
 ) -> tuple[float, np.ndarray]:
     """A metric's value, and its values on all resamples, (resamples,).
 
-    `metric(*data, w)` is called once with no weights and once with all of them.
+    `metric(*data, w)` is called once with no weights and once with all of them. A calibration
+    error in bins grows when images are drawn repeatedly; its resamples are moved back so that
+    their median is the value, and tell how far it moves.
     """
-    return float(metric(*data, None)), metric(*data, weights)
+    value, resampled = float(metric(*data, None)), metric(*data, weights)
+    if metric in BINNED:
+        resampled = np.maximum(resampled + value - np.nanmedian(resampled), 0)
+    return value, resampled
 
 
 def interval(
@@ -56,13 +63,14 @@ def interval(
     `lesions` is for a share such as a sensitivity: how many lesions it is a share of. When
     nothing was missed, or nothing found, no resample can show otherwise and the percentiles
     claim certainty; the interval of a share of 0 or 1 is therefore the exact one for that many
-    independent lesions. Any other figure that is perfect, an AUC of 1, has no interval.
+    independent lesions. Any other figure that no resample changes, an AUC of 1 or the difference
+    of a model and itself, has no interval.
     """
     resampled = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or not len(resampled):
         return {"value": None, "low": None, "high": None}
-    if value == 1 and not lesions:
-        return {"value": 1.0, "low": None, "high": None}
+    if not lesions and np.ptp(resampled) < 1e-12:
+        return {"value": float(value), "low": None, "high": None}
     if lesions and value in (0, 1):
         low, high = exact_interval(value * lesions, lesions)
     else:

@@ -180,6 +180,10 @@ def mce(labels, probabilities, weights=None) -> np.ndarray:
         return np.fmax.reduce(gaps / images, -1)  # fmax passes over the NaN of an empty bin
 
 
+# Resampling repeats images, and that alone moves bins further off: see `intervals.resample`.
+BINNED = (ece, ece_equal_mass, classwise_ece, mce)
+
+
 def brier(labels, probabilities, weights=None) -> np.ndarray:
     """Squared distance of the probabilities from the truth, summed over classes (Brier, 1950)."""
     distance = ((probabilities - _one_hot(labels, probabilities.shape[1])) ** 2).sum(1)

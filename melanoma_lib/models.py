@@ -71,7 +71,7 @@ def build_model(
     try:
         with _missing_weights(missing):
             model = timm.create_model(entry.timm_name, pretrained=bool(weights), **options)
-        head = model.pretrained_cfg["classifier"]  # one name or several: new in any case
+        head = model.pretrained_cfg["classifier"] or ()  # one name or several: new in any case
         head = (head,) if isinstance(head, str) else tuple(head)
         absent = [name for name in missing if not name.startswith(head)]
         if absent:

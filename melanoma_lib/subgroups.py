@@ -7,7 +7,7 @@ import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.intervals import estimate
-from melanoma_lib.metrics import accuracy, auc, sensitivity, specificity
+from melanoma_lib.metrics import accuracy, auc, sensitivity, specificity, top_class
 from melanoma_lib.predictions import Predictions
 
 ATTRIBUTES = {
@@ -101,8 +101,8 @@ def _enough(figure: dict, lesions: int) -> dict:
 def confident_errors(test: Predictions, temperature: float, count: int = 10) -> list[dict]:
     """The errors the model was surest of: image_id, lesion_id, true, predicted, confidence."""
     probabilities = test.probabilities(temperature)
-    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    wrong = np.flatnonzero(predicted != test.labels)
+    predicted, (confidence, right) = probabilities.argmax(1), top_class(test.labels, probabilities)
+    wrong = np.flatnonzero(~right)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
     return [
         {

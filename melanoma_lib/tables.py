@@ -170,7 +170,8 @@ def write_tables(results: dict, folder: Path) -> list[Path]:
         tables["tables/price_of_leakage"] = leakage_table(results["price_of_leakage"])
     paths = []
     for name, table in tables.items():
-        paths.append(write_csv(folder / f"{name}.csv", [_flat(row) for row in table.rows]))
+        rows = [_flat(row) for row in table.rows]
+        paths.append(write_csv(folder / f"{name}.csv", rows, list(table.heads)))
         paths.append(write_text(folder / f"{name}.tex", latex(table, describe(results))))
     return paths
 

@@ -105,9 +105,9 @@ def net_benefit(
 def decision_curve(
     positive: np.ndarray, scores: np.ndarray, thresholds: Sequence[float]
 ) -> pd.DataFrame:
-    """Net benefit of the model, of calling every image and of calling none, by threshold.
+    """Net benefit of the model and of calling every image, by threshold; of calling none it is 0.
 
-    Columns threshold, model, treat_all, treat_none; values and errors as in `net_benefit`.
+    Columns threshold, model, treat_all; values and errors as in `net_benefit`.
     """
     everything = np.ones(len(positive))
     return pd.DataFrame(
@@ -115,6 +115,5 @@ def decision_curve(
             "threshold": thresholds,
             "model": [float(net_benefit(positive, scores, t)) for t in thresholds],
             "treat_all": [float(net_benefit(positive, everything, t)) for t in thresholds],
-            "treat_none": 0.0,
         }
     )

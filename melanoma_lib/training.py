@@ -5,7 +5,6 @@ epoch runs, a checkpoint of the last is written, from which `fit` goes on exactl
 random depends only on the seed and the epoch, so that no random state has to be carried along.
 """
 
-import copy
 import math
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 
 from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
@@ -53,7 +53,8 @@ def step_in_parts(
     """
     losses, logits = [], []
     optimizer.zero_grad()
-    for some, their_labels in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+    pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+    for some, their_labels in pairs:
         logits.append(model(some))
         share = len(some) / len(images)
         losses.append(F.cross_entropy(logits[-1], their_labels) * share)
@@ -78,9 +79,11 @@ def step_that_fits(
             if parts == 1:
                 return *train_step(model, optimizer, images, labels), 1
             return *step_in_parts(model, optimizer, images, labels, parts), parts
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, ValueError) as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-            if not out_of_memory and "can't allocate memory" not in str(error):
+            # Statistics over a batch need two images.
+            alone = parts > 1 and "more than 1 value per channel" in str(error)
+            if not (out_of_memory or alone or "can't allocate memory" in str(error)):
                 raise
         if parts >= len(images):
             raise MelanomaError(
@@ -187,7 +190,7 @@ def fit(
             row["seconds"] = time.perf_counter() - start
             history.append(row)
             weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            state = copy.deepcopy(weights) | {"epoch": epoch, "history": list(history)}
+            state = tree_map(_copy, weights) | {"epoch": epoch, "history": list(history)}
             saved = writer.submit(save_epoch, folder, state)
             print(log_line(history, config.epochs), flush=True)
     if saved:
@@ -209,6 +212,11 @@ def log_line(history: list[dict], epochs: int) -> str:
         f"   {row['images_per_second']:8.1f}   {left // 60:6d}:{left % 60:02d}"
         f"{' *' if row['best'] else ''}"
     )
+
+
+def _copy(value: object) -> object:
+    """A tensor's copy in the computer's memory, where the next epoch cannot change it."""
+    return value.detach().to("cpu", copy=True) if torch.is_tensor(value) else value
 
 
 def save_epoch(folder: Path, state: dict) -> None:
@@ -233,4 +241,6 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise MelanomaError(f"{path} cannot be loaded: {reason}; train again") from None
+        raise MelanomaError(
+            f"{path} cannot be loaded: {reason}; move {folder} away to train again"
+        ) from None

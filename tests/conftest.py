@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from melanoma_lib.artifacts import write_csv, write_json
-from melanoma_lib.config import TRAINING_FIELDS
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.predictions import Predictions, load_predictions, save_predictions
 
@@ -99,7 +98,7 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion") -> dict[str, dict]:
                 "finished": True, "name": f"Model_{number}", "timm_name": "m", "parameters": 10,
                 "epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "device": "CPU",
                 "dataset": {"name": "generated sample", "generated": True, "fingerprint": "f"},
-                "config": {**dict.fromkeys(TRAINING_FIELDS, 1), "split": split},
+                "recipe": "r", "config": {"split": split},
             },
         )
         write_json(

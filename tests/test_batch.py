@@ -89,6 +89,29 @@ def test_a_change_touches_only_what_depends_on_it(config):
     assert changed(device="cpu") == []  # no notebook here declares it
 
 
+def test_what_the_configuration_says_cannot_be_said_twice(config):
+    with pytest.raises(MelanomaError, match=r"epochs, seed cannot be set with -p"):
+        batch.plan(config, "data", {"seed": 1, "epochs": 3, "target": 0.9})
+
+
+def test_masks_touch_every_notebook_and_no_training(config):
+    before, after = (batch.plan(config, "data", contents=masks) for masks in ("", "some"))
+    assert all(a.key != b.key for a, b in zip(before, after, strict=True))
+    assert [a.training_key for a in before] == [b.training_key for b in after]
+
+
+def test_outputs_of_an_earlier_execution_do_not_pass_for_current(config, tmp_path):
+    batch.run(config, batch.plan(config, "data")[:1])
+    old = tmp_path / "figures" / "01-1-a.png"
+    assert old.exists()
+    notebook(
+        batch.NOTEBOOKS / "01_look.ipynb", "figures_dir = ''",
+        WRITE + "(Path(figures_dir) / '01-1-b.png').write_text('b')",
+    )
+    batch.run(config, batch.plan(config, "data")[:1])
+    assert not old.exists() and old.with_name("01-1-b.png").exists()
+
+
 def test_a_step_recorded_by_another_version_is_done_again(config):
     step = batch.plan(config, "data")[0]
     write_json(batch.marker(config, step), {"schema": 1, "state": "done", "outputs": ["a"]})

@@ -53,10 +53,8 @@ def test_figures_are_those_of_the_test_part_at_the_fitted_temperature(results, t
 
 def test_every_figure_has_an_interval_around_it(results):
     for model in results["models"].values():
-        for name, figure in [*model["metrics"].items(), *model["uncalibrated"].items()]:
-            assert figure["low"] < figure["high"]
-            if name != "mce":  # the bootstrap of ECE is biased upwards, of its maximum badly
-                assert figure["low"] <= figure["value"] + 0.05
+        for figure in [*model["metrics"].values(), *model["uncalibrated"].values()]:
+            assert figure["low"] < figure["value"] < figure["high"]
 
 
 def test_a_sensitivity_without_a_miss_leaves_room_for_one(tmp_path):
@@ -99,7 +97,7 @@ def test_differences_are_paired(results, trained):
     assert pair["mcnemar"]["b"] - pair["mcnemar"]["c"] == right[0].sum() - right[1].sum()
     shutil.copytree(folder / "model_0", folder / "twin")
     (same,) = compare(folder, fast("model_0", "twin"), metadata, resamples=50)["differences"]
-    assert same["accuracy"] == {"value": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1}
+    assert same["accuracy"] == {"value": 0, "low": None, "high": None, "p": 1, "p_holm": 1}
     assert same["mcnemar"]["p"] == same["delong"]["p"] == 1
 
 

@@ -95,6 +95,25 @@ def test_more_epochs_go_on_and_fewer_or_others_are_set_aside(config, capsys):
     assert read_json(folder / "run.json")["epochs"] == 2
 
 
+def test_an_earlier_training_comes_back_after_a_detour_that_got_nowhere(config, monkeypatch):
+    """Another training is begun by mistake and interrupted before its first checkpoint."""
+    folder = train(config, KEY)
+    before = state(folder)
+    monkeypatch.setattr("melanoma_lib.training.train_epoch", None)
+    with pytest.raises(TypeError):
+        train(dataclasses.replace(config, learning_rate=1.0), KEY)
+    assert not (folder / "history.csv").exists()
+    assert train(config, KEY) == folder and state(folder) == before
+
+
+def test_a_damaged_model_is_not_passed_on(config):
+    folder = train(config, KEY)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
+    with pytest.raises(MelanomaError, match=r"model\.safetensors is damaged; move .* away"):
+        train(config, KEY)
+
+
 def test_a_killed_run_goes_on(config, monkeypatch):
     """The last step of a run fails: the next one needs no epoch again."""
     monkeypatch.setattr("melanoma_lib.experiment.save_predictions", None)

@@ -116,7 +116,7 @@ def test_lesions_make_the_interval_cover_and_images_do_not():
     assert coverage((1.6, 0.4), ids, by_image, rng) < 0.90
 
 
-def test_a_perfect_figure_that_is_no_share_has_no_interval():
+def test_a_figure_that_no_resample_changes_has_no_interval():
     weights = lesion_weights(np.arange(4), 20)
     assert estimate(weighted_mean, np.ones(4), weights=weights) == {
         "value": 1, "low": None, "high": None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, offenders, read_json
+from melanoma_lib.artifacts import MelanomaError, digest, offenders, read_json
 from melanoma_lib.data.classes import CLASS_NAMES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
@@ -38,6 +38,11 @@ class DatasetFiles:
     masks: dict[str, Path]
     fingerprint: str
     generated: bool
+
+    @property
+    def contents(self) -> str:
+        """Identifies the masks, on which figures depend and no training does."""
+        return digest([(name, path.stat().st_size) for name, path in sorted(self.masks.items())])
 
     @property
     def name(self) -> str:

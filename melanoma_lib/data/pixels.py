@@ -61,6 +61,9 @@ def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> n
             return pixels
     with atomic_path(path) as temporary:
         pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process later
+            with temporary.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         check_images(files.images, into=pixels)
         pixels.flush()
     return np.load(path, mmap_mode="r")
