@@ -218,7 +218,7 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
             yield pool
         except KeyboardInterrupt:
             for worker in multiprocessing.active_children():
-                worker.terminate()
+                worker.kill()  # a gentler signal is taken over by nbclient, which may wait
             raise
 
 
