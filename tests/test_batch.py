@@ -294,7 +294,13 @@ def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path)
         "if __name__ == '__main__':\n    sys.exit(cli.main(['run']))\n"
     )
     command = [sys.executable, script, batch.NOTEBOOKS, tmp_path / "run"]
-    holder = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    def heed_interrupts():
+        """A shell makes what it runs in the background deaf to them."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    holder = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     wait_for(lambda: pid.exists() and pid.read_text())
     holder.send_signal(signal.SIGINT)
     assert "interrupted; the same command goes on from here" in holder.communicate(timeout=60)[1]
