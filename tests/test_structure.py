@@ -26,7 +26,7 @@ def modules():
     return {
         ".".join(path.relative_to(LIBRARY).with_suffix("").parts): path
         for path in LIBRARY.rglob("*.py")
-        if path.name != "__init__.py"
+        if path.name != "__init__.py" and path.parent.name != "exercises"
     }
 
 
@@ -52,6 +52,10 @@ def test_imports_run_downwards(name):
     below = set(ORDER[: ORDER.index(name)])
     above = (imported(modules()[name]) & set(ORDER)) - below
     assert not above, f"{name} imports {above}"
+
+
+def test_nothing_rests_on_the_exercises():
+    assert not [name for name, path in modules().items() if "exercises" in path.read_text()]
 
 
 def test_every_module_has_its_test_file():
