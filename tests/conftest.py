@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: a small dataset of plain pictures, and the generated sample."""
+"""Fixtures shared by the tests: a small dataset of plain pictures, the generated sample, runs."""
 
 import os
 import shutil
@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from melanoma_lib.artifacts import write_csv, write_json
+from melanoma_lib.cli import main
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.sample import generate_sample
 from melanoma_lib.predictions import Predictions, load_predictions, save_predictions
 
 os.environ["MELANOMA_HEADLESS"] = "1"
@@ -139,6 +141,26 @@ def trained(tmp_path):
     latency = make_run(tmp_path / "run")
     predictions = load_predictions(tmp_path / "run" / "model_0" / "predictions.parquet")
     return tmp_path / "run", latency, table_of(predictions)
+
+
+KEYS = ["test_efficientnet", "test_resnet"]  # networks of timm that train in seconds
+
+
+@pytest.fixture(scope="session")
+def sample_dir(tmp_path_factory) -> Path:
+    """The generated sample."""
+    return generate_sample(tmp_path_factory.mktemp("data") / "sample")
+
+
+@pytest.fixture(scope="session")
+def sample_run(sample_dir, tmp_path_factory) -> Path:
+    """A run folder with two networks trained on the generated sample for one epoch each."""
+    folder = tmp_path_factory.mktemp("sample-run")
+    for key in KEYS:
+        arguments = ["train", key, "--preset", "sample", "--epochs", "1", "--batch-size", "16"]
+        places = ["--data-dir", str(sample_dir), "--output-dir", str(folder)]
+        assert main([*arguments, *places]) == 0
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,8 +1,18 @@
 """Exercises: an answer is right, open, or told what is wrong with it, and never stops a run."""
 
-import pytest
+import ast
+import inspect
+import re
 
-from melanoma_lib import exercises
+import nbformat
+import pytest
+from conftest import KEYS
+
+from melanoma_lib import batch, exercises
+
+SOLUTIONS = sorted((batch.NOTEBOOKS / "solutions").glob("*.ipynb"))
+CHECKED = re.compile(r"exercises\.check\(\"(.+?)\"")
+TITLE = re.compile(r"^### (\d\d\.\d+) ", re.MULTILINE)  # of an exercise: ### 05.2 Fit a temperature
 
 
 @pytest.fixture
@@ -33,3 +43,73 @@ def test_an_answer_that_raises_does_not_stop_the_notebook(checks):
 def test_an_exercise_that_does_not_exist_is_the_authors_error(checks):
     with pytest.raises(KeyError, match=r"99\.3"):
         exercises.check("99.3", 1)
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
+
+
+def text(path, kind):
+    return "\n\n".join(cell.source for cell in cells(path, kind))
+
+
+@pytest.fixture(params=SOLUTIONS, ids=lambda path: path.stem)
+def solution(request):
+    return request.param
+
+
+@pytest.fixture
+def chapter(solution):
+    return batch.NOTEBOOKS / solution.name
+
+
+def test_the_first_chapters_have_solutions():
+    assert {path.stem[:2] for path in SOLUTIONS} >= {"00", "01", "02", "03"}
+
+
+def test_every_exercise_is_asked_and_solved(solution, chapter):
+    number = chapter.stem[:2]
+    titles = TITLE.findall(text(chapter, "markdown"))
+    assert titles == [f"{number}.{n + 1}" for n in range(max(4, len(titles)))]
+    assert TITLE.findall(text(solution, "markdown")) == titles
+    checks = list(exercises.checks_of(number))
+    for path in (chapter, solution):
+        assert CHECKED.findall(text(path, "code")) == checks
+
+
+def test_nonsense_is_never_right(solution):
+    for name, check in exercises.checks_of(solution.stem[:2]).items():
+        nonsense = [object()] * len(inspect.signature(check).parameters)
+        assert exercises.verdict(name, *nonsense).startswith("not yet"), name
+
+
+def test_an_exercise_without_a_check_has_criteria(chapter):
+    checks = exercises.checks_of(chapter.stem[:2])
+    parts = TITLE.split(text(chapter, "markdown"))
+    for exercise, task in zip(parts[1::2], parts[2::2], strict=True):
+        assert exercise in checks or "criteria" in task.lower(), exercise
+
+
+def test_the_chapter_leaves_its_answers_open(chapter):
+    asked = [cell.source for cell in cells(chapter, "code") if CHECKED.search(cell.source)]
+    assert all(re.search(r"^\w+ = \.\.\.", source, re.MULTILINE) for source in asked)
+
+
+def test_solutions_are_clean(solution):
+    nbformat.validate(nbformat.read(solution, 4))
+    assert not any(cell.outputs or cell.execution_count for cell in cells(solution, "code"))
+
+
+def test_every_solution_is_right(solution, sample_dir, sample_run, tmp_path, monkeypatch, capsys):
+    # In this process and not in a kernel: importing torch again takes longer than the solution.
+    given = {"data_dir": str(sample_dir), "output_dir": str(sample_run), "figures_dir": str(tmp_path)}
+    given |= {"architecture": KEYS[0], "architectures": ",".join(KEYS)}
+    monkeypatch.chdir(solution.parent)
+    names = {"__name__": "__main__"}
+    capsys.readouterr()
+    for cell in cells(solution, "code"):
+        exec(compile(ast.parse(cell.source), solution.stem, "exec"), names)
+        if "parameters" in cell.metadata.get("tags", []):
+            names |= {name: value for name, value in given.items() if name in names}
+    printed = re.findall(r"^Exercise (.+?): (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert printed == [(name, "right") for name in exercises.checks_of(solution.stem[:2])]

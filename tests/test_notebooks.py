@@ -6,15 +6,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import KEYS
 
 from melanoma_lib import batch
 from melanoma_lib.artifacts import read_json
 from melanoma_lib.cli import main
-from melanoma_lib.data.sample import generate_sample
 from melanoma_lib.figures import CATALOG
 
 NOTEBOOKS = sorted(batch.NOTEBOOKS.glob("*.ipynb"))
-KEYS = ["test_efficientnet", "test_resnet"]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -61,11 +60,11 @@ def test_prose_and_calls_but_no_long_definitions(book):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(sample_dir, tmp_path_factory):
     """A whole run of the command on the sample, with two networks that train in seconds."""
     folder = tmp_path_factory.mktemp("thesis")
     common = [
-        "--preset", "sample", "--data-dir", str(generate_sample(folder / "sample")),
+        "--preset", "sample", "--data-dir", str(sample_dir),
         "--epochs", "1", "--batch-size", "16",
     ]  # fmt: skip
     other = str(folder / "image")

@@ -135,7 +135,7 @@ def test_the_page_of_figures_is_current():
 
 
 def test_links_between_pages_lead_somewhere():
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("notebooks/**/*.ipynb")]
     for page in pages:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
