@@ -69,8 +69,8 @@ CATALOG = {
     "01-3-examples": "Dermatoscopic images of the seven diagnoses, one row per diagnosis.",
     "01-4-lesion-leak": "Left: images per lesion. Right: share of held-out images whose lesion "
     "also has images in the training part when the data are split by image.",
-    "01-5-abcde": "Asymmetry, border and colour measured on the lesion masks. Boxes span the "
-    "quartiles, whiskers the 5th to the 95th percentile; dashed: the median of melanoma.",
+    "01-5-abcde": "Asymmetry, border, colour and diameter, measured with the lesion masks. Boxes "
+    "span the quartiles, whiskers the 5th to the 95th percentile; dashed: the median of melanoma.",
     "02-1-augmentation": "One training image and random augmentations of it, as in training.",
     "03-1-architectures": "Trainable parameters, and multiply-adds to classify one image.",
     "04-1-training-curves": "Loss and accuracy on the training and the validation part after "
@@ -378,16 +378,19 @@ def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
 
 
 @style()
-def abcde(table: pd.DataFrame, labels: Mapping[str, str] | None = None) -> Figure:
-    """Box plots of asymmetry, border and colours by class, melanoma highlighted.
+def abcde(table: pd.DataFrame) -> Figure:
+    """Box plots of asymmetry, border, colours and diameter by class, melanoma highlighted.
 
-    table: one row per image with dx and the columns asymmetry, border, colours (numbers);
-    labels: column -> axis label with its unit, where the default does not fit.
+    table: one row per lesion with dx and the columns of `abcde.measure`.
     """
-    titles = {"asymmetry": "Asymmetry", "border": "Border irregularity", "colours": "Colours"}
-    titles |= labels or {}
+    titles = {
+        "asymmetry": "Asymmetry (share\nnot mirrored)",
+        "border": "Border (a disc\nhas 1)",
+        "colours": "Colours (standard\ndeviation)",
+        "diameter": "Diameter (share of\nthe diagonal)",
+    }
     groups = table.groupby("dx")  # alphabetical by code, as CLASS_NAMES
-    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 3.4), sharey=True)
+    figure, panels = plt.subplots(1, 4, figsize=(WIDTH, 3.4), sharey=True)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         values = {code: group.dropna() for code, group in groups[column]}
         drawn = axes.boxplot(  # seaborn's warns under matplotlib 3.11

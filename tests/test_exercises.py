@@ -102,7 +102,8 @@ def test_solutions_are_clean(solution):
 
 def test_every_solution_is_right(solution, sample_dir, sample_run, tmp_path, monkeypatch, capsys):
     # In this process and not in a kernel: importing torch again takes longer than the solution.
-    given = {"data_dir": str(sample_dir), "output_dir": str(sample_run), "figures_dir": str(tmp_path)}
+    given = {"data_dir": sample_dir, "output_dir": sample_run, "figures_dir": tmp_path}
+    given = {name: str(path) for name, path in given.items()}
     given |= {"architecture": KEYS[0], "architectures": ",".join(KEYS)}
     monkeypatch.chdir(solution.parent)
     names = {"__name__": "__main__"}

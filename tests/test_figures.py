@@ -44,7 +44,8 @@ def lesion_leak(_models):
 
 
 def abcde(_models):
-    table = metadata()[["dx"]].assign(asymmetry=0.3, border=1.2, colours=range(63))
+    table = metadata()[["dx"]].assign(asymmetry=0.3, border=1.2, colours=range(63),
+                                         diameter=0.5)
     return figures.abcde(table)
 
 
@@ -403,7 +404,8 @@ def bare(name):
         return figures.grad_cam([row | {"mask": np.ones((24, 24), bool)}])
     one = metadata().query("dx == 'nv'").assign(age=np.nan, sex="unknown", localization="ear")
     if name == "abcde":
-        return figures.abcde(one[["dx"]].assign(asymmetry=np.nan, border=1.0, colours=2.0))
+        empty = {"asymmetry": np.nan, "border": 1.0, "colours": 2.0, "diameter": 0.5}
+        return figures.abcde(one[["dx"]].assign(**empty))
     return {"patients": figures.patients, "class_counts": figures.class_counts}[name](one)
 
 

@@ -15,7 +15,7 @@ LIBRARY = ROOT / "melanoma_lib"
 # fmt: off
 ORDER = (
     "artifacts", "progress", "data.classes", "config", "data.metadata", "data.sample",
-    "data.augment", "data.pixels", "models", "predictions", "metrics", "intervals",
+    "data.augment", "data.pixels", "abcde", "models", "predictions", "metrics", "intervals",
     "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
     "experiment", "xai", "subgroups", "comparison", "tables", "figures", "batch", "status", "cli",
 )
