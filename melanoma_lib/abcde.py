@@ -6,17 +6,20 @@ diameter is not in millimetres.
 """
 
 import numpy as np
+from scipy.ndimage import label
 from scipy.spatial.distance import pdist
 
 LEAST = 50  # pixels; fewer have no shape worth measuring
 
 
 def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """The four measures of a lesion; NaN for a mask of fewer than 50 pixels.
+    """The four measures of the mask's largest piece; NaN if it has fewer than 50 pixels.
 
     image: uint8 (height, width, 3); mask: bool (height, width). The diameter is a share of the
     image's diagonal, 0 to 1, and so does not depend on the number of pixels.
     """
+    pieces, _ = label(mask, structure=np.ones((3, 3)))
+    mask = mask & (pieces == np.bincount(pieces[mask], minlength=1).argmax())
     if mask.sum() < LEAST:
         return dict.fromkeys(("asymmetry", "border", "colours", "diameter"), float("nan"))
     return {

@@ -102,6 +102,14 @@ def test_measures_do_not_depend_on_size_and_position():
     assert twice == pytest.approx(first, abs=0.01)
 
 
+def test_a_speck_beside_the_lesion_does_not_count():
+    mask = rectangle(20, 40)
+    image = np.random.default_rng(0).integers(0, 255, (*mask.shape, 3), dtype=np.uint8)
+    alone = measure(image, mask)
+    mask[2:4, 2:4] = True
+    assert measure(image, mask) == alone
+
+
 def test_a_few_pixels_have_no_shape():
     empty = np.zeros((10, 10), bool)
     assert all(math.isnan(x) for x in measure(np.zeros((10, 10, 3), np.uint8), empty).values())
