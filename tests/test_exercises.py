@@ -5,10 +5,15 @@ import inspect
 import re
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import KEYS
 
 from melanoma_lib import batch, exercises
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.pixels import HAM10000Dataset, loader
 
 SOLUTIONS = sorted((batch.NOTEBOOKS / "solutions").glob("*.ipynb"))
 CHECKED = re.compile(r"exercises\.check\(\"(.+?)\"")
@@ -81,6 +86,58 @@ def test_nonsense_is_never_right(solution):
     for name, check in exercises.checks_of(solution.stem[:2]).items():
         nonsense = [object()] * len(inspect.signature(check).parameters)
         assert exercises.verdict(name, *nonsense).startswith("not yet"), name
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Eight lesions a diagnosis, every second one with two images."""
+    rows = [(f"HAM_{dx}{n}", dx) for dx in CLASS_NAMES for n in range(8) for _ in range(1 + n % 2)]
+    rows = pd.DataFrame(rows, columns=["lesion_id", "dx"])
+    return rows.assign(image_id=[f"ISIC_{n}" for n in rows.index])
+
+
+WRONG = {  # a mistake somebody makes, and a word of what it is told
+    "00.1": [((5,), "from 0"), ((0,), "order")],
+    "00.2": [((100 * 3 / 7, "table"), "share"), ((1 / 7, "table"), "several")],
+    "00.3": [(("model.safetensors",), "weights")],
+    "00.4": [(("no such folder",), "no-such-folder")],
+    "01.1": [((12, "table"), "images")],
+    "01.2": [(([0.5] * 9, "table"), "not 9"), (([0.0] * 10, "table"), "seed 0")],
+    "01.4": [((lambda image, mask: 1,), "2 colours"), ((lambda image, mask: 6,), "1 colour")],
+    "01.5": [
+        ((lambda table, seed: ["train"] * len(table), "table"), "needs one of"),
+        ((lambda table, seed: np.resize(["train", "val", "test"], len(table)), "table"), "images"),
+        ((lambda table, seed: table["lesion_id"].str[-1].map(lambda n: ["val", "train"][n < "7"])
+          .where(table["lesion_id"].str[-1] != "6", "test"), "table"), "same split"),
+    ],
+    "02.1": [(((355, 0),), "add up"), (((353, 41),), "Another whole batch")],
+    "02.2": [((lambda pixels, labels, rows: HAM10000Dataset(pixels, labels, np.arange(12)),),
+              "length"),
+             ((lambda pixels, labels, rows: HAM10000Dataset(pixels, labels, np.arange(7)),),
+              "another image")],
+    "02.3": [(([0.1, 0.9, 0.5, 0.5, 0.5, 0.5],), "left to right"), (([0.0] * 6,), "no change")],
+    "02.4": [((lambda images, mean, std: images,), "others")],
+    "02.5": [((lambda dataset, size, seed: loader(dataset, size),), "2 whole"),
+             ((lambda dataset, size, seed: loader(dataset, size, torch.Generator()),), "order")],
+    "02.7": [((lambda images, numbers: images,), "between"),
+             ((lambda images, numbers: images + 0.1,), "brighter")],
+    "03.1": [(((256 * 512 * 9, 2 * 256 * 512 * 9 * 196),), "FLOPs")],
+    "03.2": [((["conv 1x1", "norm", "relu", "conv 1x1"],), "first 3"), ((["conv 1x1"],), "steps")],
+    "03.3": [((lambda channels, width: torch.nn.Conv2d(channels, channels, 1),), "names")],
+    "03.4": [((lambda q, k, v: (q @ k.mT).softmax(-1) @ v,), "square root")],
+    "03.5": [((483,), "paper"), ((35,), "layer1"), ((300,), "Count")],
+    "03.7": [(((torch.nn.Linear(2, 7), 14),), "Error"),
+             (((torch.nn.Linear(1000, 1000), 1),), "parameters")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "word"), [(n, *case) for n, cases in WRONG.items() for case in cases]
+)
+def test_a_mistake_is_named(name, answer, word, table):
+    answer = [table if isinstance(part, str) and part == "table" else part for part in answer]
+    told = exercises.verdict(name, *answer)
+    assert told.startswith("not yet") and word in told
 
 
 def test_an_exercise_without_a_check_has_criteria(chapter):

@@ -139,3 +139,15 @@ def test_links_between_pages_lead_somewhere():
     for page in pages:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_medical_background_cites_what_it_lists():
+    text = (ROOT / "docs" / "medical_background.md").read_text()
+    body, _, references = " ".join(text.split()).partition("## References")
+    cited = {
+        (re.sub(r"[^a-z]", "", name.split()[0].lower()), year)
+        for name, year in re.findall(r"([A-Z]\w+(?: [A-Za-z. ]+)?), (\d{4})\b", body)
+    }
+    keys = re.findall(r"\[`([a-z]+)(\d{4})[a-z0-9]+`\]", references)
+    listed = {("us" if name == "uspstf" else name, year) for name, year in keys}
+    assert cited == listed
