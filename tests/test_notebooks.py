@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import re
 from pathlib import Path
 
 import nbformat
@@ -50,6 +51,17 @@ def test_every_chapter_has_its_parts(book):
     if number != "00":
         for part in ("## In your thesis", "## Exercises"):
             assert part in text, part
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_chapter_links_to_its_neighbours(path):
+    first, *_, last = nbformat.read(path, 4).cells
+    number = NOTEBOOKS.index(path)
+    around = [*NOTEBOOKS[max(number - 1, 0) : number], *NOTEBOOKS[number + 1 : number + 2]]
+    links = re.findall(r"\]\((.+?)\)", first.source.splitlines()[0])
+    contents = [NOTEBOOKS[0].name] if number > 1 else []
+    assert sorted(links) == sorted([neighbour.name for neighbour in around] + contents)
+    assert last.source.splitlines()[-1] == first.source.splitlines()[0]
 
 
 def test_prose_and_calls_but_no_long_definitions(book):
