@@ -44,10 +44,12 @@ def leaks_of_ten_seeds(answer: list[float], table: pd.DataFrame) -> str | None:
     for seed, share in enumerate(answer):
         right = leaked(make_split(table, "image", seed)).mean()
         if not np.isclose(share, right, atol=5e-4):
-            as_percent = np.isclose(share, 100 * right, atol=0.05)
-            hint = "Give shares from 0 to 1." if as_percent else "Held-out images whose lesion " \
-                "is in training, divided by all held-out images."
-            return f"The leak of seed {seed} is another. {hint}"
+            if np.isclose(share, 100 * right, atol=0.05):
+                return "Right as percentages; give shares, from 0 to 1."
+            return (
+                f"The leak of seed {seed} is another: held-out images whose lesion is in "
+                "training, divided by all held-out images."
+            )
     return None
 
 
