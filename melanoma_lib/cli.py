@@ -57,6 +57,17 @@ def _parser() -> argparse.ArgumentParser:
         )
     status.set_defaults(command=_status)
 
+    page = commands.add_parser("figures", help="redraw a run for a document, without training")
+    page.add_argument("--results", required=True, metavar="FILE", help="comparison_results.json")
+    page.add_argument("--output-dir", required=True, metavar="DIR", help="figures, figures.tex")
+    page.add_argument("--width", type=float, default=16, metavar="CM", help="default: 16")
+    page.add_argument("--font-size", type=float, default=8, metavar="PT", help="default: 8")
+    page.add_argument("--metadata", metavar="FILE", help="the dataset's table, for its figures")
+    page.add_argument(
+        "--figures-dir", metavar="DIR", help="the run's figures, for what needs images or models"
+    )
+    page.set_defaults(command=_figures)
+
     data = commands.add_parser("data", help="make or check a dataset")
     actions = data.add_subparsers(required=True, metavar="ACTION")
     sample = actions.add_parser("sample", help="generate the sample dataset")
@@ -268,6 +279,21 @@ def _status(options: argparse.Namespace) -> None:
         files = open_dataset(config.data_dir, config.metadata, config.img_dir)
         known = files.fingerprint, files.contents
     print(report(config, plan(config, known[0], _extra(options), known[1])))
+
+
+def _figures(options: argparse.Namespace) -> None:
+    from melanoma_lib import redraw, thesis
+
+    results = Path(options.results).expanduser().resolve()
+    drawn = options.figures_dir or Config(output_dir=str(results.parent)).figures
+    run = redraw.open_run(results, options.metadata or "")
+    folder = Path(options.output_dir)
+    outcome = thesis.write(run, folder, Path(drawn), options.width, options.font_size)
+    for word in ("redrawn", "taken over", "missing"):
+        names = [name for name, became in outcome.items() if became == word]
+        print(f"{word:10s} {len(names):3d}  {', '.join(names)}")
+    if "missing" in outcome.values():
+        print(f"missing are those that need images, models or another run: not in {drawn}")
 
 
 def _data_sample(options: argparse.Namespace) -> None:
