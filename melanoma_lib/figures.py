@@ -132,10 +132,10 @@ def page(width: float, font_size: float) -> Iterator[None]:
     Raises `MelanomaError` where labels would not fit into the width.
     """
     global WIDTH
-    if not (5 <= font_size <= 14 and 1.4 <= width / font_size and width <= 40):
+    if not (5 <= font_size <= 14 and 1.5 * font_size <= width <= 40):
         raise MelanomaError(
-            f"figures of {width:g} cm with text of {font_size:g} pt are not legible: text has 5 to "
-            f"14 pt, and the width at least 1.4 cm for each of them, at most 40 cm"
+            f"text of {font_size:g} pt in figures of {width:g} cm is not legible; it may have 5 to "
+            "14 pt, and the figures 1.5 cm for each point, at most 40 cm"
         )
     before = WIDTH, dict(STYLE)
     WIDTH = width / 2.54
@@ -151,6 +151,11 @@ def page(width: float, font_size: float) -> Iterator[None]:
 def _points(size: float) -> float:
     """A size that grows with the style's text; `size` is what it is at `FONT_SIZE`."""
     return size * STYLE["font.size"] / FONT_SIZE
+
+
+def _narrow() -> bool:
+    """Whether the width holds fewer letters than the figures were made for."""
+    return WIDTH * 72 / STYLE["font.size"] < 52
 
 
 @style()
@@ -492,7 +497,7 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         _counts(axes.xaxis)
     handles = [_key("training", color=GREY, linestyle="--"), _key("validation"),
                _key("best epoch", linestyle="", marker="o")]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3 - _narrow())
     return figure
 
 
@@ -512,7 +517,8 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence
             axes.text(column, row, f"{count}{percent}", ha="center", va="center", linespacing=1.1,
                       size=_points(8.5 if single else 7),
                       color="white" if share > 0.55 else DARK)
-        axes.set_title(f"{name} (n = {matrix.sum():,} images)", size=_points(8))
+        gap = "\n" if _narrow() else " "
+        axes.set_title(f"{name}{gap}(n = {matrix.sum():,} images)", size=_points(8))
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelsize=_points(8 if single else 7))
         axes.set_yticks(ticks, names)
@@ -549,7 +555,7 @@ def accuracy_latency(table: pd.DataFrame) -> Figure:
     axes.grid()
     axes.yaxis.set_major_formatter(_percent)
     axes.set(xlabel="Latency (ms per image)", ylabel="Accuracy")
-    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3 - _narrow())
     return figure
 
 
@@ -579,7 +585,8 @@ def reliability(
             upper.yaxis.set_major_formatter(_percent)
             gaps = (table["accuracy"] - table["confidence"]).abs() * table["count"]
             ece = gaps.sum() / max(table["count"].sum(), 1)
-            upper.set_title(f"{name}, {moment} scaling: ECE {ece:.3f}", size=_points(8))
+            gap = "\n" if _narrow() else " "
+            upper.set_title(f"{name}, {moment} scaling:{gap}ECE {ece:.3f}", size=_points(8))
             lower.bar(table["low"], table["count"], table["high"] - table["low"], align="edge",
                       color=LIGHT, edgecolor="white")
             lower.xaxis.set_major_formatter(_percent)
@@ -587,7 +594,7 @@ def reliability(
         grid[2 * index, 0].set_ylabel(y)
         grid[2 * index + 1, 0].set_ylabel("Images")
     for axes in grid[-1]:
-        axes.set_xlabel(f"{x} (n = {table['count'].sum():,.0f} images)")
+        axes.set_xlabel(f"{x}{gap}(n = {table['count'].sum():,.0f} images)")
     figure.align_ylabels()
     return figure
 
@@ -643,7 +650,7 @@ def roc(curves: Mapping[str, tuple], points: Mapping[str, Sequence[tuple]]) -> F
     full.add_patch(frame)
     figure.legend(handles=full.get_legend_handles_labels()[0], loc="outside upper left")
     figure.legend(handles=[_key(label, **mark) for label, mark in marks.items()],
-                  loc="outside upper right")
+                  loc=f"outside {'lower left' if _narrow() else 'upper right'}")
     return figure
 
 
@@ -679,7 +686,7 @@ def threshold_curves(curves: Mapping[str, pd.DataFrame], thresholds: Mapping) ->
     panels[0].xaxis.set_major_formatter(_percent)
     handles = [_key("sensitivity"), _key("specificity", linestyle="--"),
                *(_key(label, **mark) for label, mark in marks.items())]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3 - _narrow())
     return figure
 
 
@@ -722,7 +729,7 @@ def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     axes.set(xlim=(0, curve["threshold"].max()), ylim=(-0.15 * top, 1.05 * top),
              xlabel="Threshold on the predicted probability", ylabel="Net benefit per image")
     axes.xaxis.set_major_formatter(_percent)
-    figure.legend(loc="outside upper right", ncols=3)
+    figure.legend(loc="outside upper right", ncols=3 - _narrow())
     return figure
 
 

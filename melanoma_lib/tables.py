@@ -1,6 +1,7 @@
 """The results as tables (CSV, LaTeX) and in words: every number comes from the results."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from melanoma_lib.intervals import interval_text
 from melanoma_lib.subgroups import ATTRIBUTES
 
 
+WIDEST = 18  # letters in a line of a table
 # Captions by file name; below each stands what the numbers rest on (`describe`).
 CAPTIONS = {
     "comparison_table": "The models on the test part. Bold: better than every other model by a "
@@ -223,7 +225,7 @@ def latex(table: Table, comment: str) -> str:
         f"% {comment}",
         f"\\begin{{tabular}}{{{''.join(sides)}}}",
         "\\toprule",
-        " & ".join(map(escaped, table.heads.values())) + " \\\\",
+        " & ".join(map(_wrapped, table.heads.values())) + " \\\\",
         "\\midrule",
     ]
     for number, row in enumerate(table.rows):
@@ -232,12 +234,18 @@ def latex(table: Table, comment: str) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
+def _wrapped(text: str) -> str:
+    """A text in LaTeX, in several lines where it would make its column wide."""
+    words = textwrap.wrap(escaped(text), WIDEST, break_long_words=False, break_on_hyphens=False)
+    lines = "\\\\".join(words)
+    return f"\\shortstack[l]{{{lines}}}" if len(words) > 1 else lines
+
+
 def _cell(value: object, bold: bool) -> str:
     """A figure with its interval below it, a number, or a text, safe in LaTeX."""
-    text = escaped(_text(value))
     if not isinstance(value, dict) or value["value"] is None:
-        return text
-    text, _, ends = text.partition(" ")
+        return _wrapped(_text(value))
+    text, _, ends = escaped(_text(value)).partition(" ")
     text = f"\\textbf{{{text}}}" if bold else text
     return f"\\shortstack{{{text}\\\\{{\\scriptsize {ends}}}}}"
 
