@@ -18,7 +18,7 @@ ORDER = (
     "data.augment", "data.pixels", "models", "predictions", "metrics", "intervals",
     "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
     "experiment", "xai", "subgroups", "comparison", "tables", "figures", "redraw", "thesis",
-    "batch", "status", "cli",
+    "batch", "status", "site", "cli",
 )
 # fmt: on
 
