@@ -72,7 +72,9 @@ def thesis(config: Config, steps: list[Step]) -> str:
     from melanoma_lib.tables import CAPTIONS, table_file
 
     stale = {step.chapter for step in steps if state_of(config, step) != "done"}
-    output, lines = Path(config.output_dir), [f"{config.output_dir}, by docs/{GUIDE.name}"]
+    output, lines = Path(config.output_dir), [
+        f"{config.output_dir}, by docs/{GUIDE.name}; what melanoma run would make again is lacking"
+    ]
     for head, names in sections(GUIDE.read_text(encoding="utf-8")).items():
         files = {}
         for name in names:
