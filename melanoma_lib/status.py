@@ -58,9 +58,11 @@ def time_left(config: Config, steps: list[Step]) -> str:
 
 def sections(guide: str) -> dict[str, list[str]]:
     """The names in backquotes below each numbered heading of the thesis guide, by heading."""
-    parts = re.split(r"^###? (.*)\n", guide, flags=re.MULTILINE)
-    named = {head: re.findall(r"`([^`]+)`", body) for head, body in zip(parts[1::2], parts[2::2])}
-    return {head: names for head, names in named.items() if re.match(r"\d+\.\d", head)}
+    parts = re.split(r"^###? (.*)\n", guide, flags=re.MULTILINE)[1:]
+    named = zip(parts[::2], parts[1::2], strict=True)
+    return {
+        head: re.findall(r"`([^`]+)`", body) for head, body in named if re.match(r"\d\.\d", head)
+    }
 
 
 def thesis(config: Config, steps: list[Step]) -> str:

@@ -14,7 +14,6 @@ from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.intervals import interval_text
 from melanoma_lib.subgroups import ATTRIBUTES
 
-
 WIDEST = 18  # letters in a line of a table
 # Captions by file name; below each stands what the numbers rest on (`describe`).
 CAPTIONS = {

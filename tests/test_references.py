@@ -23,7 +23,8 @@ NEEDED = {
     "misc": {"howpublished"},
 }
 YEAR = r"(?:19|20)\d\d"
-CITATION = re.compile(rf"([A-Z][\w'-]+)(?: et al\.|(?:, [A-Z][\w'-]+)* and [A-Z][\w'-]+)?, ({YEAR})\b")
+NAME = r"[A-Z][\w'-]+"
+CITATION = re.compile(rf"({NAME})(?: et al\.|(?:, {NAME})* and {NAME})?, ({YEAR})\b")
 
 
 def plain(text):
