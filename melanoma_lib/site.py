@@ -39,7 +39,7 @@ def build(run_dir: Path, folder: Path) -> Path:
     from nbconvert.filters import markdown2html
     from pygments.formatters import HtmlFormatter
 
-    books = sorted(path for path in (run_dir / "notebooks").glob("*.ipynb"))
+    books = sorted((run_dir / "notebooks").glob("*.ipynb"))
     books = [path for path in books if not path.stem.endswith(".failed")]
     if not books:
         raise MelanomaError(f"{run_dir} holds no executed notebook; see melanoma run")
