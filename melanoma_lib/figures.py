@@ -2,8 +2,8 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -21,7 +21,8 @@ from matplotlib.ticker import MaxNLocator
 from melanoma_lib.artifacts import MelanomaError, atomic_path
 from melanoma_lib.data.classes import CLASS_NAMES, DIAGNOSES, DISPLAY_NAMES, MELANOMA
 
-WIDTH = 6.3  # inches: the text width of the thesis page (16 cm)
+WIDTH = 16 / 2.54  # inches: the text width of the thesis page
+FONT_SIZE = 8  # points, of most text in a figure; `page` changes both for a block
 DARK, GREY, LIGHT, PALE = "#333333", "#666666", "#BBBBBB", "#E6E6E6"
 MALIGNANT, BENIGN = "#D55E00", LIGHT  # apart in grey too
 MALIGNANCY_KEY = [Patch(color=MALIGNANT, label="malignant"), Patch(color=BENIGN, label="benign")]
@@ -34,7 +35,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
-    "font.size": 8,
+    "font.size": FONT_SIZE,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
     "axes.titlelocation": "left",
@@ -112,6 +113,9 @@ CATALOG = {
     "data split by image, where test lesions were seen in training, with 95% intervals.",
 }
 
+# Drawn once per model, each in a file that ends in the model's key.
+PER_MODEL = ("04-1-training-curves", "04-2-confusion-matrix", "08-5-subgroups")
+
 
 # -- style, saving, catalogue ------------------------------------------------------------------
 
@@ -119,6 +123,39 @@ CATALOG = {
 def style() -> AbstractContextManager:
     """Applies the thesis style inside the block (or, as `@style()`, inside a function) only."""
     return matplotlib.rc_context(STYLE)
+
+
+@contextmanager
+def page(width: float, font_size: float) -> Iterator[None]:
+    """Inside the block, figures are `width` cm wide and most of their text has `font_size` points.
+
+    Raises `MelanomaError` where labels would not fit into the width.
+    """
+    global WIDTH
+    if not (5 <= font_size <= 14 and 1.5 * font_size <= width <= 40):
+        raise MelanomaError(
+            f"text of {font_size:g} pt in figures of {width:g} cm is not legible; it may have 5 to "
+            "14 pt, and the figures 1.5 cm for each point, at most 40 cm"
+        )
+    before = WIDTH, dict(STYLE)
+    WIDTH = width / 2.54
+    for name in ("font.size", "axes.titlesize", "axes.labelsize"):
+        STYLE[name] *= font_size / FONT_SIZE
+    try:
+        yield
+    finally:
+        WIDTH = before[0]
+        STYLE.update(before[1])
+
+
+def _points(size: float) -> float:
+    """A size that grows with the style's text; `size` is what it is at `FONT_SIZE`."""
+    return size * STYLE["font.size"] / FONT_SIZE
+
+
+def _narrow() -> bool:
+    """Whether the width holds fewer letters than the figures were made for."""
+    return WIDTH * 72 / STYLE["font.size"] < 52
 
 
 @style()
@@ -135,7 +172,8 @@ def save(
     if variant and not re.fullmatch(r"[A-Za-z0-9_.-]+", variant):
         raise MelanomaError(f"figure variant {variant!r} may hold letters, digits, _ . - only")
     # A super-label, because the layout makes room for it.
-    figure.supxlabel(textwrap.fill(note, 110), x=0.995, ha="right", size=7, color=GREY)
+    figure.supxlabel(textwrap.fill(note, 110), x=0.995, ha="right", size=_points(7), color=GREY)
+    figure.set_figheight(_points(figure.get_figheight()))  # room for larger text
     stem = f"{name}-{variant}" if variant else name
     left_out = {".png": ["Software"], ".pdf": ["Creator", "Producer", "CreationDate"]}
     paths = [Path(folder) / (stem + suffix) for suffix in left_out]
@@ -236,7 +274,7 @@ def _bars(
 ) -> None:
     """Named horizontal bars with a text beside each, the first at the top."""
     bars = axes.barh(np.arange(len(values)) + shift, values, height, **look)
-    axes.bar_label(bars, texts, padding=3, size=7.5)
+    axes.bar_label(bars, texts, padding=3, size=_points(7.5))
     axes.margins(x=0.35)
     _rows(axes, names)
 
@@ -364,7 +402,8 @@ def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
     counts = images_per_lesion.value_counts().sort_index()
-    left.bar_label(left.bar(counts.index, counts, color=LIGHT), fmt="{:,.0f}", size=7.5)
+    bars = left.bar(counts.index, counts, color=LIGHT)
+    left.bar_label(bars, fmt="{:,.0f}", size=_points(7.5))
     _counts(left.yaxis)
     left.set(xlabel="Images of the lesion", ylabel=f"Lesions (n = {counts.sum():,})",
              xticks=range(1, counts.index.max() + 1))
@@ -461,7 +500,7 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         _counts(axes.xaxis)
     handles = [_key("training", color=GREY, linestyle="--"), _key("validation"),
                _key("best epoch", linestyle="", marker="o")]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3 - _narrow())
     return figure
 
 
@@ -479,10 +518,12 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence
             share = shares[row, column]
             percent = f"\n{share:.0%}" if share >= 0.005 else "\n<1%" if count else ""
             axes.text(column, row, f"{count}{percent}", ha="center", va="center", linespacing=1.1,
-                      size=8.5 if single else 7, color="white" if share > 0.55 else DARK)
-        axes.set_title(f"{name} (n = {matrix.sum():,} images)", size=8)
+                      size=_points(8.5 if single else 7),
+                      color="white" if share > 0.55 else DARK)
+        gap = "\n" if _narrow() else " "
+        axes.set_title(f"{name}{gap}(n = {matrix.sum():,} images)", size=_points(8))
         axes.spines[:].set_visible(False)
-        axes.tick_params(length=0, labelsize=8 if single else 7)
+        axes.tick_params(length=0, labelsize=_points(8 if single else 7))
         axes.set_yticks(ticks, names)
         axes.set_xticks(ticks, names, rotation=90)
     return figure
@@ -517,7 +558,7 @@ def accuracy_latency(table: pd.DataFrame) -> Figure:
     axes.grid()
     axes.yaxis.set_major_formatter(_percent)
     axes.set(xlabel="Latency (ms per image)", ylabel="Accuracy")
-    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3 - _narrow())
     return figure
 
 
@@ -547,7 +588,8 @@ def reliability(
             upper.yaxis.set_major_formatter(_percent)
             gaps = (table["accuracy"] - table["confidence"]).abs() * table["count"]
             ece = gaps.sum() / max(table["count"].sum(), 1)
-            upper.set_title(f"{name}, {moment} scaling: ECE {ece:.3f}", size=8)
+            gap = "\n" if _narrow() else " "
+            upper.set_title(f"{name}, {moment} scaling:{gap}ECE {ece:.3f}", size=_points(8))
             lower.bar(table["low"], table["count"], table["high"] - table["low"], align="edge",
                       color=LIGHT, edgecolor="white")
             lower.xaxis.set_major_formatter(_percent)
@@ -555,7 +597,7 @@ def reliability(
         grid[2 * index, 0].set_ylabel(y)
         grid[2 * index + 1, 0].set_ylabel("Images")
     for axes in grid[-1]:
-        axes.set_xlabel(f"{x} (n = {table['count'].sum():,.0f} images)")
+        axes.set_xlabel(f"{x}{gap}(n = {table['count'].sum():,.0f} images)")
     figure.align_ylabels()
     return figure
 
@@ -611,7 +653,7 @@ def roc(curves: Mapping[str, tuple], points: Mapping[str, Sequence[tuple]]) -> F
     full.add_patch(frame)
     figure.legend(handles=full.get_legend_handles_labels()[0], loc="outside upper left")
     figure.legend(handles=[_key(label, **mark) for label, mark in marks.items()],
-                  loc="outside upper right")
+                  loc=f"outside {'lower left' if _narrow() else 'upper right'}")
     return figure
 
 
@@ -647,7 +689,7 @@ def threshold_curves(curves: Mapping[str, pd.DataFrame], thresholds: Mapping) ->
     panels[0].xaxis.set_major_formatter(_percent)
     handles = [_key("sensitivity"), _key("specificity", linestyle="--"),
                *(_key(label, **mark) for label, mark in marks.items())]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3 - _narrow())
     return figure
 
 
@@ -690,7 +732,7 @@ def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     axes.set(xlim=(0, curve["threshold"].max()), ylim=(-0.15 * top, 1.05 * top),
              xlabel="Threshold on the predicted probability", ylabel="Net benefit per image")
     axes.xaxis.set_major_formatter(_percent)
-    figure.legend(loc="outside upper right", ncols=3)
+    figure.legend(loc="outside upper right", ncols=3 - _narrow())
     return figure
 
 

@@ -1,11 +1,14 @@
 """What is done, what runs, and how long it will take, read from a run folder."""
 
+import re
 import time
 from pathlib import Path
 
-from melanoma_lib.artifacts import locked, read_history, read_json
-from melanoma_lib.batch import LOCK, Step, marker, state_of
+from melanoma_lib.artifacts import PROJECT, locked, read_history, read_json
+from melanoma_lib.batch import LAST, LOCK, Step, marker, state_of
 from melanoma_lib.config import Config
+
+GUIDE = PROJECT / "docs" / "thesis_guide.md"
 
 
 def report(config: Config, steps: list[Step]) -> str:
@@ -51,6 +54,46 @@ def time_left(config: Config, steps: list[Step]) -> str:
     if unknown:
         text += f", and {', '.join(unknown)}, whose first epoch is not measured yet"
     return text
+
+
+def sections(guide: str) -> dict[str, list[str]]:
+    """The names in backquotes below each numbered heading of the thesis guide, by heading."""
+    parts = re.split(r"^###? (.*)\n", guide, flags=re.MULTILINE)[1:]
+    named = zip(parts[::2], parts[1::2], strict=True)
+    return {
+        head: re.findall(r"`([^`]+)`", body) for head, body in named if re.match(r"\d\.\d", head)
+    }
+
+
+def thesis(config: Config, steps: list[Step]) -> str:
+    """Every section of the thesis guide: ready, open or text only, and what it has and lacks.
+
+    A figure or table is there when it was written by a chapter that is up to date.
+    """
+    from melanoma_lib.figures import CATALOG, PER_MODEL  # slow to import
+    from melanoma_lib.tables import CAPTIONS, table_file
+
+    stale = {step.chapter for step in steps if state_of(config, step) != "done"}
+    output, lines = Path(config.output_dir), [
+        f"{config.output_dir}, by docs/{GUIDE.name}; what melanoma run would make again is lacking"
+    ]
+    for head, names in sections(GUIDE.read_text(encoding="utf-8")).items():
+        files = {}
+        for name in names:
+            if name in CATALOG:
+                keys = [f"-{key}" for key in config.architectures] if name in PER_MODEL else [""]
+                files |= {name + key: config.figures / f"{name}{key}.pdf" for key in keys}
+            elif name in CAPTIONS:
+                files[name] = output / f"{table_file(name)}.tex"
+        lacks = [
+            name for name, file in files.items()
+            if (name[:2] if name[:2].isdigit() else LAST) in stale or not file.exists()
+        ]  # fmt: skip
+        state = "open" if lacks else "ready" if files else "text only"
+        has = [name for name in files if name not in lacks]
+        details = ", ".join(has) + ("; lacks " if has else "lacks ") * bool(lacks)
+        lines.append(f"{state:10s} {head:36s} {details}{', '.join(lacks)}".rstrip())
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """The results as tables (CSV, LaTeX) and in words: every number comes from the results."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,23 @@ from melanoma_lib.comparison import COLUMNS, clearly_best
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.intervals import interval_text
 from melanoma_lib.subgroups import ATTRIBUTES
+
+WIDEST = 18  # letters in a line of a table
+# Captions by file name; below each stands what the numbers rest on (`describe`).
+CAPTIONS = {
+    "comparison_table": "The models on the test part. Bold: better than every other model by a "
+    "significant difference.",
+    "operating_points": "Thresholds on the predicted probability of melanoma, chosen on the "
+    "validation part, and what they reach on the test part. PPV and NPV: positive and negative "
+    "predictive value.",
+    "differences": "Differences between the models on the same resamples, with p-values adjusted "
+    "for the number of pairs (Holm).",
+    "subgroups": "The models on groups of the test part. Small groups have fewer than ten lesions "
+    "with melanoma, or without.",
+    "confident_errors": "The ten errors of each model of which it was surest.",
+    "price_of_leakage": "One architecture trained and tested on data split by lesion and on data "
+    "split by image.",
+}
 
 
 @dataclass(frozen=True)
@@ -157,22 +175,32 @@ def leakage_table(price: dict) -> Table:
     return Table(heads, rows)
 
 
-def write_tables(results: dict, folder: Path) -> list[Path]:
-    """Writes every table of the results as CSV (numbers) and LaTeX; needs the package booktabs."""
+def all_tables(results: dict) -> dict[str, Table]:
+    """Every table of the results by its name in `CAPTIONS`."""
     tables = {
         "comparison_table": comparison_table(results),
-        "tables/operating_points": operating_points_table(results),
-        "tables/differences": differences_table(results),
-        "tables/subgroups": subgroups_table(results),
-        "tables/confident_errors": errors_table(results),
+        "operating_points": operating_points_table(results),
+        "differences": differences_table(results),
+        "subgroups": subgroups_table(results),
+        "confident_errors": errors_table(results),
     }
     if "price_of_leakage" in results:
-        tables["tables/price_of_leakage"] = leakage_table(results["price_of_leakage"])
+        tables["price_of_leakage"] = leakage_table(results["price_of_leakage"])
+    return tables
+
+
+def table_file(name: str) -> str:
+    """Where a table lies in a run folder, without suffix."""
+    return name if name == "comparison_table" else f"tables/{name}"
+
+
+def write_tables(results: dict, folder: Path) -> list[Path]:
+    """Writes every table of the results as CSV (numbers) and LaTeX; needs the package booktabs."""
     paths = []
-    for name, table in tables.items():
-        rows = [_flat(row) for row in table.rows]
-        paths.append(write_csv(folder / f"{name}.csv", rows, list(table.heads)))
-        paths.append(write_text(folder / f"{name}.tex", latex(table, describe(results))))
+    for name, table in all_tables(results).items():
+        rows, path = [_flat(row) for row in table.rows], folder / table_file(name)
+        paths.append(write_csv(path.with_suffix(".csv"), rows, list(table.heads)))
+        paths.append(write_text(path.with_suffix(".tex"), latex(table, describe(results))))
     return paths
 
 
@@ -196,7 +224,7 @@ def latex(table: Table, comment: str) -> str:
         f"% {comment}",
         f"\\begin{{tabular}}{{{''.join(sides)}}}",
         "\\toprule",
-        " & ".join(map(_escaped, table.heads.values())) + " \\\\",
+        " & ".join(map(_wrapped, table.heads.values())) + " \\\\",
         "\\midrule",
     ]
     for number, row in enumerate(table.rows):
@@ -205,17 +233,24 @@ def latex(table: Table, comment: str) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
+def _wrapped(text: str) -> str:
+    """A text in LaTeX, in several lines where it would make its column wide."""
+    words = textwrap.wrap(escaped(text), WIDEST, break_long_words=False, break_on_hyphens=False)
+    lines = "\\\\".join(words)
+    return f"\\shortstack[l]{{{lines}}}" if len(words) > 1 else lines
+
+
 def _cell(value: object, bold: bool) -> str:
     """A figure with its interval below it, a number, or a text, safe in LaTeX."""
-    text = _escaped(_text(value))
     if not isinstance(value, dict) or value["value"] is None:
-        return text
-    text, _, ends = text.partition(" ")
+        return _wrapped(_text(value))
+    text, _, ends = escaped(_text(value)).partition(" ")
     text = f"\\textbf{{{text}}}" if bold else text
     return f"\\shortstack{{{text}\\\\{{\\scriptsize {ends}}}}}"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text as LaTeX prints it."""
     for character in "%&_#":
         text = text.replace(character, f"\\{character}")
     text = re.sub(r"(?<!\w)[-−](?=[\d ])", "$-$", text)  # a minus, not a hyphen

@@ -1,6 +1,7 @@
 """The command as its user meets it."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -38,6 +39,16 @@ def test_help_needs_no_heavy_import():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_commands_in_the_documents_are_understood():
+    lines = []
+    for page in [batch.PROJECT / "README.md", *batch.PROJECT.glob("docs/*.md")]:
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.M | re.S):
+            lines += re.findall(r"^melanoma .*", block.replace("\\\n", " "), re.M)
+    assert len(lines) > 15
+    for line in lines:
+        _parser().parse_args(shlex.split(line, comments=True)[1:])  # exits with a usage error
 
 
 def test_flags_become_the_configuration(tmp_path, monkeypatch):

@@ -99,6 +99,17 @@ def test_every_figure_of_the_catalogue_is_drawn(finished):
             assert drawn[stem].with_suffix(".pdf").stat().st_size > 1000
 
 
+def test_figures_are_redrawn_as_the_chapters_drew_them(finished, tmp_path):
+    """Byte for byte, so that what a chapter and `melanoma figures` prepare stays the same."""
+    folder, _ = finished
+    drawn, table = folder / "figures", folder / "sample" / "HAM10000_metadata.csv"
+    arguments = ["figures", "--results", str(folder / "run" / "comparison_results.json")]
+    arguments += ["--output-dir", str(tmp_path), "--figures-dir", str(drawn)]
+    assert main([*arguments, "--metadata", str(table)]) == 0
+    redrawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.p*")}
+    assert redrawn == {path.name: path.read_bytes() for path in drawn.iterdir()}
+
+
 def test_the_results_are_written_in_numbers_tables_and_words(finished):
     folder, _ = finished
     results = read_json(folder / "run" / "comparison_results.json")

@@ -1,3 +1,4 @@
+import re
 import time
 from pathlib import Path
 
@@ -6,7 +7,9 @@ import pytest
 from melanoma_lib import batch
 from melanoma_lib.artifacts import lock, write_csv, write_json
 from melanoma_lib.config import Config
-from melanoma_lib.status import duration, report, time_left
+from melanoma_lib.figures import CATALOG
+from melanoma_lib.status import GUIDE, duration, report, sections, thesis, time_left
+from melanoma_lib.tables import CAPTIONS
 
 RECORD = {"schema": batch.SCHEMA, "outputs": {}}
 
@@ -83,3 +86,58 @@ def test_a_done_step_says_how_long_it_took(config, steps):
 
 def test_durations_read_well():
     assert [duration(s) for s in (4.4, 75, 7500)] == ["4 s", "1 min 15 s", "2 h 05 min"]
+
+
+@pytest.fixture
+def written(config, steps):
+    """Leaves every chapter done, but of the figures only the curves of 04 and the ROC of 06."""
+    names = ["04-1-training-curves-a", "04-1-training-curves-b", "06-1-roc"]
+    config.figures.mkdir(parents=True)
+    for name in names:
+        (config.figures / f"{name}.pdf").write_text("figure")
+    for step in steps:
+        if step.training_key:
+            record = {"training_key": step.training_key, "epochs": 10, "finished": True}
+            folder = Path(config.output_dir) / step.parameters["architecture"]
+            write_json(folder / "run.json", record)
+        record = RECORD | {"state": "done", "started": 0, "seconds": 1, "key": step.key}
+        write_json(batch.marker(config, step), record)
+
+
+def section_of(number, config, steps):
+    return next(line for line in thesis(config, steps).splitlines() if f" {number} " in line)
+
+
+def test_a_section_is_ready_when_all_it_rests_on_is_there(config, steps, written):
+    ready = section_of("4.1", config, steps)
+    assert ready.startswith("ready") and ready.count("04-1-training-curves-") == 2
+    assert "lacks" not in ready
+    open_ = section_of("5.4", config, steps)
+    assert open_.startswith("open") and "06-1-roc; lacks 06-3-operating-points" in open_
+    assert open_.endswith("operating_points")
+    assert section_of("1.2", config, steps).startswith("text only")
+
+
+def test_a_figure_of_a_chapter_that_is_not_up_to_date_is_lacking(config, steps, written):
+    (config.figures / "04-1-training-curves-b.pdf").unlink()
+    line = section_of("4.1", config, steps)
+    assert line.startswith("open") and line.endswith("curves-a; lacks 04-1-training-curves-b")
+    step = trainings(steps)[0]
+    batch.marker(config, step).unlink()
+    line = section_of("4.1", config, steps)
+    assert line.endswith("lacks 04-1-training-curves-a, 04-1-training-curves-b")
+
+
+def test_the_guide_rests_on_figures_tables_and_sources_that_exist():
+    guide = GUIDE.read_text()
+    keys = set(re.findall(r"^@\w+\{(\w+),", (GUIDE.parent / "references.bib").read_text(), re.M))
+    named = {"Figures": set(CATALOG), "Tables": set(CAPTIONS), "Sources": keys}
+    for kind, known in named.items():
+        lists = re.findall(rf"^- {kind}: (.*(?:\n  .*)*)", guide, re.M)
+        names = set(re.findall(r"`([^`]+)`", " ".join(lists)))
+        assert names and names <= known, kind
+        if kind != "Sources":
+            assert not known - names  # every figure and table has its section
+    for names in sections(guide).values():
+        unknown = set(names) - set(CATALOG) - set(CAPTIONS) - keys
+        assert all("." in name or name.startswith("--") for name in unknown)  # files and options

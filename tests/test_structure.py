@@ -17,7 +17,8 @@ ORDER = (
     "artifacts", "progress", "data.classes", "config", "data.metadata", "data.sample",
     "data.augment", "data.pixels", "abcde", "models", "predictions", "metrics", "intervals",
     "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
-    "experiment", "xai", "subgroups", "comparison", "tables", "figures", "batch", "status", "cli",
+    "experiment", "xai", "subgroups", "comparison", "tables", "figures", "redraw", "thesis",
+    "batch", "status", "site", "cli",
 )
 # fmt: on
 

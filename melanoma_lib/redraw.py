@@ -1,0 +1,229 @@
+"""The figures of a finished run again, from its results alone: no training, model or image."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from melanoma_lib import calibration, comparison, figures, tables, thresholds
+from melanoma_lib.artifacts import MelanomaError, read_json
+from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.data.metadata import leaked, lesion_groups, make_split, read_metadata
+from melanoma_lib.intervals import interval_text
+from melanoma_lib.metrics import nll, top_class
+from melanoma_lib.predictions import Predictions
+from melanoma_lib.subgroups import ATTRIBUTES
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run says: its results, predictions by model, and the dataset's table."""
+
+    folder: Path
+    results: dict
+    predictions: dict[str, Predictions]
+    metadata: pd.DataFrame | None  # None: the figures of the table are taken over
+    seed: int
+
+    def of(self, keys: Sequence[str], value: Callable) -> dict:
+        """`value(key, the model's results)` of several models by their names in print."""
+        models = self.results["models"]
+        return {models[key]["name"]: value(key, models[key]) for key in keys}
+
+
+def open_run(results_file: Path, metadata: Path | str = "") -> Run:
+    """Reads a run by its results; raises `MelanomaError` where files do not belong together."""
+    results, folder = read_json(results_file), Path(results_file).parent
+    if results.get("schema") != comparison.SCHEMA:
+        raise MelanomaError(f"{results_file} has another layout; run chapter 08 again")
+    loaded = {key: comparison.load(folder / key) for key in results["models"]}
+    for key, (record, bundle, _) in loaded.items():
+        theirs = record["dataset"]["fingerprint"], bundle["temperature"]
+        model = results["models"][key]
+        if theirs != (results["dataset"]["fingerprint"], model["temperature"]):
+            raise MelanomaError(f"{key} was trained again after {results_file}; run chapter 08")
+    table = read_metadata(metadata) if metadata else None
+    if table is not None and len(table) != results["dataset"]["images"]:
+        raise MelanomaError(f"{metadata} is not the table that the run used")
+    seed = next(iter(loaded.values()))[0]["config"].get("seed", 0)
+    return Run(folder, results, {key: p for key, (_, _, p) in loaded.items()}, table, seed)
+
+
+# -- one function a figure: a run and the models shown in, a figure out ------------------------
+
+
+def _lesion_leak(run: Run, _keys: Sequence[str]) -> Figure:
+    leak = leaked(make_split(run.metadata, "image", run.seed))
+    by_class = leak.groupby(level=0).mean()
+    by_class["all"] = leak.mean()
+    return figures.lesion_leak(lesion_groups(run.metadata).value_counts(), by_class)
+
+
+def _training_curves(run: Run, keys: Sequence[str]) -> Figure:
+    histories = run.of(keys, lambda key, _: pd.read_csv(run.folder / key / "history.csv"))
+    return figures.training_curves(histories)
+
+
+def _confusion_matrices(run: Run, keys: Sequence[str]) -> Figure:
+    matrices = run.of(keys, lambda _, model: np.array(model["confusion_matrix"]))
+    return figures.confusion_matrices(matrices, CLASS_NAMES)
+
+
+def _reliability(run: Run, keys: Sequence[str], of_melanoma: bool) -> Figure:
+    def bins(key: str, model: dict) -> dict:
+        test, pair = run.predictions[key].part("test"), {}
+        for moment, temperature in (("before", 1.0), ("after", model["temperature"])):
+            p = test.probabilities(temperature)
+            melanoma = p[:, CLASS_NAMES.index(MELANOMA)], test.is_melanoma
+            pair[moment] = calibration.reliability(
+                *(melanoma if of_melanoma else top_class(test.labels, p))
+            )
+        return pair
+
+    labels = ("Melanoma probability", "Melanomas") if of_melanoma else ()
+    return figures.reliability(run.of(keys, bins), *labels)
+
+
+def _temperature_curve(run: Run, keys: Sequence[str]) -> Figure:
+    fitted = run.of(keys, lambda _, model: model["temperature"])
+    grid = np.geomspace(*calibration.BOUNDS, 1201)
+    grid = grid[(grid >= min(0.25, *fitted.values())) & (grid <= max(4, *fitted.values()))]
+
+    def curve(key: str, _model: dict) -> np.ndarray:
+        val = run.predictions[key].part("val")
+        return np.array([nll(val.labels, val.probabilities(float(t))) for t in grid])
+
+    return figures.temperature_curve(grid, run.of(keys, curve), fitted)
+
+
+def _sweep(run: Run, keys: Sequence[str], function: Callable, *arguments: object) -> dict:
+    """`function` of truth and melanoma score of every model's test part."""
+
+    def of_model(key: str, model: dict) -> object:
+        test = run.predictions[key].part("test")
+        return function(test.is_melanoma, test.melanoma_score(model["temperature"]), *arguments)
+
+    return run.of(keys, of_model)
+
+
+def _points(run: Run, keys: Sequence[str]) -> pd.DataFrame:
+    """One row a model and operating point, as `figures.operating_points` takes them."""
+    rows = [
+        {
+            "model": name, "point": tables.promise(point), **point,
+            **{measure + end: point["test"][measure][part]
+               for measure in ("sensitivity", "specificity")
+               for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))},
+        }
+        for name, points in run.of(keys, lambda _, model: model["operating_points"]).items()
+        for point in points
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    numbers = [name for name in table if name.startswith(("sensitivity", "specificity"))]
+    return table.astype(dict.fromkeys(numbers, float))
+
+
+def _roc(run: Run, keys: Sequence[str]) -> Figure:
+    areas = run.of(keys, lambda _, model: interval_text(model["metrics"]["melanoma_auc"]))
+    curves = {
+        name: (1 - curve["specificity"], curve["sensitivity"], areas[name])
+        for name, curve in _sweep(run, keys, thresholds.operating_curve).items()
+    }
+    rates = _points(run, keys).assign(alarms=lambda table: 1 - table["specificity"])
+    points = {
+        name: list(rows[["point", "alarms", "sensitivity"]].itertuples(index=False))
+        for name, rows in rates.groupby("model", sort=False)
+    }
+    return figures.roc(curves, points)
+
+
+def _threshold_curves(run: Run, keys: Sequence[str]) -> Figure:
+    chosen = {
+        name: dict(zip(rows["point"], rows["threshold"], strict=True))
+        for name, rows in _points(run, keys).groupby("model", sort=False)
+    }
+    return figures.threshold_curves(_sweep(run, keys, thresholds.operating_curve), chosen)
+
+
+def _decision_curves(run: Run, keys: Sequence[str]) -> Figure:
+    at = np.arange(0.005, 0.6, 0.005)
+    return figures.decision_curves(_sweep(run, keys, thresholds.decision_curve, at))
+
+
+def _comparison(metrics: dict[str, dict]) -> Figure:
+    """Dots of the printed metrics; metrics: name in print -> figures."""
+    return figures.comparison(
+        pd.DataFrame(
+            {"model": name, "metric": head, **values[metric]}
+            for name, values in metrics.items()
+            for metric, (head, _) in comparison.COLUMNS.items()
+        )
+    )
+
+
+def _accuracy_latency(run: Run, keys: Sequence[str]) -> Figure:
+    def row(_key: str, model: dict) -> dict:
+        latency, accuracy = model["latency"], model["metrics"]["accuracy"]
+        return {
+            "latency_ms": latency["median_ms"], "latency_low": latency["low_ms"],
+            "latency_high": latency["high_ms"], "accuracy": accuracy["value"],
+            "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"],
+            "parameters": model["parameters"] / 1e6,
+        }  # fmt: skip
+
+    table = pd.DataFrame(run.of(keys, row)).T
+    return figures.accuracy_latency(table.rename_axis("model").reset_index())
+
+
+def _subgroups(run: Run, keys: Sequence[str]) -> Figure:
+    model = run.results["models"][keys[0]]
+    measures = {"melanoma_auc": "Melanoma AUC", "sensitivity": "Sensitivity",
+                "specificity": "Specificity"}  # fmt: skip
+    groups = pd.DataFrame(model["subgroups"]).rename(columns=measures)
+    at_point = model["metrics"] | model["operating_points"][0]["test"]
+    return figures.subgroups(
+        groups.assign(attribute=groups["attribute"].map(ATTRIBUTES)),
+        {head: at_point[name]["value"] for name, head in measures.items()},
+    )
+
+
+def _price_of_leakage(run: Run, _keys: Sequence[str]) -> Figure:
+    price = run.results["price_of_leakage"]
+    return _comparison({f"split by {side}": price[side]["metrics"] for side in ("lesion", "image")})
+
+
+DRAW: dict[str, Callable[[Run, Sequence[str]], Figure]] = {
+    "01-1-class-counts": lambda run, _: figures.class_counts(run.metadata),
+    "01-2-patients": lambda run, _: figures.patients(run.metadata),
+    "01-4-lesion-leak": _lesion_leak,
+    "04-1-training-curves": _training_curves,
+    "04-2-confusion-matrix": _confusion_matrices,
+    "05-1-reliability": partial(_reliability, of_melanoma=False),
+    "05-2-temperature": _temperature_curve,
+    "05-3-melanoma-reliability": partial(_reliability, of_melanoma=True),
+    "06-1-roc": _roc,
+    "06-2-thresholds": _threshold_curves,
+    "06-3-operating-points": lambda run, keys: figures.operating_points(_points(run, keys)),
+    "06-4-decision-curves": _decision_curves,
+    "08-1-comparison": lambda run, keys: _comparison(run.of(keys, lambda _, m: m["metrics"])),
+    "08-2-training-curves": _training_curves,
+    "08-3-confusion-matrices": _confusion_matrices,
+    "08-4-accuracy-latency": _accuracy_latency,
+    "08-5-subgroups": _subgroups,
+    "08-6-price-of-leakage": _price_of_leakage,
+}
+
+
+def draw(run: Run, name: str, key: str = "") -> Figure | None:
+    """The figure `name`, of one model where it is drawn per model; None if that needs more.
+
+    More is models, images, the dataset's table, or a run on the other split.
+    """
+    table, price = run.metadata is not None, "price_of_leakage" in run.results
+    if name not in DRAW or (name < "02" and not table) or (name.startswith("08-6") and not price):
+        return None
+    return DRAW[name](run, [key] if key else list(run.results["models"]))
