@@ -250,12 +250,13 @@ def _scalar(text: str) -> object:
 
 def _train(options: argparse.Namespace) -> None:
     options.architectures = [options.architecture]
-    config = configuration(options)
-    files = _ready(config)
-    _check_training(config, files, config.architectures)
-    from melanoma_lib import experiment
+    from melanoma_lib import distributed, experiment
 
-    print(experiment.train(config, config.architectures[0]))
+    config = configuration(options)
+    with distributed.group(config):
+        if distributed.rank() == 0:
+            _check_training(config, _ready(config), config.architectures)
+        print(experiment.train(config, config.architectures[0]))
 
 
 def _status(options: argparse.Namespace) -> None:
