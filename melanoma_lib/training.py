@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from melanoma_lib import distributed
+from melanoma_lib import distributed, listeners
 from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
@@ -198,6 +198,7 @@ def fit(
             state = tree_map(_copy, weights) | {"epoch": epoch, "history": list(history)}
             saved = writer.submit(save_epoch, folder, state)
             print(log_line(history, config.epochs), flush=True)
+            listeners.epoch_ended(folder, row, config.epochs)
     if saved:
         saved.result()
     distributed.wait()  # until the best weights are written

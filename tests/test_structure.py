@@ -14,11 +14,10 @@ LIBRARY = ROOT / "melanoma_lib"
 # From the ground up: a module may import only those before it.
 # fmt: off
 ORDER = (
-    "artifacts", "progress", "data.classes", "config", "distributed", "data.metadata",
+    "artifacts", "progress", "data.classes", "config", "distributed", "listeners", "data.metadata",
     "data.sample", "data.augment", "data.pixels", "models", "predictions", "metrics", "intervals",
-    "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
-    "experiment", "xai", "subgroups", "comparison", "tables", "figures", "batch", "status", "cli",
-    "__main__",
+    "significance", "calibration", "thresholds", "checkpoints", "training", "bundle", "experiment",
+    "xai", "subgroups", "comparison", "tables", "figures", "batch", "status", "cli", "__main__",
 )
 # fmt: on
 
