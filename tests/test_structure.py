@@ -16,8 +16,9 @@ LIBRARY = ROOT / "melanoma_lib"
 ORDER = (
     "artifacts", "progress", "data.classes", "config", "distributed", "listeners", "data.metadata",
     "data.sample", "data.augment", "data.pixels", "models", "predictions", "metrics", "intervals",
-    "significance", "calibration", "thresholds", "checkpoints", "training", "bundle", "experiment",
-    "xai", "subgroups", "comparison", "tables", "figures", "batch", "status", "cli", "__main__",
+    "scaling", "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
+    "experiment", "xai", "subgroups", "comparison", "tables", "figures", "batch", "status", "cli",
+    "__main__",
 )
 # fmt: on
 
