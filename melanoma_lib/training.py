@@ -87,10 +87,10 @@ def step_that_fits(
             if not (out_of_memory or alone or "can't allocate memory" in str(error)):
                 raise
         if parts >= len(images) or distributed.size() > 1:  # all must take equal steps
+            shown = "one image" if parts >= len(images) else f"{len(images)} images"
             raise MelanomaError(
-                f"out of memory with {'a share' if parts < len(images) else 'one image'} of "
-                f"{images.shape[-1]} pixels a side; choose a smaller --image-size or another "
-                "architecture"
+                f"out of memory with {shown} of {images.shape[-1]} pixels a side; choose a "
+                "smaller --image-size or another architecture"
             )
         parts = min(2 * parts, len(images))
         print(f"out of memory: a batch now goes through in {parts} parts", flush=True)
