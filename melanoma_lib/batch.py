@@ -10,6 +10,7 @@ exist. Executing chapter 04 again is cheap: a finished training is only read.
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,13 +187,14 @@ def _files(config: Config, step: Step) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in found if path.exists()}
 
 
-def run(config: Config, steps: list[Step], jobs: int = 1) -> None:
+def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str] = ()) -> None:
     """Executes the steps that are not up to date, in the order given, up to `jobs` side by side.
 
+    `devices` are GPUs as CUDA_VISIBLE_DEVICES names them; side by side, each has one in turn.
     What comes after training waits for all of it, and the last chapter for everything. A step
     that fails does not stop the others that do not need it; `MelanomaError` is raised then.
     """
-    with lock(Path(config.output_dir) / LOCK), _workers(jobs) as pool:
+    with lock(Path(config.output_dir) / LOCK), _workers(jobs, devices) as pool:
         for stage in range(3):
             group = [step for step in steps if step.stage == stage]
             todo = [step for step in group if state_of(config, step) != "done"]
@@ -210,10 +212,14 @@ def run(config: Config, steps: list[Step], jobs: int = 1) -> None:
 
 
 @contextlib.contextmanager
-def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+def _workers(jobs: int, devices: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
     """Processes that execute notebooks; an interrupt ends them, and their kernels with them."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool:
+    free = context.Queue()
+    for device in itertools.islice(itertools.cycle(devices), jobs):
+        free.put(device)
+    start = _start_worker, (free if devices else None,)
+    with ProcessPoolExecutor(jobs, context, *start) as pool:
         try:
             yield pool
         except KeyboardInterrupt:
@@ -222,8 +228,10 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _start_worker() -> None:
-    """Leaves interrupts to the parent, and ends with it even if it is killed."""
+def _start_worker(free: "multiprocessing.Queue | None") -> None:
+    """Takes a device; leaves interrupts to the parent, and ends with it even if it is killed."""
+    if free:
+        os.environ["CUDA_VISIBLE_DEVICES"] = free.get()  # kernels inherit it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

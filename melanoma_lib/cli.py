@@ -9,6 +9,7 @@ from pathlib import Path
 from melanoma_lib import __version__
 from melanoma_lib.artifacts import MelanomaError, read_json
 from melanoma_lib.config import PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
+from melanoma_lib.listeners import TRACKERS, listening
 
 # The library's modules are imported where they are used: torch takes seconds, --help none.
 
@@ -39,7 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_configuration(run)
     run.add_argument(
         "--jobs", type=int, metavar="N",
-        help="notebooks side by side; default: one on a GPU, else one a core, at most four",
+        help="notebooks side by side; default: one a GPU, or else one a core, at most four",
+    )
+    run.add_argument(
+        "--devices", metavar="N,N", help="GPUs by number; each architecture is trained on one"
     )
     run.set_defaults(command=_run)
 
@@ -47,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("architecture", help="one of the four, or any timm model name")
     _add_configuration(train)
     train.set_defaults(command=_train)
+    for parser_of_training in (run, train):
+        group = parser_of_training.add_argument_group("listeners")
+        group.add_argument("--track", choices=TRACKERS, help="metrics of every epoch there too")
+        group.add_argument(
+            "--notify", metavar="URL",
+            help="tell an address of apprise of new bests, failure and the end; or MELANOMA_NOTIFY",
+        )
 
     status = commands.add_parser("status", help="what is done, what runs, how long it will take")
     _add_configuration(status)
@@ -166,6 +177,7 @@ def _run(options: argparse.Namespace) -> None:
     config = configuration(options)
     if options.jobs is not None and options.jobs < 1:
         raise MelanomaError(f"--jobs is {options.jobs}; it must be 1 or more")
+    devices = _visible(options.devices) if options.devices else []
     files = _ready(config)
     _check_other_split(config, files.fingerprint)
     steps = batch.plan(config, files.fingerprint, _extra(options), files.contents)
@@ -173,16 +185,29 @@ def _run(options: argparse.Namespace) -> None:
     jobs = options.jobs or 1
     if stale:
         sizes = _check_training(config, files, [s.parameters.get("architecture") for s in stale])
-        jobs = options.jobs or _default_jobs(config)
+        jobs = options.jobs or len(devices) or _default_jobs(config)
         if jobs > 1:  # the trainings first, and of them the largest: they take longest
             steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
             steps.reverse()
-    batch.run(config, steps, jobs)
+    with listening(options.track, options.notify, f"melanoma run {Path(config.output_dir).name}"):
+        batch.run(config, steps, jobs, devices)
     print(
         f"\nfigures             {config.figures}"
         f"\ntables and results  {config.output_dir}"
         f"\nexecuted notebooks  {Path(config.output_dir) / 'notebooks'}"
     )
+
+
+def _visible(devices: str) -> list[str]:
+    """The GPUs that --devices numbers, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    there = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(there)))
+    numbers = [number.strip() for number in devices.split(",")]
+    if bad := [number for number in numbers if not number.isdigit() or int(number) >= there]:
+        raise MelanomaError(f"--devices names {', '.join(bad)}; this machine has {there} GPUs")
+    return [names.split(",")[int(number)] for number in numbers]
 
 
 def _default_jobs(config: Config) -> int:
@@ -267,12 +292,14 @@ def _scalar(text: str) -> object:
 
 def _train(options: argparse.Namespace) -> None:
     options.architectures = [options.architecture]
-    config = configuration(options)
-    files = _ready(config)
-    _check_training(config, files, config.architectures)
-    from melanoma_lib import experiment
+    from melanoma_lib import distributed, experiment
 
-    print(experiment.train(config, config.architectures[0]))
+    config = configuration(options)
+    name = f"melanoma train {config.architectures[0]}"
+    with listening(options.track, options.notify, name), distributed.group(config):
+        if distributed.rank() == 0:
+            _check_training(config, _ready(config), config.architectures)
+        print(experiment.train(config, config.architectures[0]))
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from melanoma_lib import __version__
+from melanoma_lib import __version__, distributed
 from melanoma_lib.artifacts import (
     MelanomaError,
     atomic_path,
@@ -61,8 +61,9 @@ def prepare(config: Config) -> Data:
     files = open_dataset(config.data_dir, config.metadata, config.img_dir)
     split = make_split(files.metadata, config.split, config.seed)
     pixels = decode(files, config.image_size)
-    with atomic_path(Path(config.output_dir) / "split.csv") as temporary:
-        split.to_csv(temporary, index=False)
+    if distributed.rank() == 0:
+        with atomic_path(Path(config.output_dir) / "split.csv") as temporary:
+            split.to_csv(temporary, index=False)
     labels = split["dx"].map(CLASS_NAMES.index).to_numpy()
     return Data(files, split, pixels, labels)
 
@@ -72,8 +73,11 @@ def train(config: Config, key: str) -> Path:
 
     What is already there is used: a finished training is only read, an interrupted one goes
     on. A training with other parameters is set aside in `replaced/`, and comes back when its
-    parameters do. Raises `MelanomaError` when another process is training it.
+    parameters do. Of processes that train together, the first does all but its part of the
+    steps. Raises `MelanomaError` when another process is training it.
     """
+    if distributed.rank():
+        return _train_along(config, key)
     with lock(config.training_lock(key)):
         return _train(config, key)
 
@@ -85,7 +89,7 @@ def _train(config: Config, key: str) -> Path:
     training_key = config.training_key(key, data.files.fingerprint)
     record = _claim(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)
-    if whole and record.get("finished") and record["schema"] == SCHEMA:
+    if distributed.told(whole and record.get("finished") and record["schema"] == SCHEMA):
         known = read_json(folder / "bundle.json")["weights_sha256"]
         if sha256(folder / "model.safetensors") != known:
             raise MelanomaError(
@@ -106,11 +110,7 @@ def _train(config: Config, key: str) -> Path:
         "epochs": config.epochs,
     }
     write_json(folder / "run.json", record)
-    torch.manual_seed(config.seed)  # the new output layer, or all weights
-    model = build_model(
-        key, len(CLASS_NAMES), config.image_size, config.pretrained, config.weights.get(key, "")
-    )
-    history = fit(model, data.part("train"), data.part("val"), config, folder)
+    model, history = _fit(config, key, data)
     predictions = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
@@ -135,9 +135,26 @@ def _train(config: Config, key: str) -> Path:
         "batch_parts": history[-1]["parts"],
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "device": device_name(model),
+        "processes": distributed.size(),
     }
     write_json(folder / "run.json", record)
     return folder
+
+
+def _fit(config: Config, key: str, data: Data) -> tuple[nn.Module, list[dict]]:
+    torch.manual_seed(config.seed)  # the new output layer, or all weights
+    model = build_model(
+        key, len(CLASS_NAMES), config.image_size, config.pretrained, config.weights.get(key, "")
+    )
+    folder = Path(config.output_dir) / key
+    return model, fit(model, data.part("train"), data.part("val"), config, folder)
+
+
+def _train_along(config: Config, key: str) -> Path:
+    """What a process beside the first does: its rows of every batch, and nothing is written."""
+    if not distributed.told():  # that the training is finished
+        _fit(config, key, prepare(config))
+    return Path(config.output_dir) / key
 
 
 def _claim(folder: Path, training_key: str, epochs: int) -> dict:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
+from melanoma_lib import distributed, listeners
 from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
@@ -85,9 +86,10 @@ def step_that_fits(
             alone = parts > 1 and "more than 1 value per channel" in str(error)
             if not (out_of_memory or alone or "can't allocate memory" in str(error)):
                 raise
-        if parts >= len(images):
+        if parts >= len(images) or distributed.size() > 1:  # all must take equal steps
+            shown = "one image" if parts >= len(images) else f"{len(images)} images"
             raise MelanomaError(
-                f"out of memory with one image of {images.shape[-1]} pixels a side; choose a "
+                f"out of memory with {shown} of {images.shape[-1]} pixels a side; choose a "
                 "smaller --image-size or another architecture"
             )
         parts = min(2 * parts, len(images))
@@ -113,20 +115,22 @@ def train_epoch(
     device = next(model.parameters()).device
     mean_std = normalisation(model)
     numbers = draw(len(train.pixels), config.seed, epoch)
-    torch.manual_seed(generator(config.seed, epoch, 2).initial_seed())  # for dropout
+    dropout = generator(config.seed, epoch, 2).initial_seed()
+    torch.manual_seed(dropout + distributed.rank())
     batches = loader(train, config.batch_size, generator(config.seed, epoch, 0))
     losses, correct, seen = [], [], []
     model.train()
-    for images, labels, rows in progress(batches, f"epoch {epoch}", len(batches)):
+    for batch in progress(batches, f"epoch {epoch}", len(batches)):
+        images, labels, rows = distributed.share(*batch)  # all of it, where there is one process
         images = augment(to_input(images, device), numbers[rows].to(device), config.augmentation)
         labels = labels.to(device)
         images = normalise(images, *mean_std)
         loss, logits, parts = step_that_fits(model, optimizer, images, labels, parts)
         # Kept on the device: reading a number out would make a GPU wait.
         losses.append(loss)
-        seen.append(rows)
+        seen.append(batch[2])
         correct.append((logits.argmax(1) == labels).float().mean())
-    losses = torch.stack(losses)
+    losses = distributed.mean(torch.stack(losses))
     if not losses.isfinite().all():
         step = int(losses.isfinite().int().argmin())  # the first of them
         raise MelanomaError(
@@ -136,7 +140,7 @@ def train_epoch(
         )
     return {
         "train_loss": float(losses.mean()),
-        "train_accuracy": float(torch.stack(correct).mean()),
+        "train_accuracy": float(distributed.mean(torch.stack(correct)).mean()),
         "images_per_second": len(losses) * config.batch_size / (time.perf_counter() - start),
         "parts": parts,
     }
@@ -171,13 +175,14 @@ def fit(
         history = checkpoint["history"]
         save_results(folder, checkpoint)  # a kill may have come between the two
         print(f"going on after epoch {len(history)} of {config.epochs}")
+    wrapped = distributed.wrap(model)
     print(HEADER)
     with ThreadPoolExecutor(max_workers=1) as writer:
         saved: Future | None = None
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
             parts = history[-1]["parts"] if history else 1
-            row = {"epoch": epoch, **train_epoch(model, optimizer, train, config, epoch, parts)}
+            row = {"epoch": epoch, **train_epoch(wrapped, optimizer, train, config, epoch, parts)}
             row |= validate(model, val, config.batch_size)
             if not math.isfinite(row["val_loss"]):
                 raise MelanomaError(
@@ -193,8 +198,10 @@ def fit(
             state = tree_map(_copy, weights) | {"epoch": epoch, "history": list(history)}
             saved = writer.submit(save_epoch, folder, state)
             print(log_line(history, config.epochs), flush=True)
+            listeners.epoch_ended(folder, row, config.epochs)
     if saved:
         saved.result()
+    distributed.wait()  # until the best weights are written
     load_weights(model, folder)
     return history
 
@@ -219,12 +226,14 @@ def _copy(value: object) -> object:
     return value.detach().to("cpu", copy=True) if torch.is_tensor(value) else value
 
 
+@distributed.first_only
 def save_epoch(folder: Path, state: dict) -> None:
     """Writes the checkpoint of a finished epoch, and then what follows from it."""
     save_checkpoint(folder, state)
     save_results(folder, state)
 
 
+@distributed.first_only
 def save_results(folder: Path, state: Mapping) -> None:
     """Writes the history of a checkpoint, and its weights if they are the best yet."""
     if state["history"][-1]["best"]:

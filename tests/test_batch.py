@@ -213,6 +213,26 @@ def test_steps_run_side_by_side_and_later_chapters_wait(config, tmp_path):
     assert states(config) == ["done"] * 4  # the last one with the machine for itself
 
 
+def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(config, tmp_path):
+    """Four architectures on two devices: each device has two at most, and both have some."""
+    config = dataclasses.replace(config, architectures=("a", "b", "c", "d"))
+    notebook(
+        batch.NOTEBOOKS / "04_training.ipynb",
+        f"architecture = ''\nfolder = {str(tmp_path)!r}",
+        "import os, time\nfrom pathlib import Path\n"
+        "Path(folder, 'on-' + architecture).write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        "deadline = time.time() + 60\n"
+        "while len(list(Path(folder).glob('on-*'))) < 2:\n"
+        "    assert time.time() < deadline\n    time.sleep(0.1)",
+    )
+    steps = batch.plan(config, "data")
+    batch.run(config, steps, 2, ["GPU-5", "GPU-7"])
+    used = [path.read_text() for path in tmp_path.glob("on-*")]
+    assert set(used) == {"GPU-5", "GPU-7"} and len(used) == 4
+    assert batch.plan(config, "data") == steps
+    assert states(config) == ["done"] * 6
+
+
 def test_two_runs_cannot_share_a_folder(config, tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from melanoma_lib.artifacts import lock\n"

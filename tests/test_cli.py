@@ -74,6 +74,8 @@ def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(tiny, tmp_path
         (["run", *tiny, "--architectures", "resnet5O"], "unknown architecture 'resnet5O'"),
         (["run", *tiny, "--architectures", "test_resnet", "-p", "tarjet=1"], "tarjet"),
         (["run", *tiny, "-p", "target"], "wants NAME=VALUE"),
+        (["run", *tiny, "--devices", "0,x"], "--devices names "),
+        (["train", "test_resnet", *tiny, "--notify", "nowhere"], "apprise does not know"),
         (["run", *tiny, "--weights", "resnet50=/absent", "--architectures", "test_vit"], "not to"),
         (["train", "test_resnet", *tiny, "--weights", "test_resnet=/absent"], "does not exist"),
         (["train", "test_resnet", *tiny, "--epochs", "0"], "epochs is 0"),
