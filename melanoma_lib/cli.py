@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         )
     status.set_defaults(command=_status)
 
+    _add_pages(commands)
+    _add_data(commands)
+    return parser
+
+
+def _add_pages(commands: argparse._SubParsersAction) -> None:
     page = commands.add_parser("figures", help="redraw a run for a document, without training")
     page.add_argument("--results", required=True, metavar="FILE", help="comparison_results.json")
     page.add_argument("--output-dir", required=True, metavar="DIR", help="figures, figures.tex")
@@ -85,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     site.add_argument("--site-dir", metavar="DIR", help="default: the folder site in the run")
     site.set_defaults(command=_site)
 
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
     data = commands.add_parser("data", help="make or check a dataset")
     actions = data.add_subparsers(required=True, metavar="ACTION")
     sample = actions.add_parser("sample", help="generate the sample dataset")
@@ -94,7 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     check = actions.add_parser("check", help="check a dataset and count what is in it")
     _add_dataset(check)
     check.set_defaults(command=_data_check)
-    return parser
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:

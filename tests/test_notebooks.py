@@ -99,10 +99,10 @@ def test_every_figure_of_the_catalogue_is_drawn(finished):
             assert drawn[stem].with_suffix(".pdf").stat().st_size > 1000
 
 
-def test_figures_are_redrawn_as_the_chapters_drew_them(finished, tmp_path):
+def test_figures_are_redrawn_as_the_chapters_drew_them(finished, sample_dir, tmp_path):
     """Byte for byte, so that what a chapter and `melanoma figures` prepare stays the same."""
     folder, _ = finished
-    drawn, table = folder / "figures", folder / "sample" / "HAM10000_metadata.csv"
+    drawn, table = folder / "figures", sample_dir / "HAM10000_metadata.csv"
     arguments = ["figures", "--results", str(folder / "run" / "comparison_results.json")]
     arguments += ["--output-dir", str(tmp_path), "--figures-dir", str(drawn)]
     assert main([*arguments, "--metadata", str(table)]) == 0
