@@ -94,7 +94,7 @@ def lock(path: Path) -> Iterator[None]:
             file.seek(0)
             raise MelanomaError(
                 f"{path.parent} is in use by {file.read().strip() or 'another process'}; wait for "
-                "it or choose another --output-dir"
+                "it or choose another folder"
             )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -93,13 +93,28 @@ def _add_pages(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
-    data = commands.add_parser("data", help="make or check a dataset")
+    data = commands.add_parser("data", help="fetch, make or check a dataset")
     actions = data.add_subparsers(required=True, metavar="ACTION")
+    download = actions.add_parser("download", help="fetch and unpack the official files")
+    download.add_argument("folder", nargs="?", metavar="DIR", help="default: data/ham10000")
+    download.add_argument(
+        "--parts", nargs="+", choices=("table", "images", "masks"), metavar="PART",
+        default=("table", "images", "masks"), help="of table, images, masks; default: all",
+    )
+    download.add_argument(
+        "--test", action="store_true",
+        help="the test set of ISIC 2018 task 3 instead, into data/isic2018_test",
+    )
+    download.add_argument(
+        "--from", dest="by_hand", default="", metavar="DIR", help="files fetched by hand lie here"
+    )
+    download.set_defaults(command=_data_download)
     sample = actions.add_parser("sample", help="generate the sample dataset")
     sample.add_argument("folder", nargs="?", default=str(SAMPLE_DIR))
     sample.add_argument("--seed", type=int, default=42)
     sample.set_defaults(command=_data_sample)
     check = actions.add_parser("check", help="check a dataset and count what is in it")
+    check.add_argument("folder", nargs="?", metavar="DIR", help="the same as --data-dir")
     _add_dataset(check)
     check.set_defaults(command=_data_check)
 
@@ -350,11 +365,21 @@ def _data_sample(options: argparse.Namespace) -> None:
     print(generate_sample(options.folder, options.seed))
 
 
+def _data_download(options: argparse.Namespace) -> None:
+    from melanoma_lib.data.download import download
+
+    dataset = "isic2018_test" if options.test else "ham10000"
+    folder = Path(options.folder or SAMPLE_DIR.with_name(dataset))
+    download(folder, dataset, options.parts, options.by_hand)
+    print(folder)
+
+
 def _data_check(options: argparse.Namespace) -> None:
     from melanoma_lib.data.metadata import make_split, open_dataset
     from melanoma_lib.data.pixels import check_images
 
-    folder = options.data_dir or ("" if options.img_dir and options.metadata else ".")
+    folder = options.folder or options.data_dir
+    folder = folder or ("" if options.img_dir and options.metadata else ".")
     files = open_dataset(folder, options.metadata or "", options.img_dir or "")
     check_images(files.images)
     table = files.metadata

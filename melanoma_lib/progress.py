@@ -21,3 +21,13 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
     from tqdm import tqdm
 
     return tqdm(items, desc=label, total=total, leave=False)
+
+
+def byte_bar(label: str, start: int, total: int | None):
+    """A bar that counts bytes from `start` by its `update`; nothing is shown if nobody watches."""
+    from tqdm import tqdm
+
+    return tqdm(
+        desc=label, initial=start, total=total, unit="B", unit_scale=True, leave=False,
+        disable=not watched(),
+    )  # fmt: skip

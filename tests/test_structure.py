@@ -15,6 +15,7 @@ LIBRARY = ROOT / "melanoma_lib"
 # fmt: off
 ORDER = (
     "artifacts", "progress", "data.classes", "config", "distributed", "listeners", "data.metadata",
+    "data.download",
     "data.sample", "data.augment", "data.pixels", "abcde", "models", "predictions", "metrics",
     "intervals", "scaling", "significance", "calibration", "thresholds", "checkpoints", "training",
     "bundle", "experiment", "xai", "subgroups", "comparison", "tables", "figures", "redraw",

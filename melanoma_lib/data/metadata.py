@@ -14,6 +14,7 @@ from melanoma_lib.data.classes import CLASS_NAMES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 PARTS = ("train", "val", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png")  # of pictures
 HELD_OUT = 0.15  # share of each held-out part, in both protocols
 
 # Pairs of images that show one lesion under two lesion ids (Abhishek et al., Sci Data 12:196,
@@ -109,9 +110,9 @@ def open_dataset(
         )
     table_path = Path(metadata) if metadata else _find_table(Path(data_dir or "."))
     table = read_metadata(table_path)
-    images, masks = _index_files(root)
+    images, masks = index_files(root)
     if data_dir and img_dir:
-        masks |= _index_files(Path(data_dir))[1]
+        masks |= index_files(Path(data_dir))[1]
     absent = [name for name in table["image_id"] if name not in images]
     if absent:
         raise MelanomaError(
@@ -139,7 +140,7 @@ def _find_table(folder: Path) -> Path:
     return tables[0]
 
 
-def _index_files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def index_files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """All images and all masks below a folder by image id; the first of equal names counts."""
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
@@ -153,7 +154,7 @@ def _index_files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith(("__", ".")))
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)  # noqa: PTH122 - ten times faster than Path
-            if name.startswith(".") or suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            if name.startswith(".") or suffix.lower() not in SUFFIXES:
                 continue
             found, key = (masks, stem[:-13]) if stem.endswith("_segmentation") else (images, stem)
             found.setdefault(key, Path(folder, name))
