@@ -17,6 +17,7 @@ from melanoma_lib.data.pixels import HAM10000Dataset, loader
 
 SOLUTIONS = sorted((batch.NOTEBOOKS / "solutions").glob("*.ipynb"))
 CHECKED = re.compile(r"exercises\.check\(\"(.+?)\"")
+UNSOLVED = {"07_explaining_a_prediction.ipynb"}
 TITLE = re.compile(r"^### (\d\d\.\d+) ", re.MULTILINE)  # of an exercise: ### 05.2 Fit a temperature
 
 
@@ -68,8 +69,24 @@ def chapter(solution):
     return batch.NOTEBOOKS / solution.name
 
 
-def test_the_first_chapters_have_solutions():
-    assert {path.stem[:2] for path in SOLUTIONS} >= {"00", "01", "02", "03"}
+def test_every_chapter_has_solutions():
+    chapters = {path.name for path in batch.NOTEBOOKS.glob("*.ipynb")}
+    assert chapters - {path.name for path in SOLUTIONS} <= UNSOLVED
+
+
+def test_every_goal_is_tied_to_exercises_that_exist():
+    goals = text(batch.NOTEBOOKS / "00_start_here.ipynb", "markdown")
+    goals = goals.partition("| You can | tested in |")[2].partition("\n\n")[0].splitlines()[2:]
+    there = {name for path in SOLUTIONS for name in TITLE.findall(text(path, "markdown"))}
+    assert len(goals) > 10
+    for goal in goals:
+        _, can, tested, _ = goal.split("|")
+        if any(chapter in tested for chapter in UNSOLVED):
+            continue
+        named = re.findall(r"\b\d\d\.\d+\b", tested)
+        assert named and set(named) <= there, can
+        ((link, target),) = re.findall(r"\[(.+?)\]\((.+?)#Exercises\)", tested)
+        assert link == named[0] and (batch.NOTEBOOKS / target).exists() and target[:2] == link[:2]
 
 
 def test_every_exercise_is_asked_and_solved(solution, chapter):
@@ -96,11 +113,40 @@ def table():
     return rows.assign(image_id=[f"ISIC_{n}" for n in rows.index])
 
 
+STATEMENT = "word " * 90 + (
+    "dermoscopy HAM10000 AUC split esteva2017dermatologist"
+)
+MATRIX = np.full((7, 7), 2) + 5 * np.eye(7, dtype=int)  # 7 of 19 melanomas are found
+TRUTH, SCORES = np.array([False, False, False, True]), np.array([0.1, 0.2, 0.3, 0.9])
+JOB = {"command": "run ${{inputs.data}}", "inputs": {"data": {}}, "outputs": {}}
+PLAN = {"machine": "four", "price_per_hour": 2.0, "looked_up": "2026-01-31", "speed_up": 10,
+        "hours": 4.0, "dollars": 9.0}  # fmt: skip
+
+
+def sums(weights, images, labels, rate):
+    """A traced step whose gradient is that of the summed losses."""
+    probabilities = (images @ weights.T).softmax(1)
+    loss = -probabilities[range(len(labels)), labels].log().mean()
+    gradient = (probabilities - torch.eye(len(weights))[labels]).T @ images
+    return loss, gradient, weights - rate * gradient
+
+
+def no_zero(model, optimizer, images, labels):
+    loss = torch.nn.functional.cross_entropy(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
 WRONG = {  # a mistake somebody makes, and a word of what it is told
     "00.1": [((5,), "from 0"), ((0,), "order")],
     "00.2": [((100 * 3 / 7, "table"), "share"), ((1 / 7, "table"), "several")],
     "00.3": [(("model.safetensors",), "weights")],
     "00.4": [(("no such folder",), "no-such-folder")],
+    "00.6": [
+        (("word " * 201,), "201 words"), ((STATEMENT.replace("split", ""),), "split"),
+        (("novel " + STATEMENT,), "praises"), ((STATEMENT.replace("2017", ""),), "source"),
+    ],
     "01.1": [((12, "table"), "images")],
     "01.2": [(([0.5] * 9, "table"), "not 9"), (([0.0] * 10, "table"), "seed 0")],
     "01.4": [((lambda image, mask: 1,), "2 colours"), ((lambda image, mask: 6,), "1 colour")],
@@ -128,6 +174,54 @@ WRONG = {  # a mistake somebody makes, and a word of what it is told
     "03.5": [((483,), "paper"), ((35,), "layer1"), ((300,), "Count")],
     "03.7": [(((torch.nn.Linear(2, 7), 14),), "Error"),
              (((torch.nn.Linear(1000, 1000), 1),), "parameters")],
+    "04.1": [((1.833,), "mean over"), ((-0.916,), "minus"), ((0.398,), "base 10")],
+    "04.2": [((0.75, np.array([2, 2, 2, 1]), np.array([2, 1])), "test part")],
+    "04.3": [((sums,), "summed"), ((lambda *given: (9.0, 1, 2),), "Forward"),
+             ((lambda w, x, y, rate: (*sums(w, x, y, rate)[:1], -sums(w, x, y, rate)[1] / 6, w),),
+              "sign")],
+    "04.4": [((no_zero,), "first step is right"), ((lambda *given: 1.0,), "tensor")],
+    "04.5": [((lambda weight, gradients, rate: weight - rate * gradients[-1],), "plain step"),
+             ((lambda weight, gradients, rate: weight - rate * gradients[0].sign(),), "after 2")],
+    "04.7": [((lambda logits, labels, counts: torch.nn.functional.cross_entropy(logits, labels),),
+              "alike")],
+    "05.1": [((0.16,), "no sign"), ((0.175,), "number"), ((20,), "share")],
+    "05.2": [((["accuracy"],), "largest"), ((["ECE", "NLL", "Brier score"],), "between images"),
+             ((["melanoma AUC"],), "3 more"), ((["recall"],), "none of")],
+    "05.3": [((lambda confidence, correct, bins: abs(confidence.mean() - correct.mean()),), "one"),
+             ((lambda confidence, correct, bins: np.nan,), "NaN")],
+    "05.4": [((lambda logits, labels: 1.0,), "better"),
+             ((lambda logits, labels: 1 / exercises.chapter_05.fit_temperature(logits, labels),),
+              "Upside down")],
+    "05.5": [(("word " * 121,), "121"), (("a softmax",), "softmax"), (("too short",), "not enough"),
+             (("word " * 50,), "numbers")],
+    "05.6": [((lambda logits, labels: (np.ones(3), np.zeros(3)),), "one temperature"),
+             ((lambda logits, labels: (1.0, 0.0),), "each")],
+    "06.1": [(((0.5, 0.5), MATRIX), "one row"), (((7 / 19, 0.5), MATRIX), "six other rows"),
+             (((102 / 114, 7 / 19), MATRIX), "first"), (((36.8, 89.5), MATRIX), "shares")],
+    "06.2": [((0.4,), "60%"), ((0.95,), "lower")],
+    "06.3": [(((497.5, 995),), "false alarms"), (((540, 1040),), "no melanoma")],
+    "06.4": [((lambda positive, scores, target: 0.0,), "needlessly"),
+             ((lambda positive, scores, target: np.quantile(scores[positive], 1 - target) + 0.01,),
+              "reaches")],
+    "06.5": [((("specificity", 1.0, 0.2), TRUTH, SCORES), "broken"),
+             ((("sensitivity", 1.0, 0.2), TRUTH, SCORES), "given away"),
+             ((("AUC", 1.0, 0.2), TRUTH, SCORES), "one of")],
+    "06.6": [((lambda positive, scores, price: 0.5,), "costs")],
+    "08.1": [((2,), "square root"), ((16,), "quarter")],
+    "08.2": [(([0.04, 0.16, 0.12, 0.02],), "Bonferroni"), (([0.03, 0.04, 0.06, 0.02],), "Nearly")],
+    "08.3": [((0.0384,), "one side")],
+    "08.4": [((lambda values, lesions, resamples, seed: (0.0, 1.0),), "wide"),
+             ((lambda values, lesions, resamples, seed: exercises.chapter_08.estimate(
+                 exercises.chapter_08.weighted_mean, values,
+                 weights=exercises.chapter_08.lesion_weights(np.arange(len(values))))
+               .values(),), "Error")],
+    "10.1": [((0.245,), "Upside down")],
+    "10.2": [(((10, 3),), "with checkpoints"), (((36, 2.951),), "first start")],
+    "10.3": [((lambda gradients, sizes: gradients.mean(0),), "smaller share")],
+    "10.4": [((lambda job: [], JOB), "asks for"), ((lambda job: ["x"], JOB), "no fault")],
+    "10.5": [((PLAN | {"hours": 3.0}, {"a": 40.0}), "4 hours"),
+             ((PLAN | {"dollars": 8.0}, {"a": 40.0}), "what else"),
+             (({"machine": "four"}, {}), "missing")],
 }
 
 

@@ -1,7 +1,10 @@
-"""The exercises of chapter 00: finding one's way."""
+"""The exercises of chapter 00: finding one's way, and stating the problem."""
+
+import re
 
 import pandas as pd
 
+from melanoma_lib.artifacts import PROJECT
 from melanoma_lib.data.classes import CLASS_NAMES, DIAGNOSES, MELANOMA
 
 
@@ -41,9 +44,36 @@ def message(answer: str) -> str | None:
     return f"The message should hold {missing[0]!r}." if missing else None
 
 
+# What a problem statement cannot do without, and words by which it praises itself.
+NEEDED = {
+    "what dermoscopy is": r"derm(at)?oscop",
+    "the data": r"ham10000",
+    "a quantity by which success is measured": r"\bauc\b|sensitivity|specificity|accuracy",
+    "the split: which lesions test": r"split|test (part|lesion|set)|not seen|unseen",
+}
+PRAISE = r"novel|powerful|state.of.the.art|cutting.edge|groundbreaking|revolution\w*|promising"
+
+
+def problem_statement(answer: str) -> str | None:
+    count, text = len(answer.split()), answer.lower()
+    if not 80 <= count <= 200:
+        return f"It has {count} words; 200 are allowed, and fewer than 80 leave something out."
+    missing = [what for what, pattern in NEEDED.items() if not re.search(pattern, text)]
+    if missing:
+        return f"It does not say {missing[0]}."
+    if praise := re.search(PRAISE, text):
+        return f"{praise[0]!r} praises; say what is measured instead."
+    bibliography = (PROJECT / "docs" / "references.bib").read_text(encoding="utf-8")
+    keys = set(re.findall(r"^@\w+\{(\w+),", bibliography, re.MULTILINE))
+    if not keys & set(re.findall(r"\w+", text)):
+        return "The gap needs a source: name it by its key in docs/references.bib."
+    return None
+
+
 CHECKS = {
     "00.1": position_of_melanoma,
     "00.2": malignant_share,
     "00.3": narrow_place,
     "00.4": message,
+    "00.6": problem_statement,
 }
