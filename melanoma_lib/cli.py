@@ -375,22 +375,14 @@ def _data_download(options: argparse.Namespace) -> None:
 
 
 def _data_check(options: argparse.Namespace) -> None:
-    from melanoma_lib.data.metadata import make_split, open_dataset
-    from melanoma_lib.data.pixels import check_images
+    from melanoma_lib.data.check import check
 
     folder = options.folder or options.data_dir
     folder = folder or ("" if options.img_dir and options.metadata else ".")
-    files = open_dataset(folder, options.metadata or "", options.img_dir or "")
-    check_images(files.images)
-    table = files.metadata
-    print(
-        f"{files.name}: {len(table)} images of {table['lesion_id'].nunique()} lesions, "
-        f"{len(files.masks)} masks, {int(table['age'].isna().sum())} ages missing; "
-        + ", ".join(f"{code} {count}" for code, count in table["dx"].value_counts().items())
-    )
-    for protocol in PROTOCOLS:
-        parts = make_split(table, protocol, Config().seed)["part"].value_counts()
-        print(f"split by {protocol}: " + ", ".join(f"{n} {part}" for part, n in parts.items()))
+    report, problems = check(folder, options.metadata or "", options.img_dir or "")
+    print(report)
+    if problems:
+        raise MelanomaError(f"this would stop a run: {'; '.join(problems)}")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ LIBRARY = ROOT / "melanoma_lib"
 # From the ground up: a module may import only those before it.
 # fmt: off
 ORDER = (
-    "artifacts", "progress", "data.classes", "config", "distributed", "listeners", "data.metadata",
-    "data.download",
-    "data.sample", "data.augment", "data.pixels", "abcde", "models", "predictions", "metrics",
-    "intervals", "scaling", "significance", "calibration", "thresholds", "checkpoints", "training",
-    "bundle", "experiment", "xai", "subgroups", "comparison", "tables", "figures", "redraw",
-    "thesis", "batch", "status", "site", "cli", "__main__",
+    "artifacts", "progress", "data.classes", "config", "distributed", "listeners",
+    "data.layouts", "data.metadata", "data.download", "data.sample", "data.augment",
+    "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
+    "scaling", "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
+    "experiment", "xai", "subgroups", "comparison", "tables", "figures", "redraw", "thesis",
+    "batch", "status", "site", "cli", "__main__",
 )
 # fmt: on
 

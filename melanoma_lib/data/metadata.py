@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ import pandas as pd
 
 from melanoma_lib.artifacts import MelanomaError, digest, offenders, read_json
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.layouts import COLUMNS, HAM10000, Layout, Table, find_table, read_table
 
-COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 PARTS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png")  # of pictures
 HELD_OUT = 0.15  # share of each held-out part, in both protocols
@@ -32,13 +32,19 @@ SAME_LESION = tuple(
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """A checked dataset: its table, one image path a row, and the masks that exist by image id."""
+    """A checked dataset: its table, one image a row, and the masks that exist by image id.
+
+    An image is a path, or a picture (h, w, 3) where the dataset is one npz. `left_out` counts
+    the rows of a foreign table that are not here, by reason.
+    """
 
     metadata: pd.DataFrame
-    images: list[Path]
+    images: list[Path] | np.ndarray
     masks: dict[str, Path]
     fingerprint: str
     generated: bool
+    layout: Layout = HAM10000
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def contents(self) -> str:
@@ -47,7 +53,7 @@ class DatasetFiles:
 
     @property
     def name(self) -> str:
-        return "generated sample" if self.generated else "HAM10000"
+        return "generated sample" if self.generated else self.layout.name
 
 
 def read_metadata(path: Path | str) -> pd.DataFrame:
@@ -56,15 +62,12 @@ def read_metadata(path: Path | str) -> pd.DataFrame:
     Further columns are kept. Raises `MelanomaError` for a missing column, an unknown
     diagnosis, a repeated or unsafe image id, an age that is no number, or no rows.
     """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", dtype=str)
-    except FileNotFoundError:
-        raise MelanomaError(f"the table {path} does not exist; name it with --metadata") from None
-    except (OSError, ValueError) as error:
-        raise MelanomaError(f"the table {path} cannot be read: {error}") from None
+    return checked(read_table(Path(path)))
+
+
+def checked(read: Table) -> pd.DataFrame:
+    """The rows of a table, ages as numbers; raises `MelanomaError` as `read_metadata` says."""
+    path, table = read.path, read.rows
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise MelanomaError(
@@ -94,50 +97,61 @@ def read_metadata(path: Path | str) -> pd.DataFrame:
 
 
 def open_dataset(
-    data_dir: Path | str = "", metadata: Path | str = "", img_dir: Path | str = ""
+    data_dir: Path | str = "",
+    metadata: Path | str = "",
+    img_dir: Path | str = "",
+    external: bool = False,
 ) -> DatasetFiles:
     """Opens a dataset by its folder, or by table and image folder, and checks it.
 
     The folder has the published layout: a table named HAM10000_metadata*, images named by
-    their id in one folder or several, and optionally masks named `<id>_segmentation.png`.
-    Raises `MelanomaError` when the table is wrong or an image it lists is absent.
+    their id in one folder or several, and optionally masks named `<id>_segmentation.png`; if it
+    is `external`, another layout of `layouts.LAYOUTS` will do. Raises `MelanomaError` when the
+    table is wrong or an image it lists is absent.
     """
-    root = Path(img_dir or data_dir or ".")
-    if not root.is_dir():
+    read, images, masks = locate(data_dir, metadata, img_dir)
+    if read.layout is not HAM10000 and not external:
         raise MelanomaError(
-            f"the dataset folder {root} does not exist; name it with --data-dir (data/README.md "
-            "says where to get HAM10000)"
+            f"{read.path} is a table of {read.layout.name}; a run needs HAM10000's own layout, and "
+            "melanoma evaluate tests a trained run on this one"
         )
-    table_path = Path(metadata) if metadata else _find_table(Path(data_dir or "."))
-    table = read_metadata(table_path)
-    images, masks = index_files(root)
-    if data_dir and img_dir:
-        masks |= index_files(Path(data_dir))[1]
-    absent = [name for name in table["image_id"] if name not in images]
-    if absent:
-        raise MelanomaError(
-            f"{len(absent)} of the {len(table)} images in {table_path} are not below {root}: "
-            f"{offenders(absent)}"
-        )
-    paths = [images[name] for name in table["image_id"]]
-    marker = table_path.with_name("sample.json")
+    table = checked(read)
+    paths = read.pictures
+    if paths is None:
+        absent = [name for name in table["image_id"] if name not in images]
+        if absent:
+            raise MelanomaError(
+                f"{len(absent)} of the {len(table)} images in {read.path} are not below "
+                f"{img_dir or data_dir or '.'}: {offenders(absent)}"
+            )
+        paths = [images[name] for name in table["image_id"]]
+    marker = read.path.with_name("sample.json")
     return DatasetFiles(
         metadata=table,
         images=paths,
         masks={name: masks[name] for name in table["image_id"] if name in masks},
-        fingerprint=_fingerprint(table_path, paths),
+        fingerprint=_fingerprint(read.path, [] if read.pictures is not None else paths),
         generated=marker.exists() and bool(read_json(marker).get("generated")),
+        layout=read.layout,
+        left_out=read.left_out,
     )
 
 
-def _find_table(folder: Path) -> Path:
-    tables = sorted(path for path in folder.glob("HAM10000_metadata*") if path.is_file())
-    if not tables:
+def locate(
+    data_dir: Path | str = "", metadata: Path | str = "", img_dir: Path | str = ""
+) -> tuple[Table, dict[str, Path], dict[str, Path]]:
+    """The table as it is, unchecked, and all images and all masks by image id."""
+    root = Path(img_dir or data_dir or ".")
+    if not root.is_dir():
         raise MelanomaError(
-            f"{folder} holds no HAM10000_metadata table; name the folder with --data-dir, or "
-            "the table with --metadata"
+            f"the dataset folder {root} does not exist; name it with --data-dir (melanoma data "
+            "download fetches HAM10000)"
         )
-    return tables[0]
+    read = read_table(Path(metadata) if metadata else find_table(Path(data_dir or ".")))
+    images, masks = index_files(root)
+    if data_dir and img_dir:
+        masks |= index_files(Path(data_dir))[1]
+    return read, images, masks
 
 
 def index_files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -163,7 +177,8 @@ def index_files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _fingerprint(table: Path, images: list[Path]) -> str:
     """Identifies a dataset by its table's content and its images' names and sizes in bytes."""
-    state = hashlib.sha256(table.read_bytes())
+    with table.open("rb") as file:
+        state = hashlib.file_digest(file, "sha256")
     for path in images:
         try:
             state.update(f"{path.name} {path.stat().st_size}\n".encode())

@@ -19,14 +19,16 @@ from melanoma_lib.progress import progress
 MAX_PIXELS = 50_000_000
 
 
-def read_image(path: Path | str, size: int | None = None) -> np.ndarray:
+def read_image(path: Path | str | np.ndarray, size: int | None = None) -> np.ndarray:
     """Reads a picture as uint8 RGB, (size, size, 3), or in its own shape without `size`.
 
-    The whole picture is squeezed into the square: nothing of a lesion is cut off. Raises
-    `MelanomaError` for anything that is not a whole image file.
+    `path` may be a picture that is read already, uint8 (h, w, 3). The whole picture is squeezed
+    into the square: nothing of a lesion is cut off. Raises `MelanomaError` for anything that is
+    not a whole image file.
     """
     try:
-        with Image.open(path) as image:
+        known = isinstance(path, np.ndarray)
+        with Image.fromarray(path) if known else Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise MelanomaError(f"{path}: {image.width} x {image.height} pixels is too large")
             image.load()  # only loading finds a truncated file
