@@ -63,13 +63,13 @@ CHAPTERS = {
     "08": "Comparing the models",
 }
 CATALOG = {
-    "01-1-class-counts": "Images and lesions per diagnosis in HAM10000, with their shares of all "
-    "images and of all lesions.",
-    "01-2-patients": "Age, sex and body site in HAM10000, each lesion counted once. Beside the "
-    "bars: lesions, and the share of them that is malignant.",
+    "01-1-class-counts": "Images and lesions per diagnosis, with their shares of all images and of "
+    "all lesions.",
+    "01-2-patients": "Age, sex and body site, each lesion counted once. Beside the bars: lesions, "
+    "and the share of them that is malignant.",
     "01-3-examples": "Dermatoscopic images of the seven diagnoses, one row per diagnosis.",
-    "01-4-lesion-leak": "Left: images per lesion. Right: share of held-out images whose lesion "
-    "also has images in the training part when the data are split by image.",
+    "01-4-lesion-leak": "Images per lesion (left), and the share of held-out images whose lesion "
+    "also has images in the training part when the data are split by image (right).",
     "01-5-abcde": "Asymmetry, border, colour and diameter, measured with the lesion masks. Boxes "
     "span the quartiles, whiskers the 5th to the 95th percentile; dashed: the median of melanoma.",
     "02-1-augmentation": "One training image and random augmentations of it, as in training.",

@@ -1,6 +1,7 @@
-"""The executed notebooks of a run as web pages, to be read without running anything."""
+"""The notebooks of a run as web pages, to be read without running anything."""
 
 import html
+import os
 import re
 from pathlib import Path
 
@@ -27,47 +28,76 @@ code { overflow-wrap: anywhere; } pre code { overflow-wrap: normal; }
 .jp-OutputArea-output, .jp-RenderedMarkdown, table { overflow-x: auto; max-width: 100%; }
 table { display: block; border: 0; border-collapse: collapse; font-size: 0.88rem; }
 th, td { border: 1px solid #ddd; padding: 0.25em 0.6em; text-align: left; }
+thead:not(:has(th:not(:empty))) { display: none; }
+@media (max-width: 600px) { body { font-size: 16px; } h1 { font-size: 1.6rem; }
+  ul, ol { padding-left: 1.3rem; } th, td { padding: 0.25em 0.4em; } }
 """
 
 
 def build(run_dir: Path, folder: Path) -> Path:
-    """Writes a page for every executed notebook and document, and a contents page; returns that.
+    """Writes a page for every notebook and document, and a contents page; returns that.
 
-    Raises `MelanomaError` when the run holds no executed notebook.
+    Chapters come as the run executed them; those that it does not execute, and the solutions,
+    as they are. Raises `MelanomaError` when the run holds no executed notebook.
     """
-    from nbconvert import HTMLExporter  # slow to import
-    from nbconvert.filters import markdown2html
-    from pygments.formatters import HtmlFormatter
-
-    books = sorted((run_dir / "notebooks").glob("*.ipynb"))
-    books = [path for path in books if not path.stem.endswith(".failed")]
-    if not books:
-        raise MelanomaError(f"{run_dir} holds no executed notebook; see melanoma run")
-    documents = [run_dir / "summary.md", PROJECT / "data" / "README.md"]
-    documents = [path for path in documents if path.exists()] + sorted(PROJECT.glob("docs/*.md"))
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True,
-                            exclude_output_prompt=True)  # fmt: skip
-    bodies = {path: exporter.from_filename(str(path))[0] for path in books}
-    bodies |= {path: markdown2html(path.read_text(encoding="utf-8")) for path in documents}
+    lists = _lists(run_dir)
+    bodies = _bodies([path for paths in lists.values() for path in paths])
     titles = {path: _title(path, body) for path, body in bodies.items()}
     pages = {path: _page_name(path) for path in bodies}
     for path, body in bodies.items():
-        page = PAGE.format(title=titles[path], body=_linked(body, list(pages.values())))
+        page = PAGE.format(title=titles[path], body=_linked(body, path, list(pages.values())))
         write_text(folder / pages[path], page)
-    write_text(folder / "site.css", HtmlFormatter().get_style_defs(".highlight") + STYLE)
-    lists = [
-        f"<h2>{head}</h2>\n<ul>\n"
-        + "\n".join(f'<li><a href="{pages[path]}">{titles[path]}</a></li>' for path in paths)
-        + "\n</ul>"
-        for head, paths in (("Chapters", books), ("Documents", documents))
-    ]
-    body = "\n".join([f"<h1>{html.escape(run_dir.name)}: what was run</h1>", *lists])
+    write_text(folder / "site.css", _code_style() + STYLE)
+    contents = [f"<h1>{html.escape(run_dir.name)}: what was run</h1>"]
+    for head, paths in lists.items():
+        items = [f'<li><a href="{pages[path]}">{titles[path]}</a></li>' for path in paths]
+        contents += [f"<h2>{head}</h2>", "<ul>", *items, "</ul>"]
+    body = "\n".join(contents)
     return write_text(folder / "index.html", PAGE.format(title="Contents", body=body))
+
+
+def _lists(run_dir: Path) -> dict[str, list[Path]]:
+    """The notebooks and documents of the site by their heading on the contents page."""
+    executed = sorted((run_dir / "notebooks").glob("*.ipynb"))
+    executed = [path for path in executed if not path.stem.endswith(".failed")]
+    if not executed:
+        raise MelanomaError(f"{run_dir} holds no executed notebook; see melanoma run")
+    run = {path.stem.partition("-")[0] for path in executed}
+    chapters = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+    documents = [run_dir / "summary.md", PROJECT / "data" / "README.md"]
+    return {
+        "Chapters": executed,
+        "Chapters that were not executed": [path for path in chapters if path.stem not in run],
+        "Solutions": sorted((PROJECT / "notebooks" / "solutions").glob("*.ipynb")),
+        "Documents": [path for path in documents if path.exists()]
+        + sorted(PROJECT.glob("docs/*.md")),
+    }
+
+
+def _bodies(paths: list[Path]) -> dict[Path, str]:
+    """Notebooks and documents in HTML, without the frame of a page."""
+    from nbconvert import HTMLExporter  # slow to import
+    from nbconvert.filters import markdown2html
+
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True,
+                            exclude_output_prompt=True)  # fmt: skip
+    return {
+        path: markdown2html(path.read_text(encoding="utf-8")) if path.suffix == ".md"
+        else exporter.from_filename(str(path))[0]
+        for path in paths
+    }  # fmt: skip
+
+
+def _code_style() -> str:
+    from pygments.formatters import HtmlFormatter  # slow to import
+
+    return HtmlFormatter().get_style_defs(".highlight")
 
 
 def _page_name(path: Path) -> str:
     """The page of a notebook or document: `05_calibration.html`, `data-readme.html`."""
-    return f"{path.parent.name}-readme.html" if path.stem == "README" else f"{path.stem}.html"
+    of_folder = path.parent.name == "solutions" or path.stem == "README"
+    return f"{f'{path.parent.name}-' * of_folder}{path.stem}.html".replace("README", "readme")
 
 
 def _title(path: Path, body: str) -> str:
@@ -77,16 +107,20 @@ def _title(path: Path, body: str) -> str:
     return f"{title} ({architecture})" if architecture else title
 
 
-def _linked(body: str, pages: list[str]) -> str:
-    """Leads links to notebooks and documents to their pages; the text of other local ones stays."""
+def _linked(body: str, source: Path, pages: list[str]) -> str:
+    """Leads links to notebooks and documents to their pages; the text of other local ones stays.
+
+    source: the notebook or document that holds the links.
+    """
 
     def link(match: re.Match) -> str:
         target, text = match[1], match[2]
         if re.match(r"https?:|mailto:|#", target):
             return match[0]
-        name = _page_name(Path(target.partition("#")[0]))
+        target, mark, part = target.partition("#")
+        name = _page_name(Path(os.path.normpath(source.parent / target)))
         of_architecture = [page for page in pages if page.startswith(f"{Path(name).stem}-")]
         found = [name] if name in pages else of_architecture
-        return f'<a href="{found[0]}">{text}</a>' if found else text
+        return f'<a href="{found[0]}{mark}{part}">{text}</a>' if found else text
 
     return re.sub(r'<a href="([^"]+)"[^>]*>(.*?)</a>', link, body, flags=re.DOTALL)

@@ -11,13 +11,14 @@ from melanoma_lib.site import build
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"  # the head of a picture
 
 
-@pytest.fixture
-def run_dir(tmp_path):
-    """A run of three executed notebooks, one of them of one architecture, and a failed one."""
-    books = tmp_path / "run" / "notebooks"
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run of three executed notebooks, two of them of one architecture, and a failed one."""
+    books = tmp_path_factory.mktemp("site") / "run" / "notebooks"
     books.mkdir(parents=True)
     links = (
         "[next](04_training.ipynb) [start](00_start_here.ipynb) [card](../data/README.md) "
+        "[solved](solutions/04_training.ipynb) [cloud](10_in_the_cloud.ipynb) "
         "[results](../docs/results.md#x) [code](../melanoma_lib/cli.py) [out](https://example.org)"
     )
     outputs = [
@@ -30,40 +31,55 @@ def run_dir(tmp_path):
         cells = [new_markdown_cell(f"{links}\n\n# {title}"),
                  new_code_cell("print('code')", outputs=outputs)]  # fmt: skip
         nbformat.write(new_notebook(cells=cells), books / f"{stem}.ipynb")
-    return tmp_path / "run"
+    return books.parent
 
 
-def test_pages_hold_text_code_and_outputs(run_dir, tmp_path):
-    build(run_dir, tmp_path / "site")
-    page = (tmp_path / "site" / "00_start_here.html").read_text()
+@pytest.fixture(scope="module")
+def site(run_dir):
+    """The pages by their name."""
+    folder = build(run_dir, run_dir.parent / "pages").parent
+    return {path.name: path.read_text() for path in folder.glob("*.html")}
+
+
+def test_pages_hold_text_code_and_outputs(site):
+    page = site["00_start_here.html"]
     assert "printed &lt;text&gt;" in page and PNG in page and "<td>7</td>" in page
     assert "print" in page and 'name="viewport"' in page and "In&nbsp;[" not in page
-    assert not list((tmp_path / "site").glob("*failed*"))
+    assert not any("failed" in name for name in site)
 
 
-def test_the_contents_name_every_page_and_no_link_is_dead(run_dir, tmp_path):
-    contents = build(run_dir, tmp_path / "site").read_text()
-    pages = {path.name for path in (tmp_path / "site").glob("*.html")}
-    for name in pages - {"index.html"}:
+def test_the_contents_name_every_page_and_no_link_is_dead(site):
+    contents = site["index.html"]
+    for name in site.keys() - {"index.html"}:
         assert f'href="{name}"' in contents
     assert "04 · Train (resnet50)" in contents and "04 · Train (vit_b_16)" in contents
-    for name in pages:
-        text = (tmp_path / "site" / name).read_text()
+    for name, text in site.items():
         for link in re.findall(r'(?:href|src)="([^"]*)"', text):
-            there = (tmp_path / "site" / link.partition("#")[0]).exists()
-            assert there or link.startswith(("https:", "#", "data:")), (name, link)
+            page, _, part = link.partition("#")
+            known = page in site or page == "site.css" or link.startswith(("https:", "#", "data:"))
+            assert known, (name, link)
+            if part and page in site and not page.endswith("results.html"):
+                assert f'id="{part}"' in site[page] or page[:2] in ("00", "04"), (name, link)
 
 
-def test_links_lead_to_pages(run_dir, tmp_path):
-    build(run_dir, tmp_path / "site")
-    page = (tmp_path / "site" / "04_training-vit_b_16.html").read_text()
+def test_links_lead_to_pages(site):
+    page = site["04_training-vit_b_16.html"]
     assert '<a href="04_training-resnet50.html">next</a>' in page  # the first of its kind
     assert '<a href="data-readme.html">card</a>' in page
-    assert '<a href="results.html">results</a>' in page and " code " in page
+    assert '<a href="results.html#x">results</a>' in page and " code " in page
     assert "https://example.org" in page
 
 
-def test_the_command_builds_beside_the_run_and_needs_notebooks(run_dir, tmp_path, capsys):
+def test_what_was_not_executed_is_there_as_it_is(site):
+    page = site["04_training-vit_b_16.html"]
+    assert '<a href="solutions-04_training.html">solved</a>' in page
+    assert '<a href="10_in_the_cloud.html">cloud</a>' in page
+    assert "04_training.html" not in site  # executed, for two architectures
+    assert '<a href="10_in_the_cloud.html#Exercises">' in site["solutions-10_in_the_cloud.html"]
+
+
+def test_the_command_builds_beside_the_run_and_needs_notebooks(run_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("melanoma_lib.site._bodies", lambda paths: dict.fromkeys(paths, ""))
     assert main(["site", "--output-dir", str(run_dir)]) == 0
     assert (run_dir / "site" / "index.html").exists()
     with pytest.raises(MelanomaError, match="no executed notebook"):
