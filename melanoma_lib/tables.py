@@ -224,20 +224,27 @@ def latex(table: Table, comment: str) -> str:
         f"% {comment}",
         f"\\begin{{tabular}}{{{''.join(sides)}}}",
         "\\toprule",
-        " & ".join(map(_wrapped, table.heads.values())) + " \\\\",
+        " & ".join(_wrapped(head, "b") for head in table.heads.values()) + " \\\\",
         "\\midrule",
     ]
     for number, row in enumerate(table.rows):
         cells = [_cell(row[name], (number, name) in table.bold) for name in table.heads]
-        lines.append(" & ".join(cells) + " \\\\")
+        lines += [" & ".join(cells) + " \\\\", "\\addlinespace[2pt]"]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
-def _wrapped(text: str) -> str:
-    """A text in LaTeX, in several lines where it would make its column wide."""
+def _wrapped(text: str, level: str = "t") -> str:
+    """A text in LaTeX, in several lines where it would make its column wide.
+
+    level: which line stands beside other cells, "t" the first or "b" the last.
+    """
     words = textwrap.wrap(escaped(text), WIDEST, break_long_words=False, break_on_hyphens=False)
-    lines = "\\\\".join(words)
-    return f"\\shortstack[l]{{{lines}}}" if len(words) > 1 else lines
+    return _stacked(words, "l", level) if len(words) > 1 else "".join(words)
+
+
+def _stacked(lines: list[str], side: str, level: str) -> str:
+    text = "\\\\".join(lines)
+    return f"\\begin{{tabular}}[{level}]{{@{{}}{side}@{{}}}}{text}\\end{{tabular}}"
 
 
 def _cell(value: object, bold: bool) -> str:
@@ -246,7 +253,7 @@ def _cell(value: object, bold: bool) -> str:
         return _wrapped(_text(value))
     text, _, ends = escaped(_text(value)).partition(" ")
     text = f"\\textbf{{{text}}}" if bold else text
-    return f"\\shortstack{{{text}\\\\{{\\scriptsize {ends}}}}}"
+    return _stacked([text, f"{{\\scriptsize {ends}}}"], "c", "t")
 
 
 def escaped(text: str) -> str:

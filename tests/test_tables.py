@@ -45,8 +45,8 @@ def test_a_cell_in_latex_by_hand():
     assert lines[1] == "\\begin{tabular}{lcc}"
     assert lines[3] == "A \\& B & p $<$ 5 \\% & p \\\\"
     assert lines[5] == (
-        "ResNet-50\\_x & \\shortstack{\\textbf{$-$0.012}\\\\{\\scriptsize [$-$0.100, 0.080]}}"
-        " & $<$0.001 \\\\"
+        "ResNet-50\\_x & \\begin{tabular}[t]{@{}c@{}}\\textbf{$-$0.012}\\\\"
+        "{\\scriptsize [$-$0.100, 0.080]}\\end{tabular} & $<$0.001 \\\\"
     )
     assert printed(table).to_numpy().tolist() == [
         ["ResNet-50_x", "-0.012 [-0.100, 0.080]", "<0.001"]
