@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     status.set_defaults(command=_status)
 
+    _add_evaluate(commands)
     _add_pages(commands)
     _add_data(commands)
     return parser
@@ -90,6 +91,18 @@ def _add_pages(commands: argparse._SubParsersAction) -> None:
     site.add_argument("--output-dir", default=Config().output_dir, metavar="DIR", help="the run")
     site.add_argument("--site-dir", metavar="DIR", help="default: the folder site in the run")
     site.set_defaults(command=_site)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    test = commands.add_parser("evaluate", help="a trained run on images from elsewhere")
+    test.add_argument(
+        "--bundle", required=True, metavar="DIR", help="a run's folder, or one architecture's in it"
+    )
+    _add_dataset(test)
+    test.add_argument("--output-dir", metavar="DIR", help="default: external/<dataset> in the run")
+    test.add_argument("--batch-size", type=int, default=Config().batch_size)
+    test.add_argument("--device", default=Config().device)
+    test.set_defaults(command=_evaluate)
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
@@ -335,6 +348,23 @@ def _status(options: argparse.Namespace) -> None:
         known = files.fingerprint, files.contents
     steps = plan(config, known[0], _extra(options), known[1])
     print((thesis if options.thesis else report)(config, steps))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from melanoma_lib import external
+    from melanoma_lib.data.metadata import open_dataset
+
+    if not (options.data_dir or options.metadata):
+        raise MelanomaError("evaluate needs images from elsewhere; name their folder: --data-dir")
+    folders = external.bundles(Path(options.bundle).expanduser().resolve())
+    data = options.data_dir or ("" if options.img_dir else Path(options.metadata).parent)
+    files = open_dataset(data, options.metadata or "", options.img_dir or "", external=True)
+    results, predictions = external.evaluate(folders, files, options.device, options.batch_size)
+    run = folders[0].parent
+    name = Path(options.data_dir or options.metadata).resolve().stem
+    folder = Path(options.output_dir or run / "external" / name)
+    external.write(results, predictions, run, folder)
+    print(f"\n{(folder / 'summary.md').read_text(encoding='utf-8')}\n{folder}")
 
 
 def _figures(options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 The fields of the results are documented in docs/results.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -65,6 +65,19 @@ def compare(
     or when they were not evaluated on the same images.
     """
     models = {key: load(run_dir / key) for key in latency}
+    results = side_by_side(run_dir.name, models, metadata, resamples)
+    for key, speed in latency.items():
+        results["models"][key]["latency"] = speed
+    return results
+
+
+def side_by_side(
+    run: str, models: Mapping[str, tuple], metadata: pd.DataFrame, resamples: int = RESAMPLES
+) -> dict:
+    """The results of models on the same test part; each is what `load` gives, by its key.
+
+    `metadata` and errors as in `compare`; of the fields only `latency` is missing.
+    """
     record, _, first = next(iter(models.values()))
     for key, (_, _, other) in models.items():
         if not np.array_equal(other.image_ids, first.image_ids):
@@ -76,7 +89,7 @@ def compare(
     drawn = {key: draw(*models[key][1:], weights) for key in models}
     return {
         "schema": SCHEMA,
-        "run": run_dir.name,
+        "run": run,
         "dataset": record["dataset"],
         "split": record["config"]["split"],
         "optimistic": record["config"]["split"] == "image",
@@ -87,8 +100,7 @@ def compare(
         "test_melanomas": int(test.is_melanoma.sum()),
         "prevalence": melanomas / lesions,
         "models": {
-            key: evaluate(*models[key], drawn[key], weights, metadata) | {"latency": latency[key]}
-            for key in models
+            key: evaluate(*models[key], drawn[key], weights, metadata) for key in models
         },
         "differences": differences(models, drawn),
     }
@@ -133,10 +145,23 @@ def evaluate(
 
     Temperature and thresholds come from the bundle, where validation put them.
     """
-    validation, test = predictions.part("val"), predictions.part("test")
-    temperature, points = bundle["temperature"], bundle["operating_points"]
+    test, points = predictions.part("test"), bundle["operating_points"]
+    temperature = bundle["temperature"]
     return {
         **{name: record[name] for name in RECORDED},
+        **measured(bundle, predictions, drawn, weights),
+        "subgroups": by_subgroup(test, metadata, temperature, points[0]["threshold"], weights),
+        "confident_errors": confident_errors(test, temperature),
+    }
+
+
+def measured(
+    bundle: dict, predictions: Predictions, drawn: dict[str, tuple], weights: np.ndarray
+) -> dict:
+    """Those of one model's figures that need neither its record nor a table of patients."""
+    validation, test = predictions.part("val"), predictions.part("test")
+    temperature = bundle["temperature"]
+    return {
         "temperature": temperature,
         "metrics": {name: interval(*pair) for name, pair in drawn.items()},
         "uncalibrated": {
@@ -149,13 +174,11 @@ def evaluate(
                 "validation": rates_at(validation, temperature, point["threshold"]),
                 "test": figures_at(test, temperature, point["threshold"], weights),
             }
-            for point in points
+            for point in bundle["operating_points"]
         ],
         "confusion_matrix": confusion_matrix(test.labels, test.probabilities())
         .astype(int)
         .tolist(),
-        "subgroups": by_subgroup(test, metadata, temperature, points[0]["threshold"], weights),
-        "confident_errors": confident_errors(test, temperature),
     }
 
 
@@ -277,13 +300,17 @@ def price_of_leakage(
         }
         for split, side in sides.items()
     }
-    image, lesion = sides["image"]["drawn"], sides["lesion"]["drawn"]
     return {
         "architecture": key,
         "name": sides["lesion"]["record"]["name"],
         **figures,
-        "difference": {
-            name: interval(image[name][0] - lesion[name][0], image[name][1] - lesion[name][1])
-            for name in COLUMNS
-        },
+        "difference": shift(sides["lesion"]["drawn"], sides["image"]["drawn"], COLUMNS),
+    }
+
+
+def shift(first: Mapping, second: Mapping, names: Iterable[str]) -> dict[str, dict]:
+    """The second minus the first, by metric, from what `draw` gave of two test parts."""
+    return {
+        name: interval(second[name][0] - first[name][0], second[name][1] - first[name][1])
+        for name in names
     }

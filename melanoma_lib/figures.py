@@ -113,6 +113,15 @@ CATALOG = {
     "data split by image, where test lesions were seen in training, with 95% intervals.",
 }
 
+# Drawn by `melanoma evaluate` into its own folder, and no part of a run.
+EXTERNAL = {
+    "external-1-reliability": "Accuracy against confidence before and after temperature scaling, "
+    "on the run's own test part and on images from elsewhere, with 95% intervals and, below, "
+    "images per bin. The temperature is the same on both.",
+    "external-2-operating-points": "Sensitivity and specificity for melanoma on the run's own test "
+    "part and on images from elsewhere, at thresholds carried over unchanged, with 95% intervals. "
+    "Dashed: the target on the validation part.",
+}
 # Drawn once per model, each in a file that ends in the model's key.
 PER_MODEL = ("04-1-training-curves", "04-2-confusion-matrix", "08-5-subgroups")
 
@@ -167,7 +176,7 @@ def save(
     Equal figures give equal bytes. `note` is set small and grey at the lower right edge. The
     figure is closed; a notebook shows it by naming it in the cell's last line.
     """
-    if name not in CATALOG:
+    if name not in CATALOG | EXTERNAL:
         raise MelanomaError(f"unknown figure {name!r}; known figures: {', '.join(CATALOG)}")
     if variant and not re.fullmatch(r"[A-Za-z0-9_.-]+", variant):
         raise MelanomaError(f"figure variant {variant!r} may hold letters, digits, _ . - only")
@@ -573,6 +582,8 @@ def reliability(
     The ECE in the titles is that of the bins.
     """
     count = len(tables)
+    images = {name: pair["after"]["count"].sum() for name, pair in tables.items()}
+    everywhere = f"\n(n = {max(images.values()):,.0f} images)" * (len(set(images.values())) == 1)
     size = (WIDTH, min(1.2 + 1.6 * count, 9))
     figure, grid = plt.subplots(2 * count, 2, figsize=size, squeeze=False, sharex=True,
                                 sharey="row", height_ratios=[3, 1] * count)
@@ -594,10 +605,13 @@ def reliability(
                       color=LIGHT, edgecolor="white")
             lower.xaxis.set_major_formatter(_percent)
             _counts(lower.yaxis)
+        if not everywhere:
+            grid[2 * index + 1, 0].text(0.02, 0.7, f"n = {images[name]:,.0f}", size=_points(8),
+                                        transform=grid[2 * index + 1, 0].transAxes)
         grid[2 * index, 0].set_ylabel(y)
         grid[2 * index + 1, 0].set_ylabel("Images")
     for axes in grid[-1]:
-        axes.set_xlabel(f"{x}{gap}(n = {table['count'].sum():,.0f} images)")
+        axes.set_xlabel(x + (everywhere if _narrow() else everywhere.replace("\n", " ")))
     figure.align_ylabels()
     return figure
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from melanoma_lib.artifacts import MelanomaError, atomic_path
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.progress import progress
 
 LOGIT = "logit_"  # prefix of the logit columns; the class's code follows
 # The columns of a submission to task 3 of the ISIC 2018 challenge: our codes in capitals.
@@ -128,6 +129,6 @@ def predict_logits(model, dataset, batch_size: int, normalisation: Sequence) -> 
     with torch.inference_mode():
         batches = [
             model(normalise(to_input(images, device), *normalisation)).float()
-            for images, _, _ in loader(dataset, batch_size)
+            for images, _, _ in progress(loader(dataset, batch_size), "predicting")
         ]
     return torch.cat(batches).cpu().numpy()

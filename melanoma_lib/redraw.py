@@ -1,6 +1,6 @@
 """The figures of a finished run again, from its results alone: no training, model or image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,17 +75,27 @@ def _confusion_matrices(run: Run, keys: Sequence[str]) -> Figure:
 
 def _reliability(run: Run, keys: Sequence[str], of_melanoma: bool) -> Figure:
     def bins(key: str, model: dict) -> dict:
-        test, pair = run.predictions[key].part("test"), {}
-        for moment, temperature in (("before", 1.0), ("after", model["temperature"])):
-            p = test.probabilities(temperature)
-            melanoma = p[:, CLASS_NAMES.index(MELANOMA)], test.is_melanoma
-            pair[moment] = calibration.reliability(
-                *(melanoma if of_melanoma else top_class(test.labels, p))
-            )
-        return pair
+        return reliability_pair(run.predictions[key], model["temperature"], of_melanoma)
 
     labels = ("Melanoma probability", "Melanomas") if of_melanoma else ()
     return figures.reliability(run.of(keys, bins), *labels)
+
+
+def reliability_pair(
+    predictions: Predictions, temperature: float, of_melanoma: bool = False
+) -> dict[str, pd.DataFrame]:
+    """The bins on the test part `before` and `after` scaling, as `figures.reliability` takes them.
+
+    Of the top class, or of melanoma's own probability.
+    """
+    test, pair = predictions.part("test"), {}
+    for moment, divisor in (("before", 1.0), ("after", temperature)):
+        p = test.probabilities(divisor)
+        melanoma = p[:, CLASS_NAMES.index(MELANOMA)], test.is_melanoma
+        pair[moment] = calibration.reliability(
+            *(melanoma if of_melanoma else top_class(test.labels, p))
+        )
+    return pair
 
 
 def _temperature_curve(run: Run, keys: Sequence[str]) -> Figure:
@@ -111,7 +121,14 @@ def _sweep(run: Run, keys: Sequence[str], function: Callable, *arguments: object
 
 
 def _points(run: Run, keys: Sequence[str]) -> pd.DataFrame:
-    """One row a model and operating point, as `figures.operating_points` takes them."""
+    return points_table(run.of(keys, lambda _, model: model["operating_points"]))
+
+
+def points_table(points_of: Mapping[str, list[dict]]) -> pd.DataFrame:
+    """One row a model and operating point, as `figures.operating_points` takes them.
+
+    points_of: the operating points in the results by the model's name in print.
+    """
     rows = [
         {
             "model": name, "point": tables.promise(point), **point,
@@ -119,7 +136,7 @@ def _points(run: Run, keys: Sequence[str]) -> pd.DataFrame:
                for measure in ("sensitivity", "specificity")
                for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))},
         }
-        for name, points in run.of(keys, lambda _, model: model["operating_points"]).items()
+        for name, points in points_of.items()
         for point in points
     ]  # fmt: skip
     table = pd.DataFrame(rows)

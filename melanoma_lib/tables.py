@@ -11,6 +11,7 @@ import pandas as pd
 from melanoma_lib.artifacts import write_csv, write_text
 from melanoma_lib.comparison import COLUMNS, clearly_best
 from melanoma_lib.data.classes import DISPLAY_NAMES
+from melanoma_lib.data.layouts import left_out_text
 from melanoma_lib.intervals import interval_text
 from melanoma_lib.subgroups import ATTRIBUTES
 
@@ -175,8 +176,40 @@ def leakage_table(price: dict) -> Table:
     return Table(heads, rows)
 
 
+def external_table(results: dict) -> Table:
+    """Every model on the run's own test part and on images from elsewhere, a row a measure.
+
+    Calibration errors before and after the temperature; sensitivity and specificity at each
+    threshold carried over.
+    """
+    heads = {
+        "model": "Architecture",
+        "measure": "Measure",
+        "own": "Own test part",
+        "external": results["dataset"]["name"],
+        "difference": "Elsewhere minus own",
+    }
+    rows = []
+    for model in results["models"].values():
+        own = model["own"]
+        sides = own["metrics"], model["metrics"], own["difference"]
+        raw = own["uncalibrated"], model["uncalibrated"], own["difference_uncalibrated"]
+        measures = [(head, *(side[name] for side in sides)) for name, (head, _) in COLUMNS.items()]
+        measures += [(f"{name.upper()} without temperature", *(side[name] for side in raw))
+                     for name in ("ece", "nll")]  # fmt: skip
+        measures.append(("NLL", *(side["nll"] for side in sides)))
+        for point, there in zip(own["operating_points"], model["operating_points"], strict=True):
+            measures += [
+                (f"{rate.capitalize()} at {promise(point)}", point["test"][rate],
+                 there["test"][rate], None)
+                for rate in ("sensitivity", "specificity")
+            ]  # fmt: skip
+        rows += [dict(zip(heads, (model["name"], *row), strict=True)) for row in measures]
+    return Table(heads, rows)
+
+
 def all_tables(results: dict) -> dict[str, Table]:
-    """Every table of the results by its name in `CAPTIONS`."""
+    """Every table of the results by its name; those of a run have `CAPTIONS`."""
     tables = {
         "comparison_table": comparison_table(results),
         "operating_points": operating_points_table(results),
@@ -186,6 +219,8 @@ def all_tables(results: dict) -> dict[str, Table]:
     }
     if "price_of_leakage" in results:
         tables["price_of_leakage"] = leakage_table(results["price_of_leakage"])
+    if "external" in results:
+        tables["external"] = external_table(results)
     return tables
 
 
@@ -285,14 +320,20 @@ def _text(value: object) -> str:
 
 def describe(results: dict) -> str:
     """What the figures rest on, in one sentence."""
+    basis, warning = f"split by {results['split']}", ""
+    if external := results.get("external"):
+        basis = f"from outside of the run {results['run']}"
+        left_out = external["left_out"]
+        warning = f" Left out: {left_out_text(left_out)}." if left_out else ""
+        warning += f" {external['overlap']}." if external["overlap"] else ""
     optimistic = (
         " The split is by image: the held-out images also chose epoch, temperature and "
         "thresholds, and many show lesions seen in training, so every figure is optimistic."
         if results["optimistic"]
-        else ""
+        else warning
     )
     return (
-        f"{results['dataset']['name']}, split by {results['split']}: {results['test_images']} "
+        f"{results['dataset']['name']}, {basis}: {results['test_images']} "
         f"test images of {results['test_lesions']} lesions, {results['test_melanomas']} of the "
         f"images and {results['prevalence']:.1%} of the lesions melanomas; "
         f"{results['interval']['level']:.0%} intervals over lesions, one "
@@ -315,6 +356,9 @@ def summary(results: dict) -> str:
         lines += [_difference_text(results, pair) for pair in results["differences"]]
     if "price_of_leakage" in results:
         lines += ["", _leakage_text(results["price_of_leakage"])]
+    if "external" in results:
+        lines += ["", "Against the run's own test part, temperature and thresholds unchanged:", ""]
+        lines += [_external_text(model) for model in results["models"].values()]
     return "\n".join(lines) + "\n"
 
 
@@ -362,4 +406,25 @@ def _leakage_text(price: dict) -> str:
         f"{interval_text(price['image']['metrics'][name])} split by image, a difference of "
         f"{interval_text(price['difference'][name])}"
         f"{'' if settled else ', not settled by these images'}; one training each."
+    )
+
+
+def _external_text(model: dict) -> str:
+    """What became of calibration and of the first threshold elsewhere."""
+    own, away = model["own"], model["operating_points"][0]
+    home = own["operating_points"][0]
+    gain = own["gain"]["ece"]
+    settled = gain["low"] is not None and not gain["low"] <= 0 <= gain["high"]
+    rates = " and ".join(
+        f"{rate} {interval_text(home['test'][rate])} there and "
+        f"{interval_text(away['test'][rate])} here"
+        for rate in ("sensitivity", "specificity")
+    )
+    return (
+        f"- {model['name']}: ECE {interval_text(own['metrics']['ece'])} there and "
+        f"{interval_text(model['metrics']['ece'])} here, a difference of "
+        f"{interval_text(own['difference']['ece'])}. Without the temperature it would be "
+        f"{interval_text(model['uncalibrated']['ece'])} here: what the temperature takes away, "
+        f"{interval_text(gain)}, is {'' if settled else 'not '}settled by these images. At the "
+        f"threshold chosen for a {promise(home)}: {rates}."
     )

@@ -80,7 +80,7 @@ def test_isic_2019_with_its_second_table(tmp_path):
         further.to_csv(place, index=False)
         files = open_dataset(tmp_path, external=True)
         assert list(files.metadata["dx"]) == ["akiec", "mel", "vasc"]
-        assert files.left_out == {"diagnosis scc": 2, "diagnosis unk": 1}
+        assert files.left_out == {"of diagnosis scc": 2, "of diagnosis unk": 1}
         assert list(files.metadata["lesion_id"]) == ["BCN_1", "HAM_2", "ISIC_0000006"]
         assert list(files.metadata["localization"]) == ["head/neck", "unknown", "unknown"]
         assert (files.metadata["age"] == 55).all() and (files.metadata["sex"] == "female").all()

@@ -18,8 +18,8 @@ ORDER = (
     "data.layouts", "data.metadata", "data.download", "data.sample", "data.augment",
     "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
     "scaling", "significance", "calibration", "thresholds", "checkpoints", "training", "bundle",
-    "experiment", "xai", "subgroups", "comparison", "tables", "figures", "redraw", "thesis",
-    "batch", "status", "site", "cli", "__main__",
+    "experiment", "xai", "subgroups", "comparison", "tables", "figures", "redraw", "external",
+    "thesis", "batch", "status", "site", "cli", "__main__",
 )
 # fmt: on
 

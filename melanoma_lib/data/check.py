@@ -143,7 +143,7 @@ def _findings(
     ]
     lines.append(f"{'lesions known under two ids, joined':42}{joined:8,}")
     if read.left_out:
-        lines.append(f"left out of the table: {layouts.summary(read.left_out)}")
+        lines.append(f"left out of the table: {layouts.left_out_text(read.left_out)}")
     if read.layout.overlap:
         lines.append(read.layout.overlap)
     return [*lines, ""]

@@ -154,7 +154,7 @@ def _mapped(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int
     synthetic = rows["image_id"].isin(SYNTHETIC)
     codes = rows["dx"].fillna("(empty)").str.lower()
     foreign = codes[~codes.isin(CODES) & ~synthetic]
-    left_out = {f"diagnosis {code}": int(n) for code, n in foreign.value_counts().items()}
+    left_out = {f"of diagnosis {code}": int(n) for code, n in foreign.value_counts().items()}
     if synthetic.any():
         left_out["synthetic"] = int(synthetic.sum())
     rows = rows.assign(dx=codes.map(CODES))[~synthetic & codes.isin(CODES)]
@@ -194,6 +194,6 @@ def _read_arrays(path: Path, layout: Layout) -> Table:
     return Table(path, _filled(rows), layout, pictures=pictures)
 
 
-def summary(left_out: dict[str, int]) -> str:
+def left_out_text(left_out: dict[str, int]) -> str:
     """What was left out, in words."""
     return ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
