@@ -6,10 +6,11 @@ from torch import nn
 
 from melanoma_lib.artifacts import MelanomaError, offenders, read_json, sha256, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.familiar import Known, save_known
 from melanoma_lib.models import build_model
 from melanoma_lib.training import load_weights
 
-SCHEMA = 1
+SCHEMA = 2
 FACTS = {  # what must be in bundle.json, and what must be true of it
     "architecture": lambda value: isinstance(value, str),
     "class_names": lambda value: value == list(CLASS_NAMES),
@@ -19,17 +20,20 @@ FACTS = {  # what must be in bundle.json, and what must be true of it
     "temperature": lambda value: isinstance(value, float | int) and value > 0,
     "operating_points": lambda value: isinstance(value, list),
     "weights_sha256": lambda value: isinstance(value, str),
+    "known_limit": lambda value: isinstance(value, float | int) and value > 0,
+    "known_sha256": lambda value: isinstance(value, str),
 }
 
 
-def save_bundle(folder: Path, **facts: object) -> None:
-    """Writes bundle.json beside model.safetensors.
+def save_bundle(folder: Path, known: Known, **facts: object) -> None:
+    """Writes bundle.json and what the model knows (see `familiar`) beside model.safetensors.
 
     `facts`: architecture, class_names, image_size, mean, std, temperature, operating_points,
     generated (whether the model knows only generated pictures).
     """
     weights = sha256(folder / "model.safetensors")
-    write_json(folder / "bundle.json", {"schema": SCHEMA, "weights_sha256": weights, **facts})
+    facts = {"schema": SCHEMA, "weights_sha256": weights, **save_known(folder, known), **facts}
+    write_json(folder / "bundle.json", facts)
 
 
 def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
@@ -41,7 +45,10 @@ def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
     folder = Path(folder)
     facts = read_json(folder / "bundle.json")
     if facts.get("schema") != SCHEMA:
-        raise MelanomaError(f"{folder} holds a bundle of another version; train again")
+        raise MelanomaError(
+            f"{folder} holds a bundle of another version; train again: the same "
+            "command keeps the weights and renews the bundle"
+        )
     wrong = [name for name, holds in FACTS.items() if not holds(facts.get(name))]
     if wrong:
         raise MelanomaError(f"{folder / 'bundle.json'}: missing or wrong: {offenders(wrong)}")

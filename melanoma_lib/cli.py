@@ -1,24 +1,29 @@
 """The command `melanoma`: reads arguments, calls the library, prints errors as one line."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import MelanomaError, read_json
+from melanoma_lib.artifacts import MelanomaError, read_json, write_csv
 from melanoma_lib.config import PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
 from melanoma_lib.listeners import TRACKERS, listening
+from melanoma_lib.progress import progress
 
 # The library's modules are imported where they are used: torch takes seconds, --help none.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Runs one command; returns the exit code.
+
+    0, 1 when some pictures could not be read, 2 for bad input, 130 when interrupted.
+    """
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except MelanomaError as error:
         print(f"melanoma: {error}", file=sys.stderr)
         return 2
@@ -28,7 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nmelanoma: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_evaluate(commands)
     _add_pages(commands)
+    _add_one_image(commands)
     _add_data(commands)
     return parser
 
@@ -103,6 +108,22 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     test.add_argument("--batch-size", type=int, default=Config().batch_size)
     test.add_argument("--device", default=Config().device)
     test.set_defaults(command=_evaluate)
+
+
+def _add_one_image(commands: argparse._SubParsersAction) -> None:
+    predict = commands.add_parser("predict", help="what a trained model makes of pictures")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or folders of them")
+    predict.add_argument("--json", action="store_true", help="for programs")
+    predict.add_argument("--csv", metavar="FILE", help="a table too")
+    predict.add_argument("--overlay-dir", metavar="DIR", help="Grad-CAM heat maps as pictures too")
+    predict.set_defaults(command=_predict)
+    for parser in (predict,):
+        parser.add_argument(
+            "--bundle", metavar="RUN/ARCH", default=Config().output_dir,
+            help="the folder of a trained model; default: the one in runs/thesis",
+        )
+        parser.add_argument("--operating-point", metavar="NAME", default="",
+                            help="for example sensitivity_95; default: specificity_95")
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
@@ -387,6 +408,28 @@ def _site(options: argparse.Namespace) -> None:
 
     run = Path(options.output_dir).expanduser().resolve()
     print(build(run, Path(options.site_dir or run / "site")))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from melanoma_lib import diagnose, verdict
+
+    reader = diagnose.Reader(diagnose.find_bundle(options.bundle))
+    point, paths = reader.point(options.operating_point), diagnose.pictures(options.images)
+    overlays = Path(options.overlay_dir) if options.overlay_dir else None
+    results = diagnose.judge(reader, paths, point["name"], overlays)
+    rows = list(progress(results, "reading", total=len(paths)))
+    good, bad = ([row for row in rows if ("error" in row) == failed] for failed in (False, True))
+    if options.csv:
+        write_csv(options.csv, [verdict.flat(row) for row in rows], verdict.HEADS)
+    if options.json:
+        about = {"model": reader.name, "bundle": str(reader.folder), "note": reader.note}
+        document = about | {"notice": verdict.NOTICE, "operating_point": point, "images": rows}
+        print(json.dumps(document, indent=2, allow_nan=False))
+    else:
+        print("\n".join([verdict.about(reader, point), *map(verdict.line, good)]))
+    for row in bad:
+        print(f"melanoma: {row['error']}", file=sys.stderr)
+    return 1 if bad else 0
 
 
 def _data_sample(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from melanoma_lib import __version__, distributed
+from melanoma_lib import __version__, distributed, familiar
 from melanoma_lib.artifacts import (
     MelanomaError,
     atomic_path,
@@ -29,15 +29,17 @@ from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.metadata import DatasetFiles, make_split, open_dataset, rows_of
-from melanoma_lib.data.pixels import HAM10000Dataset, decode
-from melanoma_lib.models import architecture, build_model, normalisation
+from melanoma_lib.data.pixels import HAM10000Dataset, decode, loader
+from melanoma_lib.models import architecture, build_model, normalisation, normalise, to_input
 from melanoma_lib.predictions import Predictions, predict_logits, save_predictions
 from melanoma_lib.thresholds import choose_operating_points
 from melanoma_lib.training import fit
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
-OUTPUTS = ("history.csv", "model.safetensors", "bundle.json", "predictions.parquet")
-SCHEMA = 3
+OUTPUTS = (
+    "history.csv", "model.safetensors", "bundle.json", "predictions.parquet", familiar.FILE
+)  # fmt: skip
+SCHEMA = 4
 WARM_UP = 3  # first runs of a network, which are slower
 
 
@@ -119,6 +121,7 @@ def _train(config: Config, key: str) -> Path:
     mean, std = normalisation(model)
     save_bundle(
         folder,
+        familiarity(model, data, config.batch_size),
         architecture=key,
         class_names=CLASS_NAMES,
         image_size=config.image_size,
@@ -200,6 +203,18 @@ def predict(model: nn.Module, data: Data, batch_size: int) -> Predictions:
         labels=data.labels[rows],
         logits=np.concatenate(logits),
     )
+
+
+def familiarity(model: nn.Module, data: Data, batch_size: int) -> familiar.Known:
+    """What the model knows: features of the validation part (see `familiar`)."""
+    part, mean_std = data.part("val"), normalisation(model)
+    device = next(model.parameters()).device
+    features = [
+        familiar.look(model, normalise(to_input(images, device), *mean_std))[1].cpu().numpy()
+        for images, _, _ in loader(part, batch_size)
+    ]
+    lesion_ids = data.split["lesion_id"].to_numpy(str)[part.rows]
+    return familiar.learn(np.concatenate(features), lesion_ids)
 
 
 def describe(data: Data) -> dict:

@@ -11,13 +11,16 @@ from torch.nn import functional as F
 from melanoma_lib.artifacts import MelanomaError
 
 
-def grad_cam(model: nn.Module, inputs: torch.Tensor, classes: Sequence[int]) -> np.ndarray:
+def grad_cam(
+    model: nn.Module, inputs: torch.Tensor, classes: Sequence[int], layer: str = ""
+) -> np.ndarray:
     """Grad-CAM heat as a share of each map's maximum, (n, height, width), for one class an image.
 
     `inputs` are normalised images (n, 3, height, width). A map in which nothing speaks for the
-    class is all zero. Raises `MelanomaError` as `cam_layer` does (Selvaraju et al., 2017).
+    class is all zero. `layer` is what `cam_layer` finds, if that is known already; raises
+    `MelanomaError` as that does (Selvaraju et al., 2017).
     """
-    layer = cam_layer(model, inputs)
+    layer = layer or cam_layer(model, inputs)
     ((features, gradient),) = class_gradients(model, [layer], inputs, classes).values()
     features, gradient = as_map(model, features), as_map(model, gradient)
     weights = gradient.mean((2, 3), keepdim=True)  # how much each feature speaks for the class

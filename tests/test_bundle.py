@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_model
@@ -5,7 +6,10 @@ from safetensors.torch import save_model
 from melanoma_lib.artifacts import MelanomaError, read_json, write_json
 from melanoma_lib.bundle import load_bundle, save_bundle
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.familiar import learn
 from melanoma_lib.models import build_model
+
+KNOWN = learn(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20))
 
 
 @pytest.fixture
@@ -13,7 +17,7 @@ def folder(tmp_path):
     torch.manual_seed(0)
     save_model(build_model("test_resnet", 7, 32), tmp_path / "model.safetensors")
     save_bundle(
-        tmp_path, architecture="test_resnet", class_names=CLASS_NAMES, image_size=32,
+        tmp_path, KNOWN, architecture="test_resnet", class_names=CLASS_NAMES, image_size=32,
         mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5, operating_points=[], generated=True,
     )
     return tmp_path

@@ -14,11 +14,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from melanoma_lib.artifacts import MelanomaError, read_json, write_json
-from melanoma_lib.bundle import load_bundle, save_bundle
+from melanoma_lib.bundle import SCHEMA, load_bundle, save_bundle
 from melanoma_lib.comparison import load
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.metadata import open_dataset
 from melanoma_lib.data.pixels import read_image
+from melanoma_lib.familiar import learn
 from melanoma_lib.models import build_model
 
 KEY = "test_resnet"
@@ -281,8 +282,9 @@ def bundle(tmp_path):
         tmp_path / "model.safetensors",
     )
     save_bundle(
-        tmp_path, architecture=KEY, class_names=CLASS_NAMES, image_size=64, mean=(0.5,) * 3,
-        std=(0.5,) * 3, temperature=1.5, operating_points=[], generated=True,
+        tmp_path, learn(np.eye(6), np.arange(6)), architecture=KEY, class_names=CLASS_NAMES,
+        image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5,
+        operating_points=[], generated=True,
     )  # fmt: skip
     return tmp_path
 
@@ -300,7 +302,9 @@ BAD_BUNDLES = {
     "no facts": lambda folder: (folder / "bundle.json").unlink(),
     "facts that are no JSON": lambda folder: (folder / "bundle.json").write_text("{"),
     "facts that are a list": lambda folder: (folder / "bundle.json").write_text("[]"),
-    "facts that are missing": lambda folder: write_json(folder / "bundle.json", {"schema": 1}),
+    "facts that are missing": lambda folder: write_json(
+        folder / "bundle.json", {"schema": SCHEMA}
+    ),
     "another architecture": facts(architecture="test_vit"),
     "an architecture that does not exist": facts(architecture="resnet9000"),
     "classes in another order": facts(class_names=CLASS_NAMES[::-1]),

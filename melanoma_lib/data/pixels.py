@@ -17,6 +17,8 @@ from melanoma_lib.progress import progress
 # A dermoscopy photograph has well under 50 million pixels; beyond that it is a mistake or a
 # decompression bomb.
 MAX_PIXELS = 50_000_000
+# What a camera or a scanner writes; decoders of other formats are never asked.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 
 def read_image(path: Path | str | np.ndarray, size: int | None = None) -> np.ndarray:
@@ -28,7 +30,7 @@ def read_image(path: Path | str | np.ndarray, size: int | None = None) -> np.nda
     """
     try:
         known = isinstance(path, np.ndarray)
-        with Image.fromarray(path) if known else Image.open(path) as image:
+        with Image.fromarray(path) if known else Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise MelanomaError(f"{path}: {image.width} x {image.height} pixels is too large")
             image.load()  # only loading finds a truncated file
