@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import nbformat
 import pytest
@@ -84,3 +85,18 @@ def test_the_command_builds_beside_the_run_and_needs_notebooks(run_dir, tmp_path
     assert (run_dir / "site" / "index.html").exists()
     with pytest.raises(MelanomaError, match="no executed notebook"):
         build(tmp_path / "empty", tmp_path / "site")
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser (Debian: chromium)")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_a_phone_or_a_desktop(site, run_dir, width):
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        for name in site:
+            page.goto((run_dir.parent / "pages" / name).as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        browser.close()
