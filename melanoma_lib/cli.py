@@ -9,7 +9,7 @@ from pathlib import Path
 
 from melanoma_lib import __version__
 from melanoma_lib.artifacts import MelanomaError, read_json, write_csv
-from melanoma_lib.config import PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
+from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
 from melanoma_lib.listeners import TRACKERS, listening
 from melanoma_lib.progress import progress
 
@@ -189,6 +189,10 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
         help="start from random weights",
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+    group.add_argument(
+        "--precision", choices=PRECISIONS,
+        help="of training; auto (default) tries both where the training is long",
+    )
 
 
 def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from melanoma_lib.artifacts import PROJECT, MelanomaError, digest, sha256
 
 PROTOCOLS = ("lesion", "image")
+PRECISIONS = ("auto", "float32", "bfloat16")
 SAMPLE_DIR = PROJECT / "data" / "sample"
 
 
@@ -43,10 +44,14 @@ class Config:
     augmentation: Augmentation = Augmentation()
     other_split: str = ""  # folder of the same run on the other split: the price of leakage
     device: str = "auto"  # the first CUDA device, or the CPU
+    precision: str = "auto"  # float32, bfloat16, or whichever a long training measures as faster
 
     def __post_init__(self):
         if self.split not in PROTOCOLS:
             raise MelanomaError(f"split {self.split!r} is not one of {', '.join(PROTOCOLS)}")
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise MelanomaError(f"precision {self.precision!r} is not one of {known}")
         if not self.architectures:
             raise MelanomaError("no architecture is named; see --architectures")
         lower_bounds = {"epochs": 1, "batch_size": 2, "image_size": 32, "seed": 0}
@@ -78,6 +83,8 @@ class Config:
         """
         values = {name: getattr(self, name) for name in TRAINING_FIELDS}
         values |= {"architecture": architecture, "dataset": fingerprint}
+        if self.precision != PRECISIONS[0]:  # which asks for none in particular
+            values["precision"] = self.precision
         weights = self.weights.get(architecture, "")
         if weights and not Path(weights).is_file():
             raise MelanomaError(f"the weights file {weights} for {architecture} does not exist")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from melanoma_lib import __version__, distributed, familiar
+from melanoma_lib.arithmetic import Arithmetic, choose
 from melanoma_lib.artifacts import (
     MelanomaError,
     atomic_path,
@@ -30,10 +31,17 @@ from melanoma_lib.config import Config
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.metadata import DatasetFiles, make_split, open_dataset, rows_of
 from melanoma_lib.data.pixels import HAM10000Dataset, decode, loader
-from melanoma_lib.models import architecture, build_model, normalisation, normalise, to_input
+from melanoma_lib.models import (
+    architecture,
+    build_model,
+    normalisation,
+    normalise,
+    pick_device,
+    to_input,
+)
 from melanoma_lib.predictions import Predictions, predict_logits, save_predictions
 from melanoma_lib.thresholds import choose_operating_points
-from melanoma_lib.training import fit
+from melanoma_lib.training import fit, train_step
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 OUTPUTS = (
@@ -111,8 +119,10 @@ def _train(config: Config, key: str) -> Path:
         "versions": versions(),
         "epochs": config.epochs,
     }
+    model = _model(config, key)
+    how = _arithmetic(config, model, data, record)
     write_json(folder / "run.json", record)
-    model, history = _fit(config, key, data)
+    history = _fit(config, key, data, model, distributed.told(how))
     predictions = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
@@ -144,19 +154,32 @@ def _train(config: Config, key: str) -> Path:
     return folder
 
 
-def _fit(config: Config, key: str, data: Data) -> tuple[nn.Module, list[dict]]:
+def _model(config: Config, key: str) -> nn.Module:
     torch.manual_seed(config.seed)  # the new output layer, or all weights
-    model = build_model(
+    return build_model(
         key, len(CLASS_NAMES), config.image_size, config.pretrained, config.weights.get(key, "")
     )
+
+
+def _arithmetic(config: Config, model: nn.Module, data: Data, record: dict) -> Arithmetic:
+    """How the training computes: as recorded, so that a resumed one goes on as it began."""
+    if "arithmetic" not in record:
+        images, device = len(data.part("train")), pick_device(config.device)
+        how, tried = choose(model, config, images, device, train_step)
+        record |= {"arithmetic": dataclasses.asdict(how), "arithmetics_tried": tried}
+    return Arithmetic(**record["arithmetic"])
+
+
+def _fit(config: Config, key: str, data: Data, model: nn.Module, how: Arithmetic) -> list[dict]:
     folder = Path(config.output_dir) / key
-    return model, fit(model, data.part("train"), data.part("val"), config, folder)
+    return fit(model, data.part("train"), data.part("val"), config, folder, how)
 
 
 def _train_along(config: Config, key: str) -> Path:
     """What a process beside the first does: its rows of every batch, and nothing is written."""
     if not distributed.told():  # that the training is finished
-        _fit(config, key, prepare(config))
+        data, model = prepare(config), _model(config, key)
+        _fit(config, key, data, model, distributed.told())  # how it computes
     return Path(config.output_dir) / key
 
 
@@ -187,7 +210,9 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
             record = read_json(folder / "run.json")
             same = True
     folder.mkdir(parents=True, exist_ok=True)
-    return record if same and record["epochs"] == epochs else {}
+    if same and record["epochs"] != epochs:
+        record = {name: value for name, value in record.items() if name.startswith("arithmetic")}
+    return record if same else {}
 
 
 def predict(model: nn.Module, data: Data, batch_size: int) -> Predictions:

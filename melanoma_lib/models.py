@@ -152,8 +152,14 @@ def to_input(images: torch.Tensor, device: torch.device | str = "cpu") -> torch.
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Centres and scales float images (n, 3, height, width) in [0, 1], channel by channel."""
-    centre, scale = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+    """Centres and scales float images (n, 3, height, width) in [0, 1], channel by channel.
+
+    `mean` and `std` may be tensors on the images' device: making them there would stop a GPU.
+    """
+    centre, scale = (
+        torch.as_tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
+        for values in (mean, std)
+    )
     return (images - centre) / scale
 
 

@@ -7,7 +7,7 @@ random depends only on the seed and the epoch, so that no random state has to be
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,11 +19,13 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from melanoma_lib import distributed, listeners
+from melanoma_lib.arithmetic import Arithmetic, adam
 from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
 from melanoma_lib.data.augment import augment, draw, generator
-from melanoma_lib.data.pixels import HAM10000Dataset, loader
+from melanoma_lib.data.pixels import HAM10000Dataset, loader, resident, to_device
+from melanoma_lib.graphs import captured
 from melanoma_lib.models import normalisation, normalise, pick_device, to_input
 from melanoma_lib.predictions import predict_logits
 from melanoma_lib.progress import progress
@@ -70,15 +72,16 @@ def step_that_fits(
     images: torch.Tensor,
     labels: torch.Tensor,
     parts: int,
+    step: Callable = train_step,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """A training step in `parts`, in more of them if memory runs out: loss, logits, parts.
+    """A training `step` in `parts`, in more of them if memory runs out: loss, logits, parts.
 
     Raises `MelanomaError` when one image does not fit.
     """
     while True:
         try:
             if parts == 1:
-                return *train_step(model, optimizer, images, labels), 1
+                return *step(model, optimizer, images, labels), 1
             return *step_in_parts(model, optimizer, images, labels, parts), parts
         except (RuntimeError, MemoryError, ValueError) as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
@@ -105,6 +108,7 @@ def train_epoch(
     config: Config,
     epoch: int,
     parts: int = 1,
+    step: Callable = train_step,
 ) -> dict[str, float]:
     """Shows the model every training image once, augmented; returns what it cost and gained.
 
@@ -113,8 +117,8 @@ def train_epoch(
     """
     start = time.perf_counter()
     device = next(model.parameters()).device
-    mean_std = normalisation(model)
-    numbers = draw(len(train.pixels), config.seed, epoch)
+    mean_std = [torch.tensor(values, device=device) for values in normalisation(model)]
+    numbers = draw(len(train.pixels), config.seed, epoch).to(device)
     dropout = generator(config.seed, epoch, 2).initial_seed()
     torch.manual_seed(dropout + distributed.rank())
     batches = loader(train, config.batch_size, generator(config.seed, epoch, 0))
@@ -122,10 +126,10 @@ def train_epoch(
     model.train()
     for batch in progress(batches, f"epoch {epoch}", len(batches)):
         images, labels, rows = distributed.share(*batch)  # all of it, where there is one process
-        images = augment(to_input(images, device), numbers[rows].to(device), config.augmentation)
-        labels = labels.to(device)
+        labels, rows = to_device(labels, device), to_device(rows, device)
+        images = augment(to_input(images, device), numbers[rows], config.augmentation)
         images = normalise(images, *mean_std)
-        loss, logits, parts = step_that_fits(model, optimizer, images, labels, parts)
+        loss, logits, parts = step_that_fits(model, optimizer, images, labels, parts, step)
         # Kept on the device: reading a number out would make a GPU wait.
         losses.append(loss)
         seen.append(batch[2])
@@ -155,35 +159,45 @@ def validate(model: nn.Module, val: HAM10000Dataset, batch_size: int) -> dict[st
 
 
 def fit(
-    model: nn.Module, train: HAM10000Dataset, val: HAM10000Dataset, config: Config, folder: Path
+    model: nn.Module,
+    train: HAM10000Dataset,
+    val: HAM10000Dataset,
+    config: Config,
+    folder: Path,
+    how: Arithmetic | None = None,
 ) -> list[dict]:
     """Trains for `config.epochs`, going on from the folder's checkpoint if there is one.
 
-    Leaves the model with the weights of the best epoch by validation accuracy (the first of
-    equals), which are also in `model.safetensors`. Returns the history, one dictionary an
-    epoch, which is also in `history.csv`. Raises `MelanomaError` when there are fewer training
-    images than a batch holds.
+    It goes on exactly if `how` it computes is what it was. Leaves the model with the weights of
+    the best epoch by validation accuracy (the first of equals), which are also in
+    `model.safetensors`. Returns the history, one dictionary an epoch, which is also in
+    `history.csv`. Raises `MelanomaError` when there are fewer training images than a batch holds.
     """
     if len(train) < config.batch_size:
         raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
-    model.to(pick_device(config.device))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    device = pick_device(config.device)
+    network = (how or Arithmetic()).wrap(model.to(device))
+    shared = distributed.wrap(network)
+    train, val, step = resident(train, device), resident(val, device), captured(train_step, device)
+    optimizer = adam(model, config.learning_rate)
     history: list[dict] = []
     if checkpoint := load_checkpoint(folder):
         model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        # What was counted, not what the device of that time could do.
+        counted = {"state": checkpoint["optimizer"]["state"]}
+        optimizer.load_state_dict(optimizer.state_dict() | counted)
         history = checkpoint["history"]
         save_results(folder, checkpoint)  # a kill may have come between the two
         print(f"going on after epoch {len(history)} of {config.epochs}")
-    wrapped = distributed.wrap(model)
     print(HEADER)
     with ThreadPoolExecutor(max_workers=1) as writer:
         saved: Future | None = None
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
             parts = history[-1]["parts"] if history else 1
-            row = {"epoch": epoch, **train_epoch(wrapped, optimizer, train, config, epoch, parts)}
-            row |= validate(model, val, config.batch_size)
+            row = {"epoch": epoch}
+            row |= train_epoch(shared, optimizer, train, config, epoch, parts, step)
+            row |= validate(network, val, config.batch_size)
             if not math.isfinite(row["val_loss"]):
                 raise MelanomaError(
                     f"the validation loss is {row['val_loss']} after epoch {epoch}; earlier epochs "

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from melanoma_lib import training
 from melanoma_lib.artifacts import MelanomaError, lock, read_json
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config, preset
@@ -55,6 +56,26 @@ def test_a_run_folder_is_complete(config, protocol):
     if protocol == "image":
         val, test = predictions.part("val"), predictions.part("test")
         assert np.array_equal(val.logits, test.logits)
+
+
+def test_how_it_computes_is_recorded_and_kept(config, monkeypatch):
+    """A resumed or longer training goes on as it began, whatever would be faster by now."""
+    asked = dataclasses.replace(config, precision="bfloat16")
+    folder = train(asked, KEY)
+    how = read_json(folder / "run.json")["arithmetic"]
+    assert how == {"precision": "bfloat16", "layout": "channels_last",
+                   "threads": torch.get_num_threads()}  # fmt: skip
+    monkeypatch.setattr("melanoma_lib.experiment.choose", None)  # would raise if called
+    used = []
+
+    def fit(model, train, val, config, folder, how):
+        used.append(dataclasses.asdict(how))
+        return training.fit(model, train, val, config, folder, how)
+
+    monkeypatch.setattr("melanoma_lib.experiment.fit", fit)
+    train(dataclasses.replace(asked, epochs=3), KEY)
+    assert used == [how] and read_json(folder / "run.json")["arithmetic"] == how
+    assert asked.training_key(KEY, "") != config.training_key(KEY, "")
 
 
 def test_temperature_and_thresholds_come_from_validation(config):

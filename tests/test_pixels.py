@@ -6,7 +6,15 @@ from PIL import Image
 from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.data.augment import generator
 from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.data.pixels import HAM10000Dataset, decode, loader, read_image, read_mask
+from melanoma_lib.data.pixels import (
+    HAM10000Dataset,
+    ResidentDataset,
+    decode,
+    loader,
+    read_image,
+    read_mask,
+    resident,
+)
 
 
 def test_the_whole_picture_is_squeezed_into_the_square(tmp_path):
@@ -79,6 +87,25 @@ def test_training_batches_are_whole_shuffled_and_replayable():
     other = torch.cat([r for *_, r in loader(dataset_of(33), 32, generator(1, 3))])
     assert len(rows) == 32  # the one image left over is no batch
     assert torch.equal(rows, again) and not torch.equal(rows, other)
+
+
+def test_a_batch_is_its_items_stacked():
+    data = HAM10000Dataset(dataset_of(10).pixels, np.arange(10), np.array([7, 2, 5]))
+    batch = next(iter(loader(data, 3)))
+    for kind, values in enumerate(batch):
+        items = [torch.as_tensor(data[item][kind]) for item in range(3)]
+        assert torch.equal(torch.stack(items), values)
+    assert batch[1].dtype == batch[2].dtype == torch.int64
+
+
+@pytest.mark.parametrize("key", [None, (1, 2)])
+def test_batches_from_a_device_are_those_from_the_file(key):
+    part = HAM10000Dataset(dataset_of(40).pixels, np.arange(40) % 7, np.arange(39, 4, -1))
+    on_device = ResidentDataset(part, torch.device("cpu"))
+    batches = [list(loader(p, 8, key and generator(*key))) for p in (part, on_device)]
+    for one, other in zip(*batches, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert resident(part, torch.device("cpu")) is part  # the file is mapped there already
 
 
 def test_evaluation_shows_every_image_once_in_order():

@@ -17,9 +17,10 @@ ORDER = (
     "artifacts", "progress", "data.classes", "config", "distributed", "listeners",
     "data.layouts", "data.metadata", "data.download", "data.sample", "data.augment",
     "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
-    "scaling", "significance", "calibration", "thresholds", "checkpoints", "training", "familiar",
-    "bundle", "experiment", "xai", "subgroups", "comparison", "diagnose", "verdict", "tables",
-    "figures", "redraw", "external", "thesis", "batch", "status", "site", "cli", "__main__",
+    "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs", "arithmetic",
+    "training", "familiar", "bundle", "experiment", "xai", "subgroups", "comparison", "diagnose",
+    "verdict", "tables", "figures", "redraw", "external", "thesis", "batch", "status", "site",
+    "cli", "__main__",
 )
 # fmt: on
 

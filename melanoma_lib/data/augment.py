@@ -36,10 +36,9 @@ def augment(images: torch.Tensor, numbers: torch.Tensor, how: Augmentation) -> t
     flips = 1 - 2 * (numbers[:, :2] < how.flip).to(images.dtype)  # -1 flips, 1 does not
     jitter = 2 * numbers[:, 2:] - 1  # in [-1, 1)
     images = rotate(images, how.rotation * jitter[:, 0], flips)
-    factors = 1 + torch.tensor(
-        [how.brightness, how.contrast, how.saturation], device=images.device
-    ) * jitter[:, 1:]
-    return colour_jitter(images, *factors.to(images.dtype).T)
+    ranges = how.brightness, how.contrast, how.saturation
+    factors = [1 + reach * jitter[:, column] for column, reach in enumerate(ranges, 1)]
+    return colour_jitter(images, *(factor.to(images.dtype) for factor in factors))
 
 
 def rotate(images: torch.Tensor, degrees: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
@@ -86,5 +85,6 @@ def colour_jitter(
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:
-    weights = torch.tensor(GREY, device=images.device, dtype=images.dtype)
-    return torch.einsum("nchw,c->nhw", images, weights)[:, None]
+    # No product with a tensor of weights: making that would stop a GPU.
+    red, green, blue = images.split(1, dim=1)
+    return GREY[0] * red + GREY[1] * green + GREY[2] * blue

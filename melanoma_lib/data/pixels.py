@@ -123,6 +123,50 @@ class HAM10000Dataset(Dataset):
         image = torch.from_numpy(self.pixels[row].copy()).permute(2, 0, 1)
         return image, int(self.labels[row]), row
 
+    def __getitems__(self, items: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A batch of items, stacked: the array is asked once, and not for every image."""
+        rows = self.rows[items]
+        images = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
+        return images, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows)
+
+
+class ResidentDataset(HAM10000Dataset):
+    """A part of the dataset whose pixels lie in a device's own memory, uint8."""
+
+    CHUNK = 512  # images that are copied at once
+
+    def __init__(self, part: HAM10000Dataset, device: torch.device):
+        super().__init__(part.pixels, part.labels, part.rows, part.names)
+        self.resident = torch.empty(
+            (len(part), *part.pixels.shape[1:]), dtype=torch.uint8, device=device
+        )
+        for start in range(0, len(part), self.CHUNK):
+            some = torch.from_numpy(part.pixels[part.rows[start : start + self.CHUNK]])
+            self.resident[start : start + len(some)] = some.to(device)
+
+    def __getitems__(self, items: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same batch; only the items' numbers are sent to the device."""
+        rows = self.rows[items]
+        where = to_device(torch.as_tensor(items), self.resident.device)
+        images = self.resident[where].permute(0, 3, 1, 2)
+        return images, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows)
+
+
+def resident(part: HAM10000Dataset, device: torch.device) -> HAM10000Dataset:
+    """A part with its pixels on a GPU if they take less than half of what is free there."""
+    if device.type != "cuda" or not len(part):
+        return part
+    free, _ = torch.cuda.mem_get_info(device)
+    fits = len(part) * part.pixels[0].nbytes < free / 2
+    return ResidentDataset(part, device) if fits else part
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device, without waiting for what a GPU is doing."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
 
 def loader(dataset: Dataset, batch_size: int, generator: torch.Generator | None = None, **options):
     """A DataLoader that shuffles and leaves out an incomplete last batch if given a generator.
@@ -131,7 +175,14 @@ def loader(dataset: Dataset, batch_size: int, generator: torch.Generator | None 
     statistics are degenerate. Without a generator: every image once, in order.
     """
     train = generator is not None
+    if hasattr(dataset, "__getitems__"):
+        options["collate_fn"] = _stacked
     return DataLoader(
         dataset, batch_size, shuffle=train, drop_last=train, generator=generator, **options
     )
+
+
+def _stacked(batch: tuple) -> tuple:
+    """What `__getitems__` returns is a batch already."""
+    return batch
 

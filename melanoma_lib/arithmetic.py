@@ -1,0 +1,137 @@
+"""Arithmetic: the precision, memory layout and threads a network is trained with, by measurement.
+
+bfloat16 has the range of float32 and a sixteenth of its digits; under autocast the weights, the
+loss and the update stay in float32, and only the large products are made of shorter numbers
+(Kalamkar et al., 2019). What is faster depends on network, image size and machine, so it is tried.
+"""
+
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from melanoma_lib.config import PRECISIONS, Config
+from melanoma_lib.graphs import WARM_UP, captured
+
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+WORTH_A_TRIAL = 500  # steps of a training, of which trying takes about fifteen
+HOPELESS = 3.0  # a first step that many times as long as the best one: not tried further
+BETTER = 1.03  # how much faster a later candidate must be: less is chance
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a training computes; the default is what happens without any choice."""
+
+    precision: str = "float32"  # or bfloat16
+    layout: str = "channels_last"  # the colours of a pixel side by side; or contiguous
+    threads: int = field(default_factory=torch.get_num_threads)
+
+    def __str__(self) -> str:
+        return f"{self.precision}, {self.layout}, {self.threads} threads"
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The network as training sees it: normalised images in, float32 logits out."""
+        torch.set_num_threads(self.threads)
+        model.to(memory_format=LAYOUTS[self.layout])
+        if (self.precision, self.layout) == ("float32", "channels_last"):
+            return model
+        wrapped = _Wrapped(model, self)
+        wrapped.pretrained_cfg = model.pretrained_cfg  # where timm looks for the normalisation
+        return wrapped
+
+
+class _Wrapped(nn.Module):
+    def __init__(self, model: nn.Module, how: Arithmetic):
+        super().__init__()
+        self.model, self.how = model, how
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.contiguous(memory_format=LAYOUTS[self.how.layout])
+        short = self.how.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=short):
+            return self.model(images).float()
+
+
+def choose(
+    model: nn.Module, config: Config, images: int, device: torch.device, step: Callable
+) -> tuple[Arithmetic, dict[str, float]]:
+    """The fastest arithmetic for training `model`, and images a second of each that was tried.
+
+    Tried are real steps (`step` as in training) on copies of the model, so that neither weights
+    nor random numbers change. A training of few steps is not worth it and has the default.
+    `images` are those of the training part.
+    """
+    default = Arithmetic()
+    if config.precision != "auto":
+        default = Arithmetic(config.precision)
+    if config.epochs * (images // config.batch_size) < WORTH_A_TRIAL:
+        return default, {}
+    precisions = PRECISIONS[1:] if config.precision == "auto" else [config.precision]
+    rates: dict[Arithmetic, float] = {}
+
+    def trial(how: Arithmetic) -> None:
+        best = max(rates.values(), default=0.0)
+        shape = (config.batch_size, 3, config.image_size, config.image_size)
+        rates[how] = _rate(model, how, shape, device, step, best)
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        # bfloat16 first, so that a float32 that is several times slower is soon given up.
+        for precision, layout in itertools.product(reversed(precisions), LAYOUTS):
+            trial(Arithmetic(precision, layout))
+        best = _best(rates)
+        if device.type == "cpu" and default.threads > 1:
+            trial(Arithmetic(best.precision, best.layout, default.threads // 2))
+    torch.set_num_threads(default.threads)
+    best = _best(rates)
+    print(f"fastest of {len(rates)} tried: {best}", flush=True)
+    return best, {str(how): round(rate, 2) for how, rate in rates.items()}
+
+
+def _best(rates: dict[Arithmetic, float]) -> Arithmetic:
+    """The fastest; of those within chance of each other, the one with more digits."""
+    fastest = max(rates.values())
+    near = [how for how, rate in rates.items() if rate * BETTER >= fastest]
+    return max(near, key=lambda how: (how.precision == "float32", how.threads, rates[how]))
+
+
+def _rate(
+    model: nn.Module,
+    how: Arithmetic,
+    shape: tuple[int, ...],
+    device: torch.device,
+    step: Callable,
+    best: float,
+) -> float:
+    """Images a second of a training step, 0 where it fails or is hopelessly slower than `best`."""
+    trained = copy.deepcopy(model).to(device).train()
+    network = how.wrap(trained)
+    optimizer = adam(trained, 1e-4)
+    images, labels = torch.rand(shape, device=device), torch.zeros(shape[0], dtype=int).to(device)
+    step = captured(step, device)
+    fastest = math.inf
+    try:
+        warm_up = 1 if device.type == "cpu" else WARM_UP + 1
+        for number in range(warm_up + 2):
+            start = time.perf_counter()
+            loss, _ = step(network, optimizer, images, labels)
+            finite = math.isfinite(loss.item())  # which waits for a GPU
+            seconds = time.perf_counter() - start
+            if not finite or (best and number == 0 and seconds > HOPELESS * shape[0] / best):
+                return 0.0
+            if number >= warm_up:
+                fastest = min(fastest, seconds)
+    except (RuntimeError, MemoryError):  # not supported here, or too large
+        return 0.0
+    return shape[0] / fastest
+
+
+def adam(model: nn.Module, learning_rate: float) -> torch.optim.Adam:
+    """The optimiser of the recipe, in one kernel; on a GPU one that a graph can record."""
+    on_gpu = next(model.parameters()).is_cuda
+    return torch.optim.Adam(model.parameters(), learning_rate, fused=True, capturable=on_gpu)

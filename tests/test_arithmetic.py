@@ -1,0 +1,125 @@
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from melanoma_lib import arithmetic
+from melanoma_lib.arithmetic import Arithmetic, adam, choose
+from melanoma_lib.config import Config
+from melanoma_lib.models import build_model
+from melanoma_lib.training import train_step
+
+CPU = torch.device("cpu")
+LONG = Config(epochs=50, batch_size=8, image_size=32, device="cpu")
+IMAGES = 8 * arithmetic.WORTH_A_TRIAL // LONG.epochs
+
+
+def new_model(key="test_efficientnet"):
+    torch.manual_seed(0)
+    return build_model(key, 7, 32)
+
+
+def outcome(how, steps=3):
+    """The logits of the last of some training steps, and the weights after it."""
+    model = new_model().train()
+    network, optimizer = how.wrap(model), adam(model, 1e-3)
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for _ in range(steps):
+        _, logits = train_step(network, optimizer, images, torch.arange(8) % 7)
+    return logits, {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_the_default_is_the_model_itself():
+    model = new_model()
+    assert Arithmetic().wrap(model) is model
+
+
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("bfloat16", 0.05)])
+@pytest.mark.parametrize("layout", arithmetic.LAYOUTS)
+def test_every_arithmetic_gives_the_same_within_its_digits(precision, layout, tolerance):
+    """float32 keeps 7 digits, bfloat16 between 2 and 3."""
+    plain, weights = outcome(Arithmetic())
+    logits, others = outcome(Arithmetic(precision, layout))
+    assert logits.dtype == torch.float32
+    assert torch.allclose(logits, plain, atol=tolerance)
+    assert weights.keys() == others.keys()
+    for name, value in others.items():
+        assert value.dtype == weights[name].dtype  # the weights stay as long as they are
+        # Adam's first steps are as large as the learning rate whatever the gradient's size.
+        assert torch.allclose(value.float(), weights[name].float(), rtol=tolerance, atol=7e-3)
+
+
+def test_a_wrapped_network_is_trained_and_read_like_the_model():
+    model = new_model()
+    wrapped = Arithmetic("bfloat16").wrap(model)
+    assert wrapped.eval().training is model.training is False
+    assert next(wrapped.parameters()) is next(model.parameters())
+    assert wrapped.pretrained_cfg is model.pretrained_cfg
+
+
+def test_trying_changes_neither_weights_nor_random_numbers(capsys):
+    model = new_model()
+    before, layout = copy.deepcopy(model.state_dict()), next(model.parameters()).stride()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    how, tried = choose(model, LONG, IMAGES, CPU, train_step)
+    assert torch.equal(torch.rand(4), expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert next(model.parameters()).stride() == layout and not model.training == how is None
+    assert str(how) in tried and len(tried) >= 4
+    assert f"fastest of {len(tried)} tried: {how}" in capsys.readouterr().out
+
+
+def test_a_short_training_tries_nothing():
+    how, tried = choose(new_model(), LONG, IMAGES - 8, CPU, None)
+    assert how == Arithmetic() and not tried
+
+
+def test_a_precision_that_is_asked_for_is_kept():
+    short = dataclasses.replace(LONG, precision="bfloat16")
+    assert choose(new_model(), short, 8, CPU, None)[0].precision == "bfloat16"
+    how, tried = choose(new_model(), short, IMAGES, CPU, train_step)
+    assert how.precision == "bfloat16" and all("bfloat16" in name for name in tried)
+
+
+@pytest.mark.parametrize(
+    "rates, expected",
+    [
+        ({"bfloat16": 10.2, "float32": 10.0}, "float32"),  # a difference of chance
+        ({"bfloat16": 11.0, "float32": 10.0}, "bfloat16"),
+        ({"bfloat16": 0.0, "float32": 0.0}, "float32"),  # nothing worked: training will say why
+    ],
+)
+def test_the_fastest_is_chosen_unless_it_is_so_by_chance(rates, expected):
+    rates = {Arithmetic(precision): rate for precision, rate in rates.items()}
+    assert arithmetic._best(rates).precision == expected
+
+
+@pytest.mark.parametrize("fault", ["memory", "nan"])
+def test_what_fails_while_it_is_tried_is_not_chosen(fault):
+    def faulty(network, optimizer, images, labels):
+        if isinstance(network, arithmetic._Wrapped) and network.how.precision == "bfloat16":
+            if fault == "memory":
+                raise torch.OutOfMemoryError("full")
+            return torch.tensor(float("nan")), None
+        return train_step(network, optimizer, images, labels)
+
+    how, tried = choose(new_model(), LONG, IMAGES, CPU, faulty)
+    assert how.precision == "float32"
+    assert {rate for name, rate in tried.items() if "bfloat16" in name} == {0.0}
+
+
+def test_what_is_hopelessly_slow_is_tried_for_one_step_only(monkeypatch):
+    clock, steps = [0.0], []
+
+    def slow(network, optimizer, images, labels):
+        steps.append(precision := getattr(network, "how", Arithmetic()).precision)
+        clock[0] += 1 if precision == "bfloat16" else 5
+        return torch.tensor(1.0), None
+
+    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: clock[0])
+    how, tried = choose(new_model(), LONG, IMAGES, CPU, slow)
+    assert how.precision == "bfloat16" and steps.count("float32") == 2  # one a layout
+    assert tried[str(how)] == 8.0  # eight images in a second
