@@ -81,6 +81,10 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4, help="to train on; more on a GPU")
     parser.add_argument("--image-size", type=int, default=Config().image_size)
     parser.add_argument("--architectures", nargs="+", default=Config().architectures)
+    parser.add_argument(
+        "--price-per-hour", type=float, default=0.096,
+        help="US dollars for such a machine; default: two cores (Standard_D2s_v5, early 2026)",
+    )
     parser.add_argument("--output", type=Path, default=RATES)
     options = parser.parse_args()
     config = Config(image_size=options.image_size)
@@ -96,6 +100,7 @@ def main() -> None:
             "machine": f"{device}; decoding on {os.cpu_count()} cores",
             "date": datetime.date.today().isoformat(),
             "image_size": config.image_size,
+            "price_per_hour": options.price_per_hour,
             **rates,
         },
     )

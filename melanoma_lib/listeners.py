@@ -7,6 +7,7 @@ written nowhere. A listener that fails costs a warning, never the run.
 
 import contextlib
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,6 +91,7 @@ def _mlflow(folder: Path, row: dict) -> None:
     """One MLflow run a training, found again by its key; in the run folder's own database."""
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
     client = MlflowClient(
         os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.parent / 'mlflow.db'}"
     )

@@ -45,13 +45,15 @@ def needs(
 
 def table(rates: Mapping, architecture: str, image_size: int) -> str:
     """The table of docs/cloud.md in Markdown: one row a need, one column a dataset."""
-    columns = [needs(images, rates, architecture, image_size) for images in SIZES.values()]
+    price = rates["price_per_hour"]
+    columns = [needs(images, rates, architecture, image_size, price) for images in SIZES.values()]
     rows = (
         ("JPEG files, GB", "jpeg_gb"),
         (f"pixels at {image_size} px, GB", "pixels_gb"),
         ("weights of the bootstrap, GB", "resamples_gb"),
         ("decoding once, hours", "decode_hours"),
         (f"an epoch of {architecture}, hours", "epoch_hours"),
+        (f"an epoch of {architecture}, US dollars", "epoch_price"),
     )
     lines = [["", *(f"{name}: {images:,}" for name, images in SIZES.items())]]
     lines += [["---"] + ["---:"] * len(columns)]
@@ -59,7 +61,7 @@ def table(rates: Mapping, architecture: str, image_size: int) -> str:
     basis = (
         f"Images a second, measured on {rates['date']} ({rates['machine']}): decoding "
         f"{rates['decode']:.0f}, training {rates['train'][architecture]:.1f}, predicting "
-        f"{rates['predict'][architecture]:.1f}."
+        f"{rates['predict'][architecture]:.1f}. An hour of such a machine: {price} US dollars."
     )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{basis}\n"
 
