@@ -19,7 +19,7 @@ ORDER = (
     "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
     "scaling", "significance", "calibration", "thresholds", "checkpoints", "training", "familiar",
     "bundle", "experiment", "xai", "subgroups", "comparison", "diagnose", "verdict", "tables",
-    "figures", "redraw", "external", "thesis", "batch", "status", "site", "cli", "__main__",
+    "figures", "redraw", "external", "thesis", "batch", "status", "site", "app", "cli", "__main__",
 )
 # fmt: on
 
