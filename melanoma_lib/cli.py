@@ -117,7 +117,14 @@ def _add_one_image(commands: argparse._SubParsersAction) -> None:
     predict.add_argument("--csv", metavar="FILE", help="a table too")
     predict.add_argument("--overlay-dir", metavar="DIR", help="Grad-CAM heat maps as pictures too")
     predict.set_defaults(command=_predict)
-    for parser in (predict,):
+    serve = commands.add_parser("serve", help="the same as a web page")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="default: this machine; any other needs "
+        "MELANOMA_USER and MELANOMA_PASSWORD in the environment"
+    )
+    serve.add_argument("--port", type=int, default=7860)
+    serve.set_defaults(command=_serve)
+    for parser in (predict, serve):
         parser.add_argument(
             "--bundle", metavar="RUN/ARCH", default=Config().output_dir,
             help="the folder of a trained model; default: the one in runs/thesis",
@@ -434,6 +441,15 @@ def _predict(options: argparse.Namespace) -> int:
     for row in bad:
         print(f"melanoma: {row['error']}", file=sys.stderr)
     return 1 if bad else 0
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from melanoma_lib import diagnose
+
+    reader = diagnose.Reader(diagnose.find_bundle(options.bundle))
+    from melanoma_lib import app
+
+    app.serve(reader, options.host, options.port, options.operating_point)
 
 
 def _data_sample(options: argparse.Namespace) -> None:

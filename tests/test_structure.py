@@ -20,7 +20,7 @@ ORDER = (
     "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs", "arithmetic",
     "training", "familiar", "bundle", "experiment", "xai", "subgroups", "comparison", "diagnose",
     "verdict", "tables", "figures", "redraw", "external", "thesis", "batch", "status", "site",
-    "cli", "__main__",
+    "app", "cli", "__main__",
 )
 # fmt: on
 
