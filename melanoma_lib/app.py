@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read while gradio is imported
 
@@ -180,94 +181,112 @@ def build(reader: Reader, point: str = "") -> gr.Blocks:
         gr.HTML(header(reader))
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
-                upload = gr.File(label="A dermoscopic picture (JPEG, PNG, WebP, BMP, TIFF)",
-                                 height=150, elem_id="upload")  # fmt: skip
-                gallery = gr.Gallery(
-                    made, label="or a generated one, one of each diagnosis", columns=7,
-                    allow_preview=False, interactive=False, elem_id="examples", height="auto",
-                    object_fit="cover", buttons=[],
-                )  # fmt: skip
-                with gr.Column(visible=False) as seen_side:
-                    picture = gr.HTML(elem_id="picture")
-                    strength = gr.Slider(0, 1, 0.6, step=0.05, label="Strength of the heat map",
-                                         elem_id="strength", buttons=[])  # fmt: skip
-                    heat_of = gr.Dropdown(
-                        [(name, code) for code, name in DISPLAY_NAMES.items()],
-                        label="Evidence for", elem_id="class", filterable=False,
-                    )  # fmt: skip
+                asked = _asking(made)
             with gr.Column(scale=3, min_width=300):
-                problem = gr.HTML(elem_id="problem")
-                with gr.Column(visible=False) as result:
-                    answer = gr.HTML(elem_id="answer")
-                    point_choice = gr.Radio(
-                        [(verdict.point_name(p), name) for name, p in reader.points.items()],
-                        value=reader.point(point)["name"], label="Operating point: chosen for a",
-                        elem_id="point",
-                    )  # fmt: skip
-                    place = gr.HTML(elem_id="place")
-                    with gr.Column(visible=False, elem_id="talk") as talk:
-                        said = gr.HTML()
-                        with gr.Row() as replies:
-                            buttons = [
-                                gr.Button(text.capitalize(), size="sm", min_width=80)
-                                for text in verdict.ANSWERS
-                            ]
-                    chances = gr.HTML(elem_id="chances")
-        reading, answers = (gr.State(time_to_live=1800) for _ in range(2))
-
-        def decide(seen: Reading, name: str) -> dict:
-            decision = reader.decide(seen, name)
-            return {
-                answer: decided(seen, decision), place: scale(reader, seen, decision),
-                talk: gr.Column(visible=decision.near), replies: gr.Row(visible=True),
-                answers: [], said: conversation(seen, decision, []),
-            }  # fmt: skip
-
-        def show(opened: np.ndarray, name: str, faded: float) -> dict:
-            (seen,) = reader.read([opened])
-            code = seen.predicted
-            return decide(seen, name) | {
-                reading: seen, problem: "", upload: None,
-                result: gr.Column(visible=True), seen_side: gr.Column(visible=True),
-                chances: bars(seen), heat_of: code,
-                picture: stacked(seen, reader.heat([opened], [code])[0], code, faded),
-            }  # fmt: skip
-
-        def take(path: str, name: str, faded: float) -> dict:
-            try:
-                return show(reader.open(path), name, faded)
-            except MelanomaError as error:
-                words = html.escape(str(error).replace(str(path), "This file"))
-                return {problem: f'<p class="warning" role="alert">{words}</p>', upload: None,
-                        result: gr.Column(visible=False), seen_side: gr.Column(visible=False),
-                        reading: None}  # fmt: skip
-
-        def take_made(chosen: gr.SelectData, name: str, faded: float) -> dict:
-            return show(made[chosen.index], name, faded)
-
-        def redraw(seen: Reading, code: str, faded: float) -> str:
-            return stacked(seen, reader.heat([seen.picture], [code])[0], code, faded)
-
-        def hear(given: str, seen: Reading, name: str, before: list) -> dict:
-            now = [*before, given.lower()][: len(verdict.QUESTIONS)]
-            return {answers: now, said: conversation(seen, reader.decide(seen, name), now),
-                    replies: gr.Row(visible=len(now) < len(verdict.QUESTIONS))}  # fmt: skip
-
-        decision_parts = [answer, place, talk, replies, answers, said]
-        parts = [*decision_parts, reading, problem, result, seen_side, upload, chances, heat_of,
-                 picture]  # fmt: skip
-        # One map at a time is made; a second request opens its picture meanwhile.
-        model = {"concurrency_id": "model", "concurrency_limit": 2, "api_visibility": "private"}
-        upload.upload(take, [upload, point_choice, strength], parts, **model)
-        gallery.select(take_made, [point_choice, strength], parts, **model)
-        heat_of.input(redraw, [reading, heat_of, strength], picture, **model)
-        point_choice.input(decide, [reading, point_choice], decision_parts,
-                           api_visibility="private")  # fmt: skip
-        strength.input(None, strength, None, js=FADE)
-        for button in buttons:
-            button.click(hear, [button, reading, point_choice, answers], [answers, said, replies],
-                         api_visibility="private")  # fmt: skip
+                answered = _answering(reader, point)
+        _connect(reader, made, SimpleNamespace(**asked, **answered))
     return page
+
+
+def _asking(made: Sequence[np.ndarray]) -> dict[str, gr.Component]:
+    """The side where a picture is given, and seen with its heat map."""
+    upload = gr.File(label="A dermoscopic picture (JPEG, PNG, WebP, BMP, TIFF)",
+                     height=150, elem_id="upload")  # fmt: skip
+    gallery = gr.Gallery(
+        made, label="or a generated one, one of each diagnosis", columns=7,
+        allow_preview=False, interactive=False, elem_id="examples", height="auto",
+        object_fit="cover", buttons=[],
+    )  # fmt: skip
+    with gr.Column(visible=False) as seen_side:
+        picture = gr.HTML(elem_id="picture")
+        strength = gr.Slider(0, 1, 0.6, step=0.05, label="Strength of the heat map",
+                             elem_id="strength", buttons=[])  # fmt: skip
+        heat_of = gr.Dropdown(
+            [(name, code) for code, name in DISPLAY_NAMES.items()],
+            label="Evidence for", elem_id="class", filterable=False,
+        )  # fmt: skip
+    return {"upload": upload, "gallery": gallery, "seen_side": seen_side, "picture": picture,
+            "strength": strength, "heat_of": heat_of}  # fmt: skip
+
+
+def _answering(reader: Reader, point: str) -> dict[str, gr.Component]:
+    """The side where the answer stands: class, decision, conversation, probabilities."""
+    problem = gr.HTML(elem_id="problem")
+    with gr.Column(visible=False) as result:
+        answer = gr.HTML(elem_id="answer")
+        point_choice = gr.Radio(
+            [(verdict.point_name(p), name) for name, p in reader.points.items()],
+            value=reader.point(point)["name"], label="Operating point: chosen for a",
+            elem_id="point",
+        )  # fmt: skip
+        place = gr.HTML(elem_id="place")
+        with gr.Column(visible=False, elem_id="talk") as talk:
+            said = gr.HTML()
+            with gr.Row() as replies:
+                buttons = [
+                    gr.Button(text.capitalize(), size="sm", min_width=80)
+                    for text in verdict.ANSWERS
+                ]
+        chances = gr.HTML(elem_id="chances")
+    reading, answers = (gr.State(time_to_live=1800) for _ in range(2))
+    return {"problem": problem, "result": result, "answer": answer, "point": point_choice,
+            "place": place, "talk": talk, "said": said, "replies": replies, "buttons": buttons,
+            "chances": chances, "reading": reading, "answers": answers}  # fmt: skip
+
+
+def _connect(reader: Reader, made: Sequence[np.ndarray], on: SimpleNamespace) -> None:
+    """What each event does to the parts of the page; what one visitor sees is their own."""
+
+    def decide(seen: Reading, name: str) -> dict:
+        decision = reader.decide(seen, name)
+        return {
+            on.answer: decided(seen, decision), on.place: scale(reader, seen, decision),
+            on.talk: gr.Column(visible=decision.near), on.replies: gr.Row(visible=True),
+            on.answers: [], on.said: conversation(seen, decision, []),
+        }  # fmt: skip
+
+    def show(opened: np.ndarray, name: str, faded: float) -> dict:
+        (seen,) = reader.read([opened])
+        return decide(seen, name) | {
+            on.reading: seen, on.problem: "", on.upload: None,
+            on.result: gr.Column(visible=True), on.seen_side: gr.Column(visible=True),
+            on.chances: bars(seen), on.heat_of: seen.predicted,
+            on.picture: redraw(seen, seen.predicted, faded),
+        }  # fmt: skip
+
+    def take(path: str, name: str, faded: float) -> dict:
+        try:
+            return show(reader.open(path), name, faded)
+        except MelanomaError as error:
+            words = html.escape(str(error).replace(str(path), "This file"))
+            return {on.problem: f'<p class="warning" role="alert">{words}</p>', on.upload: None,
+                    on.result: gr.Column(visible=False), on.seen_side: gr.Column(visible=False),
+                    on.reading: None}  # fmt: skip
+
+    def take_made(chosen: gr.SelectData, name: str, faded: float) -> dict:
+        return show(made[chosen.index], name, faded)
+
+    def redraw(seen: Reading, code: str, faded: float) -> str:
+        return stacked(seen, reader.heat([seen.picture], [code])[0], code, faded)
+
+    def hear(given: str, seen: Reading, name: str, before: list) -> dict:
+        now = [*before, given.lower()][: len(verdict.QUESTIONS)]
+        return {on.answers: now, on.said: conversation(seen, reader.decide(seen, name), now),
+                on.replies: gr.Row(visible=len(now) < len(verdict.QUESTIONS))}  # fmt: skip
+
+    judged = [on.answer, on.place, on.talk, on.replies, on.answers, on.said]
+    parts = [*judged, on.reading, on.problem, on.result, on.seen_side, on.upload, on.chances,
+             on.heat_of, on.picture]  # fmt: skip
+    # One map at a time is made; a second request opens its picture meanwhile.
+    model = {"concurrency_id": "model", "concurrency_limit": 2, "api_visibility": "private"}
+    on.upload.upload(take, [on.upload, on.point, on.strength], parts, **model)
+    on.gallery.select(take_made, [on.point, on.strength], parts, **model)
+    on.heat_of.input(redraw, [on.reading, on.heat_of, on.strength], on.picture, **model)
+    on.point.input(decide, [on.reading, on.point], judged, api_visibility="private")
+    on.strength.input(None, on.strength, None, js=FADE)
+    for button in on.buttons:
+        button.click(hear, [button, on.reading, on.point, on.answers],
+                     [on.answers, on.said, on.replies], api_visibility="private")  # fmt: skip
 
 
 # -- the server --------------------------------------------------------------------------------
