@@ -60,19 +60,22 @@ def interval(
     """A figure: `value` with the percentile interval of its resamples, `low` and `high`.
 
     None stands for a figure that is not defined, for example a sensitivity without any melanoma.
-    `lesions` is for a share such as a sensitivity: how many lesions it is a share of. When
-    nothing was missed, or nothing found, no resample can show otherwise and the percentiles
-    claim certainty; the interval of a share of 0 or 1 is therefore the exact one for that many
-    independent lesions. Any other figure that no resample changes, an AUC of 1 or the difference
-    of a model and itself, has no interval.
+    `lesions` is for a share such as a sensitivity: how many lesions it is a share of. Near 0 and
+    1 the percentiles of a share are too narrow, and at 0 or 1 they claim certainty. A share has
+    the exact interval for as many independent lesions as would vary like its resamples (Korn and
+    Graubard, 1998); where nothing varies, for `lesions` of them. Any other figure that no
+    resample changes, an AUC of 1 or the difference of a model and itself, has no interval.
     """
     resampled = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or not len(resampled):
         return {"value": None, "low": None, "high": None}
-    if not lesions and np.ptp(resampled) < 1e-12:
+    varies = np.ptp(resampled) > 1e-12
+    if not lesions and not varies:
         return {"value": float(value), "low": None, "high": None}
-    if lesions and value in (0, 1):
-        low, high = exact_interval(value * lesions, lesions)
+    if lesions:
+        known = 0 < value < 1 and varies
+        effective = value * (1 - value) / resampled.var() if known else lesions
+        low, high = exact_interval(value * effective, effective)
     else:
         low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
     return {"value": float(value), "low": float(low), "high": float(high)}

@@ -87,12 +87,29 @@ def test_a_share_without_errors_is_not_certain():
         low, high = exact_interval(6 * value, 6)
         honest = estimate(found, scores, weights=weights, lesions=6)
         assert honest == {"value": value, "low": low, "high": high}
-    scores = np.arange(12) / 12  # some are missed: the lesions drawn tell how many
-    assert estimate(found, scores, weights=weights) == estimate(
-        found, scores, weights=weights, lesions=6
-    )
+    scores = np.arange(12) / 12
     nothing = estimate(lambda s, w: np.array(np.nan), scores, weights=weights, lesions=0)
     assert nothing["value"] is None
+
+
+def test_single_image_lesions_give_a_share_the_exact_interval():
+    positive, weights = np.ones(46, bool), lesion_weights(np.arange(46), 20_000)
+    scores = np.arange(46) > 0  # one is missed
+    figure = estimate(sensitivity, positive, scores, 0.5, weights=weights, lesions=46)
+    low, high = map(float, exact_interval(45, 46))
+    assert (figure["low"], figure["high"]) == pytest.approx((low, high), abs=0.005)
+
+
+def test_a_share_near_one_is_covered():
+    """46 lesions of one to three images, 95 % found: percentiles would cover about 90 %."""
+    rng = np.random.default_rng(1)
+    ids = np.repeat(np.arange(46), rng.integers(1, 4, 46))
+    positive, weights, covered = np.ones(len(ids), bool), lesion_weights(ids, 400), 0
+    for _ in range(500):
+        scores = rng.random(len(ids)) < rng.beta(9.5, 0.5, 46)[ids]
+        figure = estimate(sensitivity, positive, scores, 0.5, weights=weights, lesions=46)
+        covered += figure["low"] <= 0.95 <= figure["high"]
+    assert covered / 500 >= 0.93
 
 
 def coverage(skills, ids, weights, rng, trials=500):
