@@ -19,7 +19,8 @@ from melanoma_lib.config import PRECISIONS, Config
 from melanoma_lib.graphs import WARM_UP, captured
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-WORTH_A_TRIAL = 500  # steps of a training, of which trying takes about fifteen
+WORTH_A_TRIAL = 60.0  # seconds that a training would take without a choice
+MANY_STEPS = 500  # of a training, which then has time to try every layout too
 HOPELESS = 3.0  # a first step that many times as long as the best one: not tried further
 BETTER = 1.03  # how much faster a later candidate must be: less is chance
 
@@ -64,28 +65,30 @@ def choose(
     """The fastest arithmetic for training `model`, and images a second of each that was tried.
 
     Tried are real steps (`step` as in training) on copies of the model, so that neither weights
-    nor random numbers change. A training of few steps is not worth it and has the default.
-    `images` are those of the training part.
+    nor random numbers change. The default comes first, and stays where the training would take
+    less than a minute with it. `images` are those of the training part.
     """
-    default = Arithmetic()
-    if config.precision != "auto":
-        default = Arithmetic(config.precision)
-    if config.epochs * (images // config.batch_size) < WORTH_A_TRIAL:
-        return default, {}
+    default = Arithmetic("float32" if config.precision == "auto" else config.precision)
     precisions = PRECISIONS[1:] if config.precision == "auto" else [config.precision]
+    steps = config.epochs * (images // config.batch_size)
+    layouts = LAYOUTS if steps >= MANY_STEPS else [default.layout]
     rates: dict[Arithmetic, float] = {}
 
     def trial(how: Arithmetic) -> None:
         best = max(rates.values(), default=0.0)
         shape = (config.batch_size, 3, config.image_size, config.image_size)
-        rates[how] = _rate(model, how, shape, device, step, best)
+        if how not in rates:
+            rates[how] = _rate(model, how, shape, device, step, best)
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # bfloat16 first, so that a float32 that is several times slower is soon given up.
-        for precision, layout in itertools.product(reversed(precisions), LAYOUTS):
+        trial(default)
+        if steps * config.batch_size < WORTH_A_TRIAL * rates[default]:
+            return default, {}
+        # bfloat16 next, so that a float32 that is several times slower is soon given up.
+        for precision, layout in itertools.product(reversed(precisions), layouts):
             trial(Arithmetic(precision, layout))
         best = _best(rates)
-        if device.type == "cpu" and default.threads > 1:
+        if device.type == "cpu" and default.threads > 1 and steps >= MANY_STEPS:
             trial(Arithmetic(best.precision, best.layout, default.threads // 2))
     torch.set_num_threads(default.threads)
     best = _best(rates)

@@ -12,7 +12,13 @@ from melanoma_lib.training import train_step
 
 CPU = torch.device("cpu")
 LONG = Config(epochs=50, batch_size=8, image_size=32, device="cpu")
-IMAGES = 8 * arithmetic.WORTH_A_TRIAL // LONG.epochs
+IMAGES = 8 * arithmetic.MANY_STEPS // LONG.epochs
+
+
+@pytest.fixture
+def worth_it(monkeypatch):
+    """A training of tiny networks counts as a long one."""
+    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", 0.0)
 
 
 def new_model(key="test_efficientnet"):
@@ -58,7 +64,7 @@ def test_a_wrapped_network_is_trained_and_read_like_the_model():
     assert wrapped.pretrained_cfg is model.pretrained_cfg
 
 
-def test_trying_changes_neither_weights_nor_random_numbers(capsys):
+def test_trying_changes_neither_weights_nor_random_numbers(worth_it, capsys):
     model = new_model()
     before, layout = copy.deepcopy(model.state_dict()), next(model.parameters()).stride()
     torch.manual_seed(3)
@@ -73,13 +79,19 @@ def test_trying_changes_neither_weights_nor_random_numbers(capsys):
 
 
 def test_a_short_training_tries_nothing():
-    how, tried = choose(new_model(), LONG, IMAGES - 8, CPU, None)
+    how, tried = choose(new_model(), LONG, IMAGES, CPU, train_step)
     assert how == Arithmetic() and not tried
 
 
-def test_a_precision_that_is_asked_for_is_kept():
+def test_a_training_of_few_steps_tries_the_precisions_alone(worth_it):
+    _, tried = choose(new_model(), LONG, IMAGES - 8, CPU, train_step)
+    assert [name.split(",")[0] for name in tried] == ["float32", "bfloat16"]
+
+
+def test_a_precision_that_is_asked_for_is_kept(monkeypatch):
     short = dataclasses.replace(LONG, precision="bfloat16")
-    assert choose(new_model(), short, 8, CPU, None)[0].precision == "bfloat16"
+    assert choose(new_model(), short, 8, CPU, train_step)[0].precision == "bfloat16"
+    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", 0.0)
     how, tried = choose(new_model(), short, IMAGES, CPU, train_step)
     assert how.precision == "bfloat16" and all("bfloat16" in name for name in tried)
 
@@ -98,7 +110,7 @@ def test_the_fastest_is_chosen_unless_it_is_so_by_chance(rates, expected):
 
 
 @pytest.mark.parametrize("fault", ["memory", "nan"])
-def test_what_fails_while_it_is_tried_is_not_chosen(fault):
+def test_what_fails_while_it_is_tried_is_not_chosen(worth_it, fault):
     def faulty(network, optimizer, images, labels):
         if isinstance(network, arithmetic._Wrapped) and network.how.precision == "bfloat16":
             if fault == "memory":
@@ -111,7 +123,7 @@ def test_what_fails_while_it_is_tried_is_not_chosen(fault):
     assert {rate for name, rate in tried.items() if "bfloat16" in name} == {0.0}
 
 
-def test_what_is_hopelessly_slow_is_tried_for_one_step_only(monkeypatch):
+def test_what_is_hopelessly_slow_is_tried_for_one_step_only(worth_it, monkeypatch):
     clock, steps = [0.0], []
 
     def slow(network, optimizer, images, labels):
@@ -121,5 +133,5 @@ def test_what_is_hopelessly_slow_is_tried_for_one_step_only(monkeypatch):
 
     monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: clock[0])
     how, tried = choose(new_model(), LONG, IMAGES, CPU, slow)
-    assert how.precision == "bfloat16" and steps.count("float32") == 2  # one a layout
+    assert how.precision == "bfloat16" and steps.count("float32") == 3 + 1  # the default, and one
     assert tried[str(how)] == 8.0  # eight images in a second
