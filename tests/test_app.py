@@ -7,12 +7,14 @@ import threading
 import time
 
 import numpy as np
+import papermill
 import pytest
 from conftest import KEYS
 from PIL import Image
 
 from melanoma_lib import app, verdict
 from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.batch import NOTEBOOKS
 from melanoma_lib.cli import main
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.diagnose import Reader
@@ -85,6 +87,16 @@ def test_serve_without_a_model_says_what_to_run(tmp_path, capsys):
     assert main(["serve", "--bundle", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "melanoma run --preset sample" in error and error.count("\n") == 1
+
+
+def test_chapter_09_runs_and_leaves_no_server(sample_run, tmp_path):
+    source = next(NOTEBOOKS.glob("09_*.ipynb"))
+    papermill.execute_notebook(
+        str(source), str(tmp_path / "09.ipynb"),
+        {"output_dir": str(sample_run), "architecture": KEYS[0]},
+        kernel_name="python3", cwd=str(source.parent), progress_bar=False,
+    )  # fmt: skip
+    assert "the page's most probable" in (tmp_path / "09.ipynb").read_text()
 
 
 # -- in the browser ----------------------------------------------------------------------------

@@ -215,6 +215,11 @@ WRONG = {  # a mistake somebody makes, and a word of what it is told
                  exercises.chapter_08.weighted_mean, values,
                  weights=exercises.chapter_08.lesion_weights(np.arange(len(values))))
                .values(),), "Error")],
+    "09.1": [((["decision"],), "not seen"), (([],), "summary")],
+    "09.2": [((lambda logits, t, threshold: ((p := np.exp(logits) / np.exp(logits).sum())[4],
+                                             p[4] >= threshold),), "temperature")],
+    "09.3": [((lambda data: "JPEG",), "PNG"), ((lambda data: None,), "JPEG")],
+    "09.4": [((lambda state, counts=[]: counts.append(1) or (None, len(counts)),), "together")],
     "10.1": [((0.245,), "Upside down")],
     "10.2": [(((10, 3),), "with checkpoints"), (((36, 2.951),), "first start")],
     "10.3": [((lambda gradients, sizes: gradients.mean(0),), "smaller share")],
