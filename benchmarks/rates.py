@@ -97,6 +97,7 @@ def main() -> None:
     write_json(
         options.output,
         {
+            "schema": 1,
             "machine": f"{device}; decoding on {os.cpu_count()} cores",
             "date": datetime.date.today().isoformat(),
             "image_size": config.image_size,

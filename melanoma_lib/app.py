@@ -179,7 +179,7 @@ def build(reader: Reader, point: str = "") -> gr.Blocks:
         title="One picture", analytics_enabled=False, delete_cache=(KEPT // 2, KEPT)
     ) as page:
         gr.HTML(header(reader))
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_id="sides"):
             with gr.Column(scale=2, min_width=300):
                 asked = _asking(made)
             with gr.Column(scale=3, min_width=300):

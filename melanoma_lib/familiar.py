@@ -4,7 +4,7 @@ A network gives every picture one of its classes, a cat too. Features from three
 way through it still tell a cat from skin: there, a picture is described by the mean of every
 channel, and compared with the pictures of the validation part. What is farther from its nearest
 neighbours than nearly all of those are from theirs is foreign (after Sun et al., 2022, who take
-the last features; here those overlook many foreign pictures, see benchmarks/foreign.json).
+the last features).
 """
 
 import math

@@ -216,6 +216,8 @@ def test_two_visitors_side_by_side_see_their_own(visit, reader, images):
         assert app._data(Image.fromarray(reading.picture)) == page.get_attribute(
             ".stack img:first-child", "src")  # fmt: skip
     assert pages[1].evaluate("document.documentElement.scrollWidth") <= 390
+    wide = "document.querySelector('.stack').clientWidth"
+    assert pages[1].evaluate(wide) > 250  # one column: the page is not squeezed into two
 
 
 def test_uploads_are_deleted(site, visit, images):
