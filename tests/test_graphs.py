@@ -1,9 +1,11 @@
+import dataclasses
+
 import pytest
 import torch
 from test_training import CONFIG, coloured, weights_of
 
-from melanoma_lib import training
-from melanoma_lib.arithmetic import Arithmetic, adam
+from melanoma_lib import arithmetic, training
+from melanoma_lib.arithmetic import MANY_STEPS, Arithmetic, adam, choose
 from melanoma_lib.config import Config
 from melanoma_lib.data.pixels import ResidentDataset
 from melanoma_lib.graphs import WARM_UP, CapturedStep, captured
@@ -127,3 +129,23 @@ def test_on_a_gpu_a_whole_training_ends_with_a_network_that_has_learned(tmp_path
     config = Config(epochs=20, batch_size=8, image_size=32, learning_rate=3e-3, device="cuda")
     history = training.fit(new_model(), coloured(), coloured(), config, tmp_path)
     assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+@needs_gpu
+def test_on_a_gpu_an_interrupted_training_goes_on_like_an_uninterrupted_one(tmp_path):
+    config = Config(epochs=4, batch_size=8, image_size=32, learning_rate=1e-3, device="cuda")
+    whole = training.fit(new_model(), coloured(), coloured(), config, tmp_path / "whole")
+    for epochs in (2, 4):  # each with a model, an optimiser and a recorded step of its own
+        some = dataclasses.replace(config, epochs=epochs)
+        parts = training.fit(new_model(), coloured(), coloured(), some, tmp_path / "parts")
+    losses = [[row["train_loss"] for row in history] for history in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+@needs_gpu
+def test_on_a_gpu_every_arithmetic_can_be_recorded_and_tried(monkeypatch):
+    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", 0.0)
+    config = Config(epochs=MANY_STEPS, batch_size=8, image_size=32)
+    how, tried = choose(new_model(), config, 8, torch.device("cuda"), training.train_step)
+    assert len(tried) == 4 and all(rate > 0 for rate in tried.values())
+    assert tried[str(how)] * arithmetic.BETTER >= max(tried.values())
