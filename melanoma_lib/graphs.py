@@ -20,7 +20,8 @@ def captured(step: Step, device: torch.device) -> Step:
     """`step`, to be recorded on a GPU; as it is on the CPU, or where several processes train."""
     if device.type != "cuda" or distributed.size() > 1:
         return step
-    torch.cuda.set_device(device)  # where graphs are recorded
+    if device.index is not None:
+        torch.cuda.set_device(device)  # where graphs are recorded
     return CapturedStep(step)
 
 
