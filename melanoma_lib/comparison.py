@@ -13,14 +13,17 @@ import pandas as pd
 from melanoma_lib.artifacts import MelanomaError, offenders, read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.intervals import (
+    FEW,
     LEVEL,
     RESAMPLES,
     SEED,
+    difference,
     estimate,
     interval,
     lesion_weights,
     p_value,
     resample,
+    varies,
 )
 from melanoma_lib.metrics import (
     confusion_matrix,
@@ -83,8 +86,7 @@ def side_by_side(
         if not np.array_equal(other.image_ids, first.image_ids):
             raise MelanomaError(f"{key} was evaluated on other images; train it again")
     test = first.part("test")
-    lesions = len(np.unique(test.lesion_ids))
-    melanomas = len(np.unique(test.lesion_ids[test.is_melanoma]))
+    lesions, melanomas = len(np.unique(test.lesion_ids)), _lesions(test, test.is_melanoma)
     weights = lesion_weights(test.lesion_ids, resamples)
     drawn = {key: draw(*models[key][1:], weights) for key in models}
     return {
@@ -124,13 +126,27 @@ def load(folder: Path) -> tuple[dict, dict, Predictions]:
 
 
 def draw(bundle: dict, predictions: Predictions, weights: np.ndarray) -> dict[str, tuple]:
-    """Every metric on the test part, at the model's temperature: its value, and its resamples."""
+    """Every metric on the test part, at the model's temperature, as `interval` takes it.
+
+    Its value, its resamples, and how many lesions decide it at least: all of them for accuracy,
+    else those of the rarest kind it looks at; None for a calibration error.
+    """
     test = predictions.part("test")
     probabilities = test.probabilities(bundle["temperature"])
+    rarest = min(_lesions(test, test.labels == label) for label in np.unique(test.labels))
+    of_melanoma = min(_lesions(test, test.is_melanoma), _lesions(test, ~test.is_melanoma))
+    deciding = dict.fromkeys(METRICS, rarest) | dict.fromkeys(CALIBRATION)
+    deciding |= {"accuracy": _lesions(test, test.labels >= 0), "melanoma_auc": of_melanoma,
+                 "melanoma_average_precision": of_melanoma}  # fmt: skip
     return {
-        name: resample(metric, test.labels, probabilities, weights=weights)
+        name: (*resample(metric, test.labels, probabilities, weights=weights), deciding[name])
         for name, metric in METRICS.items()
     }
+
+
+def _lesions(part: Predictions, rows: np.ndarray) -> int:
+    """How many lesions some rows of a part show; `rows` boolean (n,)."""
+    return len(np.unique(part.lesion_ids[rows]))
 
 
 def evaluate(
@@ -163,7 +179,7 @@ def measured(
     temperature = bundle["temperature"]
     return {
         "temperature": temperature,
-        "metrics": {name: interval(*pair) for name, pair in drawn.items()},
+        "metrics": {name: interval(*each) for name, each in drawn.items()},
         "uncalibrated": {
             name: estimate(METRICS[name], test.labels, test.probabilities(), weights=weights)
             for name in CALIBRATION
@@ -197,29 +213,46 @@ def figures_at(
 ) -> dict[str, dict]:
     """The figures of one operating point: sensitivity, specificity, and what they mean in use.
 
-    `ppv` and `npv` (shares), `missed` melanomas and `false_alarms` per 1,000 lesions, where
-    melanoma is as common as `prevalence` says; without it, as among the lesions of the part.
+    Both are shares of images. `ppv` and `npv` (shares), `missed` melanomas and `false_alarms` per
+    1,000 are of lesions with one image each, where melanoma is as common as `prevalence` says;
+    without it, as among the lesions of the part.
     """
     positive = test.is_melanoma
     scored = positive, test.melanoma_score(temperature), threshold
-    melanomas, others = (len(np.unique(test.lesion_ids[kind])) for kind in (positive, ~positive))
+    melanomas, others = _lesions(test, positive), _lesions(test, ~positive)
     if prevalence is None:
         prevalence = melanomas / len(np.unique(test.lesion_ids))
-    found = resample(sensitivity, *scored, weights=weights)
-    spared = resample(specificity, *scored, weights=weights)
-    rates = interval(*found, lesions=melanomas), interval(*spared, lesions=others)
-    ppv, npv = zip(
-        *(predictive_values(*pair, prevalence) for pair in zip(found, spared, strict=True)),
-        strict=True,
-    )
+    drawn = [
+        (*resample(rate, *scored, weights=weights), lesions)
+        for rate, lesions in ((sensitivity, melanomas), (specificity, others))
+    ]
+    rates = [interval(*rate, share=True) for rate in drawn]
     return {
         "sensitivity": rates[0],
         "specificity": rates[1],
-        "ppv": interval(*ppv),
-        "npv": interval(*npv),
+        **_predictive_figures(drawn, rates, prevalence),
         "missed": _falling(rates[0], lambda rate: per_thousand(rate, rate, prevalence)[0]),
         "false_alarms": _falling(rates[1], lambda rate: per_thousand(rate, rate, prevalence)[1]),
     }
+
+
+def _predictive_figures(drawn: list[tuple], rates: list[dict], prevalence: float) -> dict:
+    """`ppv` and `npv` from sensitivity and specificity, as drawn and as figures.
+
+    Where the resamples of either rate tell nothing, both rates are taken at their low ends, and
+    at their high ends: both values rise with them, and such an interval is too wide if anything.
+    """
+    values, draws, lesions = zip(*drawn, strict=True)
+    value, resampled = (predictive_values(*pair, prevalence) for pair in (values, draws))
+    told = min(lesions) >= FEW and all(varies(each) for each in draws)
+    figures = {}
+    for index, name in enumerate(("ppv", "npv")):
+        figures[name] = interval(value[index], resampled[index])
+        if figures[name]["value"] is not None and not told:
+            for end in ("low", "high"):
+                pair = (rate[end] for rate in rates)
+                figures[name][end] = float(predictive_values(*pair, prevalence)[index])
+    return figures
 
 
 def _falling(figure: dict, function: Callable[[float], float]) -> dict:
@@ -240,9 +273,8 @@ def differences(models: Mapping[str, tuple], drawn: Mapping[str, dict]) -> list[
     for pair in combinations(models, 2):
         row: dict = dict(zip(("first", "second"), pair, strict=True))
         for name in COLUMNS:
-            (value, resampled), (other, others) = (drawn[key][name] for key in pair)
-            row[name] = interval(value - other, resampled - others)
-            row[name]["p"] = p_value(resampled - others)
+            first, second = (drawn[key][name] for key in pair)
+            row[name] = difference(first, second) | {"p": p_value(first[1] - second[1])}
         tests = [models[key][2].part("test") for key in pair]
         right = [top_class(test.labels, test.probabilities())[1] for test in tests]
         scores = [
@@ -310,7 +342,4 @@ def price_of_leakage(
 
 def shift(first: Mapping, second: Mapping, names: Iterable[str]) -> dict[str, dict]:
     """The second minus the first, by metric, from what `draw` gave of two test parts."""
-    return {
-        name: interval(second[name][0] - first[name][0], second[name][1] - first[name][1])
-        for name in names
-    }
+    return {name: difference(second[name], first[name]) for name in names}

@@ -11,6 +11,7 @@ RESAMPLES = 2000
 SEED = 42
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2  # the share left out on either side
+FEW = 10  # resamples of fewer lesions say too little of how a figure varies
 
 
 def lesion_weights(
@@ -55,38 +56,57 @@ def resample(
 
 
 def interval(
-    value: float, resampled: np.ndarray, lesions: int | None = None
+    value: float, resampled: np.ndarray, lesions: int | None = None, share: bool = False
 ) -> dict[str, float | None]:
     """A figure: `value` with the percentile interval of its resamples, `low` and `high`.
 
     None stands for a figure that is not defined, for example a sensitivity without any melanoma.
-    `lesions` is for a share such as a sensitivity: how many lesions it is a share of. Near 0 and
-    1 the percentiles of a share are too narrow, and at 0 or 1 they claim certainty. A share has
-    the exact interval for as many independent lesions as would vary like its resamples (Korn and
-    Graubard, 1998); where nothing varies, for `lesions` of them. Any other figure that no
-    resample changes, an AUC of 1 or the difference of a model and itself, has no interval.
+    Percentiles are too narrow for a `share`, such as a sensitivity, near 0 and 1. It has the
+    exact interval for as many independent lesions as would vary like its resamples (Korn and
+    Graubard, 1998); where these tell nothing, for the `lesions` it is a share of. Any other
+    figure of 0 or 1 that no resample changes has the exact interval for the `lesions` that decide
+    it at least; without them it has none.
     """
     resampled = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or not len(resampled):
         return {"value": None, "low": None, "high": None}
-    varies = np.ptp(resampled) > 1e-12
-    if not lesions and not varies:
-        return {"value": float(value), "low": None, "high": None}
-    if lesions:
-        known = 0 < value < 1 and varies
+    if lesions and (share or not varies(resampled)):
+        known = varies(resampled) and lesions >= FEW
         effective = value * (1 - value) / resampled.var() if known else lesions
         low, high = exact_interval(value * effective, effective)
-    else:
+    elif varies(resampled):
         low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
+    else:
+        return {"value": float(value), "low": None, "high": None}
     return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def varies(resampled: np.ndarray) -> bool:
+    """Whether resamples, those that are defined, differ at all."""
+    return np.nanmax(resampled) - np.nanmin(resampled) > 1e-12
+
+
+def difference(first: tuple, second: tuple) -> dict[str, float | None]:
+    """The figure of `first` minus that of `second`, each what `interval` takes.
+
+    Two figures that differ alike on every resample may still differ on other lesions: as far as
+    the exact interval of 0 reaches, for the lesions that decide them.
+    """
+    figure = interval(first[0] - second[0], first[1] - second[1])
+    lesions = [drawn[2] for drawn in (first, second)]
+    if figure["value"] is not None and figure["low"] is None and all(lesions):
+        room = float(exact_interval(0, min(lesions))[1])
+        ends = figure["value"] - room, figure["value"] + room
+        figure |= {"low": max(ends[0], -1.0), "high": min(ends[1], 1.0)}
+    return figure
 
 
 def estimate(
     metric: Callable[..., np.ndarray], *data: object, weights: np.ndarray,
-    lesions: int | None = None,
+    lesions: int | None = None, share: bool = False,
 ) -> dict[str, float | None]:
     """A metric's figure; see `resample` and `interval`."""
-    return interval(*resample(metric, *data, weights=weights), lesions=lesions)
+    return interval(*resample(metric, *data, weights=weights), lesions, share)
 
 
 def interval_text(figure: Mapping) -> str:

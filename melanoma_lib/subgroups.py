@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.intervals import estimate
+from melanoma_lib.intervals import FEW, estimate
 from melanoma_lib.metrics import accuracy, auc, sensitivity, specificity, top_class
 from melanoma_lib.predictions import Predictions
 
@@ -23,7 +23,6 @@ DX_TYPES = {
     "confocal": "confocal microscopy",
 }
 AGES = (0, 30, 45, 60, 75, np.inf)  # years: the bands' lower edges, and the end of the last
-SMALL = 10  # lesions with melanoma, and others: with fewer, a group's figures mean little
 
 
 def groups(metadata: pd.DataFrame) -> pd.DataFrame:
@@ -59,43 +58,33 @@ def by_subgroup(
         for name, count in group_of[attribute].value_counts().sort_index().items():
             inside = (group_of[attribute] == name).to_numpy()
             positive, score, drawn = test.is_melanoma[inside], scores[inside], weights[:, inside]
-            lesions = test.lesion_ids[inside]
-            melanomas = len(set(lesions[positive]))
-            others = len(set(lesions[~positive]))
-            whole = test.labels[inside], probabilities[inside]
-            called = positive, score, threshold
+            ids = test.lesion_ids[inside]
+            lesions, melanomas, others = (len(set(s)) for s in (ids, ids[positive], ids[~positive]))
+            rarer = min(melanomas, others)
+            figures = {
+                "accuracy": (accuracy, test.labels[inside], probabilities[inside], lesions),
+                "melanoma_auc": (auc, positive, score, rarer),
+                "sensitivity": (sensitivity, positive, score, threshold, melanomas),
+                "specificity": (specificity, positive, score, threshold, others),
+            }
             rows.append(
                 {
                     "attribute": attribute,
                     "group": name,
                     "images": int(count),
-                    "lesions": len(set(lesions)),
+                    "lesions": lesions,
                     "melanoma_lesions": melanomas,
-                    "small": min(melanomas, others) < SMALL,
-                    "accuracy": estimate(
-                        accuracy, *whole, weights=drawn, lesions=len(set(lesions))
-                    ),
-                    "melanoma_auc": _enough(
-                        estimate(auc, positive, score, weights=drawn), min(melanomas, others)
-                    ),
-                    "sensitivity": _enough(
-                        estimate(sensitivity, *called, weights=drawn, lesions=melanomas), melanomas
-                    ),
-                    "specificity": _enough(
-                        estimate(specificity, *called, weights=drawn, lesions=others), others
-                    ),
+                    "small": rarer < FEW,
+                }
+                | {
+                    figure: estimate(
+                        metric, *data, weights=drawn, lesions=deciding,
+                        share=metric is not auc or deciding < FEW,
+                    )
+                    for figure, (metric, *data, deciding) in figures.items()
                 }
             )
     return rows
-
-
-def _enough(figure: dict, lesions: int) -> dict:
-    """The figure, without its interval where there are too few lesions to draw from.
-
-    Drawing from one melanoma gives that melanoma again, which would look like certainty.
-    """
-    exact = lesions and figure["value"] in (0, 1)
-    return figure if lesions >= SMALL or exact else figure | {"low": None, "high": None}
 
 
 def confident_errors(test: Predictions, temperature: float, count: int = 10) -> list[dict]:

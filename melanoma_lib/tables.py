@@ -21,8 +21,10 @@ CAPTIONS = {
     "comparison_table": "The models on the test part. Bold: better than every other model by a "
     "significant difference.",
     "operating_points": "Thresholds on the predicted probability of melanoma, chosen on the "
-    "validation part, and what they reach on the test part. PPV and NPV: positive and negative "
-    "predictive value.",
+    "validation part, and the shares of images they reach on the test part. PPV and NPV: positive "
+    "and negative predictive value; these and the last two columns are of lesions with one image "
+    "each, melanomas among them as in the test part. The intervals take threshold, temperature "
+    "and prevalence as given.",
     "differences": "Differences between the models on the same resamples, with p-values adjusted "
     "for the number of pairs (Holm).",
     "subgroups": "The models on groups of the test part. Small groups have fewer than ten lesions "
@@ -336,8 +338,8 @@ def describe(results: dict) -> str:
         f"{results['dataset']['name']}, {basis}: {results['test_images']} "
         f"test images of {results['test_lesions']} lesions, {results['test_melanomas']} of the "
         f"images and {results['prevalence']:.1%} of the lesions melanomas; "
-        f"{results['interval']['level']:.0%} intervals over lesions, one "
-        f"training a model.{optimistic}"
+        f"{results['interval']['level']:.0%} intervals over lesions, "
+        f"with one training, temperature and set of thresholds a model.{optimistic}"
     )
 
 
@@ -372,9 +374,9 @@ def _model_text(model: dict, prevalence: float) -> str:
         f"takes its ECE from {interval_text(model['uncalibrated']['ece'])} to "
         f"{interval_text(metrics['ece'])}. At the threshold chosen on validation for a "
         f"{promise(point)}, test sensitivity is {interval_text(test['sensitivity'])} and "
-        f"specificity {interval_text(test['specificity'])}: among 1,000 lesions, of which "
-        f"{prevalence:.1%} are melanomas, {interval_text(test['missed'])} missed melanomas and "
-        f"{interval_text(test['false_alarms'])} false alarms."
+        f"specificity {interval_text(test['specificity'])}: with one image each of 1,000 lesions, "
+        f"{prevalence:.1%} of them melanomas, {interval_text(test['missed'])} missed melanomas "
+        f"and {interval_text(test['false_alarms'])} false alarms."
     )
 
 

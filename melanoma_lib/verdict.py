@@ -87,10 +87,10 @@ def meaning(reading: Reading, decision: Decision) -> list[str]:
     return [
         f"The probability of melanoma, {percent(reading.melanoma)}, is {side} the threshold of "
         f"{percent(point['threshold'])}.",
-        f"At this threshold the model found {rate(test['sensitivity'])} of the melanomas of its "
-        f"test part, and rightly did not call {rate(test['specificity'])} of the other images.",
-        f"Among 1,000 such lesions it would miss {_count(test['missed'])} melanomas and raise "
-        f"{_count(test['false_alarms'])} false alarms.",
+        f"At this threshold the model found {rate(test['sensitivity'])} of the melanoma images of "
+        f"its test part, and rightly did not call {rate(test['specificity'])} of the others.",
+        f"With one image each of 1,000 such lesions it would miss {_count(test['missed'])} "
+        f"melanomas and raise {_count(test['false_alarms'])} false alarms.",
         f"Of the {who} of the validation part, {percent(beyond)} score "
         f"{'as high or higher' if decision.called else 'lower still'}.",
     ]

@@ -57,6 +57,31 @@ def test_every_figure_has_an_interval_around_it(results):
             assert figure["low"] < figure["value"] < figure["high"]
 
 
+def figures_in(results):
+    """Every figure, wherever it stands in the results."""
+    if isinstance(results, dict) and {"value", "low", "high"} <= set(results):
+        yield results
+    else:
+        inner = results.values() if isinstance(results, dict) else results
+        for each in inner if isinstance(results, dict | list) else []:
+            yield from figures_in(each)
+
+
+def test_without_a_single_error_every_figure_still_has_an_interval(tmp_path, trained):
+    """Two models that are always right: nothing varies but the calibration errors."""
+    latency = make_run(tmp_path / "perfect", skills=(12.0, 13.0))
+    results = compare(tmp_path / "perfect", latency, trained[2], resamples=50)
+    found = [figure for figure in figures_in(results) if figure["value"] is not None]
+    assert sum(figure["value"] == 1 for figure in found) > 50
+    assert all(figure["low"] < figure["high"] for figure in found)
+    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in found)
+    figures, test = results["models"]["model_0"]["metrics"], test_part(tmp_path / "perfect")
+    rarest = min(len(set(test.lesion_ids[test.labels == label])) for label in range(7))
+    for name, lesions in (("accuracy", 100), ("balanced_accuracy", rarest)):
+        low = pytest.approx(0.025 ** (1 / lesions))
+        assert figures[name] == {"value": 1, "low": low, "high": 1}
+
+
 def test_a_sensitivity_without_a_miss_leaves_room_for_one(tmp_path):
     make_run(tmp_path, skills=(60.0,))
     test = test_part(tmp_path)
@@ -66,6 +91,12 @@ def test_a_sensitivity_without_a_miss_leaves_room_for_one(tmp_path):
     assert figures["sensitivity"] == {"value": 1, "low": least, "high": 1}
     assert figures["missed"]["value"] == 0
     assert figures["missed"]["high"] == pytest.approx(100 * (1 - 0.025 ** (1 / lesions)))
+    others = len(set(test.lesion_ids[~test.is_melanoma]))
+    found, spared = (0.025 ** (1 / count) for count in (lesions, others))  # the low ends
+    low = 0.1 * found / (0.1 * found + 0.9 * (1 - spared))
+    assert figures["ppv"] == {"value": 1, "low": pytest.approx(low), "high": 1}
+    low = 0.9 * spared / (0.9 * spared + 0.1 * (1 - found))
+    assert figures["npv"] == {"value": 1, "low": pytest.approx(low), "high": 1}
     assert rates_at(test, 1.0, 0.4) == {"sensitivity": 1, "specificity": 1}
 
 
@@ -97,7 +128,8 @@ def test_differences_are_paired(results, trained):
     assert pair["mcnemar"]["b"] - pair["mcnemar"]["c"] == right[0].sum() - right[1].sum()
     shutil.copytree(folder / "model_0", folder / "twin")
     (same,) = compare(folder, fast("model_0", "twin"), metadata, resamples=50)["differences"]
-    assert same["accuracy"] == {"value": 0, "low": None, "high": None, "p": 1, "p_holm": 1}
+    assert same["accuracy"]["value"] == 0 and same["accuracy"]["p_holm"] == 1
+    assert same["accuracy"]["high"] == -same["accuracy"]["low"] < 0.04  # none of 100 differs
     assert same["mcnemar"]["p"] == same["delong"]["p"] == 1
 
 

@@ -5,13 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_lib.intervals import (
+    difference,
     estimate,
     exact_interval,
+    interval,
     interval_text,
     lesion_weights,
     p_value,
+    resample,
 )
-from melanoma_lib.metrics import accuracy, sensitivity, weighted_mean
+from melanoma_lib.metrics import accuracy, auc, sensitivity, weighted_mean
 
 
 def test_images_of_a_lesion_move_together():
@@ -85,17 +88,17 @@ def test_a_share_without_errors_is_not_certain():
 
     for scores, value in ((np.ones(12), 1), (np.zeros(12), 0)):
         low, high = exact_interval(6 * value, 6)
-        honest = estimate(found, scores, weights=weights, lesions=6)
+        honest = estimate(found, scores, weights=weights, lesions=6, share=True)
         assert honest == {"value": value, "low": low, "high": high}
-    scores = np.arange(12) / 12
-    nothing = estimate(lambda s, w: np.array(np.nan), scores, weights=weights, lesions=0)
+    undefined = np.nan, np.full(100, np.nan)
+    nothing = interval(*undefined, lesions=0, share=True)
     assert nothing["value"] is None
 
 
 def test_single_image_lesions_give_a_share_the_exact_interval():
     positive, weights = np.ones(46, bool), lesion_weights(np.arange(46), 20_000)
     scores = np.arange(46) > 0  # one is missed
-    figure = estimate(sensitivity, positive, scores, 0.5, weights=weights, lesions=46)
+    figure = estimate(sensitivity, positive, scores, 0.5, weights=weights, lesions=46, share=True)
     low, high = map(float, exact_interval(45, 46))
     assert (figure["low"], figure["high"]) == pytest.approx((low, high), abs=0.005)
 
@@ -107,7 +110,8 @@ def test_a_share_near_one_is_covered():
     positive, weights, covered = np.ones(len(ids), bool), lesion_weights(ids, 400), 0
     for _ in range(500):
         scores = rng.random(len(ids)) < rng.beta(9.5, 0.5, 46)[ids]
-        figure = estimate(sensitivity, positive, scores, 0.5, weights=weights, lesions=46)
+        drawn = resample(sensitivity, positive, scores, 0.5, weights=weights)
+        figure = interval(*drawn, lesions=46, share=True)
         covered += figure["low"] <= 0.95 <= figure["high"]
     assert covered / 500 >= 0.93
 
@@ -133,11 +137,34 @@ def test_lesions_make_the_interval_cover_and_images_do_not():
     assert coverage((1.6, 0.4), ids, by_image, rng) < 0.90
 
 
-def test_a_figure_that_no_resample_changes_has_no_interval():
+def test_a_figure_that_no_resample_changes_has_what_its_lesions_allow():
     weights = lesion_weights(np.arange(4), 20)
     assert estimate(weighted_mean, np.ones(4), weights=weights) == {
         "value": 1, "low": None, "high": None
-    }  # fmt: skip
+    }
+    low = 0.025 ** (1 / 4)  # four of four: Clopper and Pearson's lower end
+    assert estimate(weighted_mean, np.ones(4), weights=weights, lesions=4) == {
+        "value": 1, "low": pytest.approx(low), "high": 1
+    }
+
+
+def test_models_that_never_differ_may_differ_on_other_lesions():
+    """None of 30 lesions tells them apart: at most 11.6 % of all lesions do (the same tables)."""
+    always, room = np.full(50, 0.9), 1 - 0.025 ** (1 / 30)
+    same = difference((0.9, always, 30), (0.9, always, 40))
+    assert same == {"value": 0, "low": pytest.approx(-room), "high": pytest.approx(room)}
+    assert round(room, 3) == 0.116
+    one = difference((1.0, always, 3), (0.2, always - 0.8, 3))
+    assert one["high"] == 1 and one["low"] == pytest.approx(0.8 - (1 - 0.025 ** (1 / 3)))
+    assert difference((0.1, always, None), (0.1, always, None))["low"] is None
+
+
+def test_an_auc_of_one_rules_out_only_what_would_hardly_show_it():
+    """Five melanomas and five others of a true AUC at the low end show 1 in less than 2.5 %."""
+    rng, positive, (low, _) = np.random.default_rng(0), np.arange(10) < 5, exact_interval(5, 5)
+    apart = np.sqrt(2) * scipy.stats.norm.ppf(low)
+    samples = rng.normal(size=(4000, 10)) + apart * positive
+    assert np.mean([auc(positive, scores) == 1 for scores in samples]) < 0.025
 
 
 def test_the_p_value_of_a_difference_by_hand():

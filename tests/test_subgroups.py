@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from conftest import table_of
 
-from melanoma_lib.intervals import lesion_weights
+from melanoma_lib.intervals import FEW, exact_interval, lesion_weights
 from melanoma_lib.metrics import accuracy, auc
 from melanoma_lib.predictions import Predictions, load_predictions
-from melanoma_lib.subgroups import SMALL, by_subgroup, confident_errors, groups
+from melanoma_lib.subgroups import by_subgroup, confident_errors, groups
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_figures_of_a_group_are_those_of_its_images(test_of):
     called = probabilities[:, 4] >= 0.4
     assert row["sensitivity"]["value"] == pytest.approx(called[positive].mean())
     assert row["melanoma_lesions"] == len(set(test_of.lesion_ids[inside][positive]))
-    assert all(row["small"] == (row["melanoma_lesions"] < SMALL) for row in rows)
+    assert all(row["small"] == (row["melanoma_lesions"] < FEW) for row in rows)
 
 
 def test_the_surest_errors_come_first_by_hand():
@@ -60,12 +60,26 @@ def test_the_surest_errors_come_first_by_hand():
     assert errors[0]["confidence"] == pytest.approx(np.exp(5) / (np.exp(5) + 6))
 
 
-def test_too_few_lesions_have_no_interval_but_the_exact_one(test_of):
+def test_few_lesions_have_the_exact_interval_of_so_many(test_of):
     metadata = table_of(test_of)
     few = np.flatnonzero(test_of.is_melanoma)[:3]
     metadata.loc[few, "localization"] = "ear"
+    lesions = len(set(test_of.lesion_ids[few]))
     rows = by_subgroup(test_of, metadata, 1.3, 0.4, lesion_weights(test_of.lesion_ids, 50))
     (row,) = (row for row in rows if row["group"] == "ear")
     assert row["small"] and row["melanoma_auc"]["value"] is None  # nothing to tell them from
     figure = row["sensitivity"]
-    assert (figure["low"] is None) == (figure["value"] not in (0, 1))
+    ends = exact_interval(figure["value"] * lesions, lesions)
+    assert (figure["low"], figure["high"]) == pytest.approx([float(end) for end in ends])
+
+
+def test_two_melanomas_above_all_others_leave_room_for_one_below(test_of):
+    """An AUC of 1 from k melanomas is worth k pairs, all won."""
+    metadata, scores = table_of(test_of), test_of.melanoma_score(1.3)
+    surest = np.argsort(np.where(test_of.is_melanoma, -scores, 1))
+    lowest = np.argsort(np.where(test_of.is_melanoma, 1, scores))[:30]
+    metadata.loc[[*surest[:2], *lowest], "localization"] = "ear"
+    rows = by_subgroup(test_of, metadata, 1.3, 0.4, lesion_weights(test_of.lesion_ids, 50))
+    (row,) = (row for row in rows if row["group"] == "ear")
+    low = 0.025 ** (1 / row["melanoma_lesions"])
+    assert row["melanoma_auc"] == {"value": 1, "low": pytest.approx(low), "high": 1}
