@@ -9,7 +9,6 @@ generated pictures of HAM10000's size, with noise that makes their files as larg
 
 import argparse
 import datetime
-import io
 import os
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from speed import picture
 
 from melanoma_lib.artifacts import write_json
 from melanoma_lib.config import Config
@@ -29,18 +28,7 @@ from melanoma_lib.predictions import predict_logits
 from melanoma_lib.scaling import HAM10000_JPEG_BYTES, RATES
 from melanoma_lib.training import train_epoch
 
-WIDTH, HEIGHT, BATCH = 600, 450, 32
-
-
-def picture(seed: int, noise: float) -> bytes:
-    """A JPEG of a blob on a plain ground, with grain."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
-    blob = 80 * (x**2 + y**2 < rng.uniform(0.1, 0.5))
-    pixels = rng.uniform(150, 220, 3) - blob[..., None] + rng.normal(0, noise, (HEIGHT, WIDTH, 3))
-    file = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=95)
-    return file.getvalue()
+BATCH = 32
 
 
 def decoding(images: int, size: int) -> tuple[float, float]:

@@ -74,9 +74,13 @@ def _number(value: float) -> str:
 
 def page(text: str, rates: Mapping) -> str:
     """The page with its calculated part made again."""
-    head, _, rest = text.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    return head + BEGIN + table(rates, "resnet50", rates["image_size"]) + END + tail
+    return between(text, BEGIN, table(rates, "resnet50", rates["image_size"]))
+
+
+def between(text: str, begin: str, made: str) -> str:
+    """The text with what stands between the marker `begin` and the next `END` made again."""
+    head, _, rest = text.partition(begin)
+    return head + begin + made + END + rest.partition(END)[2]
 
 
 if __name__ == "__main__":
