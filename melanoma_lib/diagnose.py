@@ -24,7 +24,7 @@ from melanoma_lib.familiar import load_known, look
 from melanoma_lib.intervals import lesion_weights
 from melanoma_lib.models import normalise, to_input
 from melanoma_lib.predictions import softmax
-from melanoma_lib.xai import cam_layer, grad_cam
+from melanoma_lib.xai import cam_layer, heat_maps
 
 NEAR = 2.0  # odds of melanoma within this factor of the threshold's are near it
 BATCH = 16  # pictures that go through the network together
@@ -158,7 +158,7 @@ class Reader:
         """Grad-CAM of one class a picture, (n, side, side) in [0, 1]."""
         classes = [self.facts["class_names"].index(code) for code in codes]
         with self._lock:
-            return grad_cam(self.model, self._inputs(np.stack(pictures)), classes, self._layer)
+            return heat_maps(self.model, self._inputs(np.stack(pictures)), classes, self._layer)
 
     def _inputs(self, pictures: np.ndarray) -> torch.Tensor:
         images = to_input(torch.from_numpy(pictures).permute(0, 3, 1, 2))

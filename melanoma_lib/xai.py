@@ -1,4 +1,4 @@
-"""Explanations: Grad-CAM heat maps, and how much of the heat lies on the lesion."""
+"""Explanations: heat maps by Grad-CAM and its kind, and their scores against a lesion mask."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,24 +8,52 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.artifacts import MelanomaError, offenders
+
+# The scored methods, by the package's class: those that need only features and gradients. Where
+# pooling and one linear layer follow, its HiResCAM is the same map as Grad-CAM.
+METHODS = {"grad_cam": "GradCAM", "layer_cam": "LayerCAM"}
+SHARES = np.arange(1, 20, dtype=np.float32) / 20  # of a map's maximum: where it may be cut
 
 
-def grad_cam(
-    model: nn.Module, inputs: torch.Tensor, classes: Sequence[int], layer: str = ""
+def heat_maps(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    classes: Sequence[int],
+    layer: str = "",
+    method: str = "grad_cam",
 ) -> np.ndarray:
-    """Grad-CAM heat as a share of each map's maximum, (n, height, width), for one class an image.
+    """Heat as a share of each map's maximum, (n, height, width), for one class an image.
 
-    `inputs` are normalised images (n, 3, height, width). A map in which nothing speaks for the
-    class is all zero. `layer` is what `cam_layer` finds, if that is known already; raises
-    `MelanomaError` as that does (Selvaraju et al., 2017).
+    `inputs` are normalised images (n, 3, height, width) on the model's device. A map in which
+    nothing speaks for the class is all zero. `layer` is what `cam_layer` finds, or any other
+    with a map of features; raises `MelanomaError` for one without (Selvaraju et al., 2017;
+    LayerCAM: Jiang et al., 2021).
     """
     layer = layer or cam_layer(model, inputs)
-    ((features, gradient),) = class_gradients(model, [layer], inputs, classes).values()
-    features, gradient = as_map(model, features), as_map(model, gradient)
-    weights = gradient.mean((2, 3), keepdim=True)  # how much each feature speaks for the class
-    heat = F.relu((weights * features).sum(1, keepdim=True))  # (n, 1, places, places)
-    heat = F.interpolate(heat, inputs.shape[-2:], mode="bilinear")[:, 0]
+    found = class_gradients(model, [layer], inputs, classes).get(layer)
+    if found is None or as_map(model, found[0]) is None:
+        raise MelanomaError(
+            f"layer {layer} has no map of features; {cam_layer(model, inputs)} is the last one"
+        )
+    return heat_from(model, *found, inputs.shape[-1], method)
+
+
+def heat_from(
+    model: nn.Module, features: torch.Tensor, gradient: torch.Tensor, size: int, method: str
+) -> np.ndarray:
+    """The map of a method, stretched to `size`, from what `class_gradients` gives of a layer.
+
+    Only the formula is the package's. Its hooks would read frozen weights and inference mode
+    wrongly, and it moves each map's minimum to zero, which makes heat of almost nothing.
+    """
+    import pytorch_grad_cam  # slow to import
+
+    formula = getattr(pytorch_grad_cam, METHODS[method])(nn.PReLU(), [])  # no layers: no hooks
+    arrays = [as_map(model, values).cpu().numpy() for values in (features, gradient)]
+    signed = formula.get_cam_image(None, None, None, *arrays, False)  # (n, places, places)
+    heat = F.relu(torch.from_numpy(signed).to(features.device))[:, None]
+    heat = F.interpolate(heat, (size, size), mode="bilinear")[:, 0]
     peak = heat.amax((1, 2), keepdim=True)
     return (heat / torch.where(peak > 0, peak, 1)).cpu().numpy()
 
@@ -42,7 +70,7 @@ def cam_layer(model: nn.Module, inputs: torch.Tensor) -> str:
     found = []
     for name, (_, gradient) in class_gradients(model, names, inputs[:1], [0]).items():
         places = as_map(model, gradient)
-        if places is not None and places.any():
+        if places is not None and places.shape[1] == model.num_features and places.any():
             found.append((places.shape[2] > 1, len(found), name))  # one place is no map
     if not found:
         raise MelanomaError(f"{type(model).__name__} has no layer for Grad-CAM: no map of features")
@@ -55,9 +83,16 @@ def class_gradients(
     """By layer, in the order they last run, its output and the gradient of a logit by it.
 
     The logit is that of one class an image. The model may be frozen, in training or on any
-    device and stays as it is; the arithmetic is float32.
+    device and stays as it is; the arithmetic is float32. Raises `MelanomaError` for a layer that
+    is not there. One thread at a time: the hooks are on the model.
     """
-    outputs: dict[str, torch.Tensor] = {}
+    modules, outputs = dict(model.named_modules()), {}
+    absent = [name for name in layers if name not in modules]
+    if absent:
+        raise MelanomaError(
+            f"{type(model).__name__} has no layer {offenders(absent)}; leave it empty to have it "
+            "found, or print the model to see its layers"
+        )
 
     def keep(name: str, output: object) -> None:
         outputs.pop(name, None)  # a layer that runs twice counts where it runs last
@@ -65,14 +100,18 @@ def class_gradients(
             outputs[name] = output
 
     hooks = [
-        model.get_submodule(name).register_forward_hook(lambda *call, of=name: keep(of, call[2]))
+        modules[name].register_forward_hook(lambda *call, of=name: keep(of, call[2]))
         for name in layers
     ]
     training = model.training
     try:
-        with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(inputs.device.type, enabled=False),
+        ):
             # Gradients start from the inputs, so that frozen weights are no obstacle.
-            logits = model.eval()(inputs.detach().float().requires_grad_())
+            logits = model.eval()(inputs.detach().clone().float().requires_grad_())
             score = logits[range(len(inputs)), [int(index) for index in classes]].sum()
             gradients = torch.autograd.grad(score, list(outputs.values()), materialize_grads=True)
     finally:
@@ -86,17 +125,16 @@ def class_gradients(
 
 
 def as_map(model: nn.Module, features: torch.Tensor) -> torch.Tensor | None:
-    """Features as (n, channels, side, side), or None where they are no map of the model's features.
+    """Features as (n, channels, side, side), or None where they are no map.
 
     Takes maps with channels first or last, and tokens (n, tokens, channels) in rows, without
     the class token and its like, which belong to no place.
     """
-    channels = model.num_features
     if features.ndim == 4 and features.shape[2] == features.shape[3]:
-        return features if features.shape[1] == channels else None
+        return features
     if features.ndim == 4 and features.shape[1] == features.shape[2]:
-        return features.permute(0, 3, 1, 2) if features.shape[3] == channels else None
-    if features.ndim != 3 or features.shape[2] != channels:
+        return features.permute(0, 3, 1, 2)
+    if features.ndim != 3:
         return None
     tokens = features.shape[1]
     prefix = getattr(model, "num_prefix_tokens", 0)
@@ -114,6 +152,37 @@ def heat_inside(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """
     with np.errstate(invalid="ignore"):
         return (heat * masks).sum((1, 2)) / heat.sum((1, 2))
+
+
+def pointing_game(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Whether each map's hottest pixel lies inside the mask, 0 or 1 (n,); NaN for a map of zeros.
+
+    Of several hottest pixels the share that does, so that a uniform map scores the lesion's
+    share of the area. Without the tolerance of 15 pixels of the original (Zhang et al., 2016).
+    """
+    peak = heat.max((1, 2), keepdims=True)
+    hottest = (heat == peak) & (peak > 0)
+    with np.errstate(invalid="ignore"):
+        return (hottest & masks).sum((1, 2)) / hottest.sum((1, 2))
+
+
+def overlaps(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Intersection over union of the mask and the map cut at each of `SHARES`, (n, shares).
+
+    `heat` is a share of each map's maximum; what reaches the cut belongs to it. NaN for a map
+    of zeros.
+    """
+    n, cuts = len(heat), len(SHARES)
+    reached = np.searchsorted(SHARES, heat.reshape(n, -1), side="right")  # by each pixel: 0..cuts
+    cell = reached + (cuts + 1) * np.arange(n)[:, None]
+    counts = [
+        np.bincount(cell.ravel(), weights, n * (cuts + 1)).reshape(n, -1)[:, ::-1].cumsum(1)
+        for weights in (None, masks.reshape(-1))
+    ]
+    cut, inside = (count[:, :-1][:, ::-1] for count in counts)  # pixels at or above each share
+    with np.errstate(invalid="ignore"):
+        iou = inside / (cut + masks.sum((1, 2))[:, None] - inside)
+    return np.where(heat.any((1, 2))[:, None], iou, np.nan)
 
 
 def centre_prior(size: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from melanoma_lib.diagnose import (
     pictures,
 )
 from melanoma_lib.predictions import load_predictions
-from melanoma_lib.xai import grad_cam
+from melanoma_lib.xai import heat_maps
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_noise_is_foreign_and_the_test_part_is_not(reader, sample_dir):
 
 def test_the_heat_map_is_that_of_grad_cam(reader, some):
     opened = [reader.open(path) for path in some[:2]]
-    right = grad_cam(reader.model, reader._inputs(np.stack(opened)), [4, 0])
+    right = heat_maps(reader.model, reader._inputs(np.stack(opened)), [4, 0])
     assert np.allclose(reader.heat(opened, ["mel", "akiec"]), right, atol=1e-5)
 
 
