@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -192,7 +193,8 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
 
     `devices` are GPUs as CUDA_VISIBLE_DEVICES names them; side by side, each has one in turn.
     What comes after training waits for all of it, and the last chapter for everything. A step
-    that fails does not stop the others that do not need it; `MelanomaError` is raised then.
+    that fails does not stop the others that do not need it; `MelanomaError` is raised then, as it
+    is when a process that executes notebooks is killed.
     """
     with lock(Path(config.output_dir) / LOCK), _workers(jobs, devices) as pool:
         for stage in range(3):
@@ -204,11 +206,12 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
             # A training goes on exactly only with as many threads as before.
             beside = jobs if stage == 0 else min(jobs, len(todo))
             futures = [pool.submit(execute, config, step, beside) for step in todo]
-            errors = [error for future in as_completed(futures) if (error := future.exception())]
-            for error in errors[1:]:
-                print(error, flush=True)
+            # One for all steps of a killed process, which would say the same many times.
+            errors = {str(e): e for future in as_completed(futures) if (e := future.exception())}
+            for text in list(errors)[1:]:
+                print(text, flush=True)
             if errors:
-                raise errors[0]
+                raise next(iter(errors.values()))
 
 
 @contextlib.contextmanager
@@ -222,6 +225,11 @@ def _workers(jobs: int, devices: Sequence[str]) -> Iterator[ProcessPoolExecutor]
     with ProcessPoolExecutor(jobs, context, *start) as pool:
         try:
             yield pool
+        except BrokenProcessPool:
+            raise MelanomaError(
+                "a process that executes notebooks was killed, as a rule for want of memory; run "
+                "again to go on, with fewer --jobs"
+            ) from None
         except KeyboardInterrupt:
             for worker in multiprocessing.active_children():
                 worker.kill()  # a gentler signal is taken over by nbclient, which may wait

@@ -33,10 +33,14 @@ def report(config: Config, steps: list[Step]) -> str:
 
 
 def finished_epochs(config: Config, step: Step) -> list[dict[str, str]]:
-    """The history of the training that a step of chapter 04 asks for, not of an earlier one."""
+    """The history of the training that a step of chapter 04 asks for.
+
+    Not of one that will be set aside for it: with other parameters, or of more epochs.
+    """
     folder = Path(config.output_dir) / step.parameters["architecture"]
     record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-    return read_history(folder) if record.get("training_key") == step.training_key else []
+    history = read_history(folder) if record.get("training_key") == step.training_key else []
+    return history if len(history) <= config.epochs else []
 
 
 def time_left(config: Config, steps: list[Step]) -> str:

@@ -292,6 +292,24 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path):
     wait_for(lambda: not Path(f"/proc/{pid.read_text()}").exists())
 
 
+def test_a_process_killed_for_memory_is_told_once_and_the_next_run_goes_on(config, tmp_path, capfd):
+    """The kernel ends its parent, as the system does with what takes too much."""
+    notebook(
+        batch.NOTEBOOKS / "04_training.ipynb",
+        f"architecture = ''\nseen = {str(tmp_path / 'seen')!r}",
+        "import os, signal\nfrom pathlib import Path\n"
+        "first = not Path(seen).exists()\nPath(seen).write_text('x')\n"
+        "if first:\n    os.kill(os.getppid(), signal.SIGKILL)",
+    )
+    steps = batch.plan(config, "data")
+    with pytest.raises(MelanomaError, match="killed, as a rule for want of memory; run again"):
+        batch.run(config, steps)
+    shown = capfd.readouterr().out
+    assert "abruptly" not in shown and "failed" not in shown
+    batch.run(config, steps)
+    assert states(config) == ["done"] * len(steps)
+
+
 def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path):
     """Ctrl-C: the kernel ends, the step counts as interrupted, and the run can be repeated."""
     pid = tmp_path / "pid"

@@ -64,7 +64,7 @@ def test_decoding_happens_once(dataset, tmp_path, monkeypatch):
     first = decode(files, 16, tmp_path / "cache")
     assert first.shape == (105, 16, 16, 3)
     assert np.array_equal(first[4], read_image(files.images[4], 16))
-    monkeypatch.setattr("melanoma_lib.data.pixels.check_images", None)  # would raise if called
+    monkeypatch.setattr("melanoma_lib.data.pixels._decode_into", None)  # would raise if called
     assert np.array_equal(decode(files, 16, tmp_path / "cache"), first)
 
 

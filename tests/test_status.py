@@ -58,6 +58,22 @@ def test_epochs_of_another_training_do_not_count(config, steps):
     assert "a, b, whose first epoch" in time_left(config, other)
 
 
+def test_a_training_of_more_epochs_than_asked_for_is_about_to_be_replaced(config, steps):
+    first, _ = trainings(steps)
+    epochs(config, first, 12)
+    assert "0 of 10 epochs" in line_of(first, config, steps)
+    assert "and a, b, whose first epoch" in time_left(config, steps)
+
+
+def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
+    record = RECORD | {"state": "done", "started": 0, "seconds": 1}
+    for step in steps:
+        write_json(batch.marker(config, step), record | {"key": step.key})
+    shown = report(config, batch.plan(config, "data", {"prevalence": 0.05})).splitlines()
+    stale = [line.split()[0] for line in shown if " stale" in line]
+    assert "06_operating_thresholds" in stale and "05_calibration" not in stale
+
+
 def test_an_interrupted_step_is_not_called_running(config, steps):
     step, _ = trainings(steps)
     write_json(batch.marker(config, step), RECORD | {"state": "started", "started": 0})

@@ -68,23 +68,17 @@ def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> n
         if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process later
             with temporary.open("rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-        check_images(files.images, into=pixels)
+        _decode_into(pixels, files.images)
         pixels.flush()
     return np.load(path, mmap_mode="r")
 
 
-def check_images(paths: Sequence[Path], into: np.ndarray | None = None) -> None:
-    """Reads every image, into the rows of `into` (n, size, size, 3) if it is given.
-
-    Raises `MelanomaError` naming the images that cannot be read.
-    """
+def _decode_into(pixels: np.ndarray, paths: Sequence[Path]) -> None:
+    """Reads every image into its row of `pixels` (n, size, size, 3); errors as in `decode`."""
 
     def read_one(row: int) -> str | None:
         try:
-            if into is None:
-                read_image(paths[row])
-            else:
-                into[row] = read_image(paths[row], into.shape[1])
+            pixels[row] = read_image(paths[row], pixels.shape[1])
         except MelanomaError as error:
             return str(error)
         return None
