@@ -25,7 +25,7 @@ from melanoma_lib.data.pixels import HAM10000Dataset, check_images
 from melanoma_lib.experiment import device_name
 from melanoma_lib.models import build_model, normalisation, pick_device
 from melanoma_lib.predictions import predict_logits
-from melanoma_lib.scaling import HAM10000_JPEG_BYTES, RATES
+from melanoma_lib.scaling import RATES
 from melanoma_lib.training import train_epoch
 
 BATCH = 32
@@ -33,11 +33,10 @@ BATCH = 32
 
 def decoding(images: int, size: int) -> tuple[float, float]:
     """Images a second on all cores, and the mean size of their files in bytes."""
-    noise = min(range(2, 40, 2), key=lambda n: abs(len(picture(0, n)) - HAM10000_JPEG_BYTES))
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{number}.jpg") for number in range(images)]
         for number, path in enumerate(paths):
-            path.write_bytes(picture(number, noise))
+            path.write_bytes(picture(number))
         pixels = np.empty((images, size, size, 3), np.uint8)
         start = time.perf_counter()
         check_images(paths, into=pixels)
