@@ -1,16 +1,18 @@
 """Measures training side by side with what one would write or use instead, in one run.
 
     python benchmarks/speed.py                          # generated pictures, four architectures
-    python benchmarks/speed.py --repeats 2 --seconds 80 # on a large GPU
+    python benchmarks/speed.py --repeats 2 --seconds 80 # on a large GPU; on two cores of its CPU:
+    CUDA_VISIBLE_DEVICES= taskset -c 0,1 python benchmarks/speed.py --output FILE
     python benchmarks/speed.py --growth                 # also time and memory by number of images
     python benchmarks/speed.py --table                  # only README's table and plot
 
 All train the same networks on the same files, loading included. `plain` is what a good student
 writes: Pillow and torchvision's transforms for each image in each epoch, a DataLoader with a worker
 on every core, float32. `timm` is timm's loader with its own augmentation, and its training step
-with channels_last, bfloat16 and fused Adam. `ours` is the library as `melanoma train` runs it.
-They take turns, so that whatever else the machine does meets all alike, in epochs of `--images`.
-Also measured: our epoch without its steps (`loading`), `predicting`, and decoding.
+with channels_last, fused Adam, and bfloat16 where ours chose it (without AVX-512 it is slow).
+`ours` is the library as `melanoma train` runs it. They take turns, so that whatever else the
+machine does meets all alike, in epochs of `--images`. Also measured: our epoch without its steps
+(`loading`), `predicting`, and decoding.
 
 The file is written after each epoch, and what is in it with the same settings, machine and commit
 is not measured again: interrupt the command (`--seconds` does it by itself) and go on later.
@@ -148,8 +150,8 @@ def timm_loader(pictures: Pictures, config: Config, device: torch.device) -> Ite
 class Bench:
     """Networks and loaders of the methods, made when they are first needed and warmed up."""
 
-    def __init__(self, data: experiment.Data, config: Config, images: int, chosen: dict):
-        self.data, self.config, self.chosen = data, config, chosen
+    def __init__(self, data: experiment.Data, config: Config, images: int, results: dict):
+        self.data, self.config, self.chosen = data, config, results["chosen"]
         self.device = pick_device(config.device)
         part = data.part("train")
         self.part = HAM10000Dataset(part.pixels, part.labels, part.rows[:images], part.names)
@@ -164,11 +166,16 @@ class Bench:
         """A function that trains on (or loads, or predicts) all images once, warmed up."""
         if method in ("plain", "timm"):
             return self.loaded(key, method)
-        network, how, step, train = self.library(key)
+        how = self.arithmetic(key)
+        if key not in self.trained:
+            self.trained.clear()  # the architecture before
+            model = build_model(key, len(CLASS_NAMES), self.config.image_size).to(self.device)
+            self.trained[key] = how.wrap(model)
+        network, train = self.trained[key], resident(self.part, self.device)
         if method == "predicting":
             mean_std = normalisation(network)
             return lambda: predict_logits(network, train, self.config.batch_size, mean_std)
-        step = step if method == "ours" else no_step
+        step = captured(train_step, self.device) if method == "ours" else no_step
         optimizer, numbers = adam(network, self.config.learning_rate), itertools.count(1)
 
         def run(part: HAM10000Dataset) -> None:
@@ -179,24 +186,20 @@ class Bench:
         run(resident(HAM10000Dataset(self.part.pixels, self.part.labels, rows), self.device))
         return lambda: run(train)
 
-    def library(self, key: str) -> tuple:
-        """The network, how it computes, the step and the pixels, as `train` and `fit` have them."""
-        if key not in self.trained:
-            self.trained.clear()  # the architecture before
-            torch.set_num_threads(self.threads)
+    def arithmetic(self, key: str) -> Arithmetic:
+        """How the library would train this network here, tried once."""
+        torch.set_num_threads(self.threads)
+        if key not in self.chosen:
             model = build_model(key, len(CLASS_NAMES), self.config.image_size)
-            if key not in self.chosen:
-                how, tried = choose(model, self.config, RECIPE_IMAGES, self.device, train_step)
-                self.chosen[key] = {"arithmetic": asdict(how), "tried": tried}
-            how = Arithmetic(**self.chosen[key]["arithmetic"])
-            network, step = how.wrap(model.to(self.device)), captured(train_step, self.device)
-            self.trained[key] = network, how, step, resident(self.part, self.device)
-        return self.trained[key]
+            how, tried = choose(model, self.config, RECIPE_IMAGES, self.device, train_step)
+            self.chosen[key] = {"arithmetic": asdict(how), "tried": tried}
+        return Arithmetic(**self.chosen[key]["arithmetic"])
 
     def loaded(self, key: str, method: str) -> Callable[[], None]:
         """An epoch of one of the two that decode their images themselves."""
         fast, size, device = method == "timm", self.config.image_size, self.device
         layout = torch.channels_last if fast else torch.contiguous_format
+        short = fast and self.arithmetic(key).precision == "bfloat16"
         model = build_model(key, len(CLASS_NAMES), size).to(device, memory_format=layout).train()
         options = {"fused": True} if fast else {}
         optimizer = torch.optim.Adam(model.parameters(), self.config.learning_rate, **options)
@@ -214,7 +217,7 @@ class Bench:
             for images, labels in batches:
                 images, labels = (x.to(device, non_blocking=True) for x in (images, labels))
                 images = images.contiguous(memory_format=layout)
-                with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+                with torch.autocast(device.type, torch.bfloat16, enabled=short):
                     loss = F.cross_entropy(model(images), labels)
                 optimizer.zero_grad()
                 loss.backward()
@@ -382,7 +385,7 @@ def add(results: dict, output: Path, rates: dict, name: str, rate: float) -> Non
 def measure(results: dict, data: experiment.Data, config: Config, options) -> None:
     """Measures what is missing in `results`, the methods in turn, until the time is up."""
     end = time.perf_counter() + (options.seconds or math.inf)
-    bench = Bench(data, config, options.images, results["chosen"])
+    bench = Bench(data, config, options.images, results)
     methods = (*options.methods, *(("loading", "predicting") if "ours" in options.methods else ()))
     for key in options.architectures:
         rates, epochs = results["rates"].setdefault(key, {}), {}
@@ -394,6 +397,7 @@ def measure(results: dict, data: experiment.Data, config: Config, options) -> No
                 return
             if method not in epochs:
                 epochs[method] = bench.epoch(key, method)
+                artifacts.write_json(options.output, results)  # what was chosen
             start = time.perf_counter()
             epochs[method]()
             if bench.device.type == "cuda":

@@ -86,7 +86,9 @@ def choose(
             return default, {}
         # bfloat16 next, so that a float32 that is several times slower is soon given up.
         for precision, layout in itertools.product(reversed(precisions), layouts):
-            trial(Arithmetic(precision, layout))
+            # Where a processor has to emulate a precision, a second layout is as slow.
+            if all(rate for how, rate in rates.items() if how.precision == precision):
+                trial(Arithmetic(precision, layout))
         best = _best(rates)
         if device.type == "cpu" and default.threads > 1 and steps >= MANY_STEPS:
             trial(Arithmetic(best.precision, best.layout, default.threads // 2))
