@@ -1,6 +1,6 @@
 """Scale: what more images need, calculated from measured rates; `python -m` writes docs/cloud.md.
 
-The rates come from benchmarks/rates.py; nothing here is measured, and nothing there is estimated.
+The rates come from benchmarks/rates.json; nothing here is measured, and nothing there is estimated.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def needs(
 ) -> dict[str, float]:
     """What a dataset of so many images needs: gigabytes, hours, and the price of an epoch.
 
-    `rates` as benchmarks/rates.py writes them. An epoch trains on the training part and predicts
+    `rates` as in benchmarks/rates.json. An epoch trains on the training part and predicts
     the validation part; `resamples_gb` are the bootstrap's weights of the test part.
     """
     epoch = images * TRAIN / rates["train"][architecture] / 3600

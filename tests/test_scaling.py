@@ -1,16 +1,11 @@
 """The calculator, the page that it writes, the script that measures, and chapter 10."""
 
-import os
-import subprocess
-import sys
-
 import nbformat
 import papermill
 import pytest
 
-from melanoma_lib.artifacts import PROJECT, read_json
+from melanoma_lib.artifacts import read_json
 from melanoma_lib.batch import NOTEBOOKS
-from melanoma_lib.config import Config
 from melanoma_lib.scaling import PAGE, RATES, SIZES, needs, page
 
 TEN = {"train": {"net": 10.0}, "predict": {"net": 50.0}, "decode": 100.0}
@@ -41,19 +36,6 @@ def test_the_page_holds_what_the_rates_give():
     slower = read_json(RATES)
     slower["train"]["resnet50"] /= 2
     assert page(text, slower) != text
-
-
-def test_rates_are_measured_with_a_machine_and_a_day(tmp_path):
-    command = [
-        sys.executable, PROJECT / "benchmarks" / "rates.py", "--images", "4", "--batches", "1",
-        "--image-size", "32", "--architectures", "test_resnet", "--output", tmp_path / "r.json",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, env=os.environ)
-    found, kept = read_json(tmp_path / "r.json"), read_json(RATES)
-    assert set(found) == set(kept) and set(kept["train"]) == set(Config().architectures)
-    assert found["decode"] > 0 and found["train"]["test_resnet"] > 0
-    assert all(rates["machine"] and len(rates["date"]) == 10 for rates in (found, kept))
-    assert kept["image_size"] == Config().image_size
 
 
 def test_chapter_10_runs_and_sends_nothing(tmp_path):
