@@ -192,7 +192,9 @@ def draw(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, f
     notes = [basis_note(external["own"]["dataset"]["generated"], results["split"])]
     notes += ["with images of the training data" if external["overlap"] else ""]
     notes = list(filter(None, notes))
-    points = {}
+    points, counts = {}, {}
+    sizes = [(part["test_melanomas"], part["test_images"] - part["test_melanomas"])
+             for part in (external["own"], results)]  # fmt: skip
     for key, model in results["models"].items():
         own, temperature = comparison.load(run_dir / key)[2], model["temperature"]
         pairs = {
@@ -201,7 +203,9 @@ def draw(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, f
         }
         figures.save(figures.reliability(pairs), "external-1-reliability", folder, variant=key,
                      note="; ".join([model["name"], *notes]))  # fmt: skip
-        points |= {f"{model['name']}, {OWN}": model["own"]["operating_points"]}
-        points |= {f"{model['name']}, {elsewhere}": model["operating_points"]}
-    figure = figures.operating_points(redraw.points_table(points))
+        names = [f"{model['name']}, {place}" for place in (OWN, elsewhere)]
+        sides = model["own"]["operating_points"], model["operating_points"]
+        points |= dict(zip(names, sides, strict=True))
+        counts |= dict(zip(names, sizes, strict=True))
+    figure = figures.operating_points(redraw.points_table(points, counts))
     figures.save(figure, "external-2-operating-points", folder, note="; ".join(notes))

@@ -87,7 +87,7 @@ CATALOG = {
     "on the test part, before and after temperature scaling, with 95% intervals and, below, "
     "images per bin. On the diagonal the probability can be taken at its word.",
     "06-1-roc": "Receiver operating characteristic for melanoma against all other diagnoses on "
-    "the test part, with the chosen operating points. Right: the region framed on the left.",
+    "the test part, with the chosen operating points. Right: the corner framed on the left.",
     "06-2-thresholds": "Sensitivity and specificity for melanoma on the test part against the "
     "threshold on the predicted probability. Markers: thresholds chosen on the validation part.",
     "06-3-operating-points": "Sensitivity and specificity for melanoma on the test part at the "
@@ -229,6 +229,12 @@ def _grid(
         axes.set_xlabel(x)
         axes.tick_params(labelbottom=True)
     return figure, list(grid.flat[:count])
+
+
+def _of(label: str, count: str) -> str:
+    """An axis label with what its share is a share of, in two lines where the page is narrow."""
+    gap = "\n" if _narrow() else " "
+    return f"{label}{gap}({count})"
 
 
 def _line(index: int) -> dict:
@@ -539,17 +545,21 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence
 
 
 @style()
-def comparison(table: pd.DataFrame) -> Figure:
-    """Dots with intervals; table: model, metric (the label of its panel), value, low, high."""
+def comparison(table: pd.DataFrame, basis: str = "") -> Figure:
+    """Dots with intervals; table: model, metric (the label of its panel), value, low, high.
+
+    basis: what all models were tested on, in words.
+    """
     figure, panels = _dot_panels(table, "metric", 3, "{:.3f}")
+    figure.suptitle(basis, x=0.995, ha="right", size=_points(8))
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(3))
     return figure
 
 
 @style()
-def accuracy_latency(table: pd.DataFrame) -> Figure:
-    """Accuracy against latency by model.
+def accuracy_latency(table: pd.DataFrame, images: int) -> Figure:
+    """Accuracy on so many images against latency by model.
 
     table: model, latency_ms, latency_low, latency_high (ms), accuracy, accuracy_low,
     accuracy_high (0 to 1), parameters (millions, the marker's size).
@@ -566,7 +576,7 @@ def accuracy_latency(table: pd.DataFrame) -> Figure:
     axes.margins(0.15)
     axes.grid()
     axes.yaxis.set_major_formatter(_percent)
-    axes.set(xlabel="Latency (ms per image)", ylabel="Accuracy")
+    axes.set(xlabel="Latency (ms per image)", ylabel=_of("Accuracy", f"n = {images:,} images"))
     figure.legend(handles=handles, loc="outside upper right", ncols=3 - _narrow())
     return figure
 
@@ -637,15 +647,21 @@ def temperature_curve(temperatures: np.ndarray, nll: Mapping, fitted: Mapping) -
 
 
 @style()
-def roc(curves: Mapping[str, tuple], points: Mapping[str, Sequence[tuple]]) -> Figure:
-    """ROC curves for melanoma with operating points, in full and in the region of the points.
+def roc(
+    curves: Mapping[str, tuple], points: Mapping[str, Sequence[tuple]], counts: tuple[int, int]
+) -> Figure:
+    """ROC curves for melanoma with operating points, in full and in the ideal corner.
 
     curves: model -> (false positive rates, true positive rates, text of the AUC and interval);
     points: model -> [(label, false positive rate, true positive rate), ...]; rates in 0 to 1.
+    counts: images of melanomas and of others.
     """
     figure, (full, zoom) = plt.subplots(1, 2, figsize=(WIDTH, 3.3 + 0.16 * len(curves)))
     every = [point for rows in points.values() for point in rows]
     marks = _point_marks(label for label, *_ in every)
+    # To the next tenth beyond every point, 0.2 to 0.4 wide and high: a poor point lies outside.
+    reach = max([0, *(max(x, 1 - y) for _, x, y in every)])
+    side = np.clip(np.ceil(10 * reach - 1e-9) / 10, 0.2, 0.4)
     for axes in (full, zoom):
         axes.plot([0, 1], [0, 1], color=LIGHT, linestyle="--", linewidth=0.8, zorder=0)
         for index, (name, (fpr, tpr, area)) in enumerate(curves.items()):
@@ -653,16 +669,17 @@ def roc(curves: Mapping[str, tuple], points: Mapping[str, Sequence[tuple]]) -> F
             axes.plot(fpr, tpr, **look, label=f"{name}: AUC {area}")
             for label, x, y in points.get(name, ()):
                 face = {"markerfacecolor": look["color"], "clip_on": False, "zorder": 3}
-                axes.plot(x, y, **marks[label] | face)
-        axes.set(xlabel="1 − specificity", ylabel="Sensitivity")
+                if axes is full or max(x, 1 - y) <= side + 1e-9:
+                    axes.plot(x, y, **marks[label] | face)
+        axes.set(xlabel=_of("1 − specificity", f"{counts[1]:,} others"),
+                 ylabel=_of("Sensitivity", f"{counts[0]:,} melanomas"))
         axes.xaxis.set_major_formatter(_percent)
         axes.yaxis.set_major_formatter(_percent)
-    # From the ideal corner, at least 0.2 wide, outwards to the next tenth beyond every point.
-    right = np.ceil(10 * max([0.2, *(x for _, x, _ in every)]) - 1e-9) / 10
-    floor = np.floor(10 * min([0.8, *(y for _, _, y in every)]) + 1e-9) / 10
-    left, top = -0.005, 1.005  # shows lines along the edges in full
+    left, right, floor, top = -0.005, side, 1 - side, 1.005  # lines along the edges in full
     full.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     zoom.set(xlim=(left, right), ylim=(floor, top))
+    for axis in (zoom.xaxis, zoom.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     frame = Rectangle((left, floor), right - left, top - floor, fill=False, color=GREY)
     full.add_patch(frame)
     figure.legend(handles=full.get_legend_handles_labels()[0], loc="outside upper left")
@@ -672,15 +689,18 @@ def roc(curves: Mapping[str, tuple], points: Mapping[str, Sequence[tuple]]) -> F
 
 
 @style()
-def threshold_curves(curves: Mapping[str, pd.DataFrame], thresholds: Mapping) -> Figure:
+def threshold_curves(
+    curves: Mapping[str, pd.DataFrame], thresholds: Mapping, counts: tuple[int, int]
+) -> Figure:
     """Sensitivity and specificity against the threshold, one panel per model.
 
     curves: model -> columns threshold (increasing), sensitivity, specificity (0 to 1), a row
     per decision "melanoma if score >= threshold"; thresholds: model -> operating point ->
-    threshold (0 to 1). Thresholds of 0 have no place on the logarithmic axis.
+    threshold (0 to 1). Thresholds of 0 have no place on the logarithmic axis. counts: images of
+    melanomas and of others.
     """
-    figure, panels = _grid(len(curves), 2, 2.2, 0.5,
-                           x="Threshold (log scale)", y="Sensitivity, specificity")
+    label = f"Threshold (log scale)\nn = {counts[0]:,} melanomas, {counts[1]:,} others"
+    figure, panels = _grid(len(curves), 2, 2.2, 0.65, x=label, y="Sensitivity, specificity")
     marks = _point_marks(label for row in thresholds.values() for label in row)
     chosen = [value for row in thresholds.values() for value in row.values() if value > 0]
     left = min([0.02, *chosen]) / 2
@@ -712,30 +732,39 @@ def operating_points(table: pd.DataFrame) -> Figure:
     """Sensitivity and specificity with intervals, one row of panels per operating point.
 
     table: columns model, point, target (0 to 1 or NaN), criterion ("sensitivity" or
-    "specificity") and, for sensitivity and specificity, value, _low and _high (fractions).
+    "specificity"), melanomas and others (images) and, for sensitivity and specificity, value, _low
+    and _high (fractions). Models on other images have their counts beside their names.
     """
+    counts = ["melanomas", "others"]
+    alike = len(table[counts].drop_duplicates()) == 1
+    if not alike:
+        sizes = [table["melanomas"].map("\n({:,} melanomas, ".format),
+                 table["others"].map("{:,} others)".format)]  # fmt: skip
+        table = table.assign(model=table["model"] + sizes[0] + sizes[1])
     models, groups = list(table["model"].unique()), table.groupby("point", sort=False)
-    size = (WIDTH, 0.3 + len(groups) * (0.45 + 0.2 * len(models)))
+    size = (WIDTH, 0.3 + len(groups) * (0.45 + (0.2 if alike else 0.32) * len(models)))
     figure, grid = plt.subplots(len(groups), 2, figsize=size, squeeze=False, sharex="col",
                                 sharey=True)
     for line, (point, rows) in zip(grid, groups, strict=True):
         line[0].set_title(point)
-        for axes, measure in zip(line, ("sensitivity", "specificity"), strict=True):
+        for axes, measure, kind in zip(line, ("sensitivity", "specificity"), counts, strict=True):
             columns = {measure: "value", f"{measure}_low": "low", f"{measure}_high": "high"}
             _dots(axes, rows.rename(columns=columns), models)
             for target in rows.loc[rows["criterion"] == measure, "target"].dropna().unique():
                 axes.axvline(target, color=DARK, linestyle="--", linewidth=1, zorder=1)
             axes.xaxis.set_major_formatter(_percent)
-            axes.set_xlabel(f"{measure.capitalize()} for melanoma")
+            number = f"{table[kind].iloc[0]:,} {kind}" if alike else kind
+            axes.set_xlabel(_of(measure.capitalize(), number))
             axes.label_outer()
     return figure
 
 
 @style()
-def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
+def decision_curves(curves: Mapping[str, pd.DataFrame], images: int) -> Figure:
     """Net benefit against the threshold, one line per model.
 
-    curves: model -> columns threshold (0 to 1), model and treat_all (net benefit per image).
+    curves: model -> columns threshold (0 to 1), model and treat_all (net benefit per image), on
+    so many images.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     for index, (name, curve) in enumerate(curves.items()):
@@ -744,7 +773,8 @@ def decision_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", label="act on none")
     top = max(curve[["model", "treat_all"]].to_numpy().max() for curve in curves.values())
     axes.set(xlim=(0, curve["threshold"].max()), ylim=(-0.15 * top, 1.05 * top),
-             xlabel="Threshold on the predicted probability", ylabel="Net benefit per image")
+             xlabel="Threshold on the predicted probability",
+             ylabel=_of("Net benefit per image", f"n = {images:,}"))
     axes.xaxis.set_major_formatter(_percent)
     figure.legend(loc="outside upper right", ncols=3 - _narrow())
     return figure

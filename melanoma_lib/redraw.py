@@ -120,18 +120,29 @@ def _sweep(run: Run, keys: Sequence[str], function: Callable, *arguments: object
     return run.of(keys, of_model)
 
 
+def _counts(run: Run) -> tuple[int, int]:
+    """Test images of melanomas and of others."""
+    melanomas = run.results["test_melanomas"]
+    return melanomas, run.results["test_images"] - melanomas
+
+
 def _points(run: Run, keys: Sequence[str]) -> pd.DataFrame:
-    return points_table(run.of(keys, lambda _, model: model["operating_points"]))
+    points = run.of(keys, lambda _, model: model["operating_points"])
+    return points_table(points, dict.fromkeys(points, _counts(run)))
 
 
-def points_table(points_of: Mapping[str, list[dict]]) -> pd.DataFrame:
+def points_table(
+    points_of: Mapping[str, list[dict]], counts: Mapping[str, tuple[int, int]]
+) -> pd.DataFrame:
     """One row a model and operating point, as `figures.operating_points` takes them.
 
-    points_of: the operating points in the results by the model's name in print.
+    points_of: the operating points in the results by the model's name in print; counts: the
+    images of melanomas and of others they were measured on, by the same names.
     """
     rows = [
         {
             "model": name, "point": tables.promise(point), **point,
+            "melanomas": counts[name][0], "others": counts[name][1],
             **{measure + end: point["test"][measure][part]
                for measure in ("sensitivity", "specificity")
                for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))},
@@ -155,7 +166,7 @@ def _roc(run: Run, keys: Sequence[str]) -> Figure:
         name: list(rows[["point", "alarms", "sensitivity"]].itertuples(index=False))
         for name, rows in rates.groupby("model", sort=False)
     }
-    return figures.roc(curves, points)
+    return figures.roc(curves, points, _counts(run))
 
 
 def _threshold_curves(run: Run, keys: Sequence[str]) -> Figure:
@@ -163,22 +174,25 @@ def _threshold_curves(run: Run, keys: Sequence[str]) -> Figure:
         name: dict(zip(rows["point"], rows["threshold"], strict=True))
         for name, rows in _points(run, keys).groupby("model", sort=False)
     }
-    return figures.threshold_curves(_sweep(run, keys, thresholds.operating_curve), chosen)
+    sweep = _sweep(run, keys, thresholds.operating_curve)
+    return figures.threshold_curves(sweep, chosen, _counts(run))
 
 
 def _decision_curves(run: Run, keys: Sequence[str]) -> Figure:
     at = np.arange(0.005, 0.6, 0.005)
-    return figures.decision_curves(_sweep(run, keys, thresholds.decision_curve, at))
+    sweep = _sweep(run, keys, thresholds.decision_curve, at)
+    return figures.decision_curves(sweep, run.results["test_images"])
 
 
-def _comparison(metrics: dict[str, dict]) -> Figure:
-    """Dots of the printed metrics; metrics: name in print -> figures."""
+def _comparison(metrics: dict[str, dict], basis: str = "") -> Figure:
+    """Dots of the printed metrics; metrics: name in print -> figures; basis: of all, in words."""
     return figures.comparison(
         pd.DataFrame(
             {"model": name, "metric": head, **values[metric]}
             for name, values in metrics.items()
             for metric, (head, _) in comparison.COLUMNS.items()
-        )
+        ),
+        basis,
     )
 
 
@@ -193,7 +207,8 @@ def _accuracy_latency(run: Run, keys: Sequence[str]) -> Figure:
         }  # fmt: skip
 
     table = pd.DataFrame(run.of(keys, row)).T
-    return figures.accuracy_latency(table.rename_axis("model").reset_index())
+    table = table.rename_axis("model").reset_index()
+    return figures.accuracy_latency(table, run.results["test_images"])
 
 
 def _subgroups(run: Run, keys: Sequence[str]) -> Figure:
@@ -210,7 +225,16 @@ def _subgroups(run: Run, keys: Sequence[str]) -> Figure:
 
 def _price_of_leakage(run: Run, _keys: Sequence[str]) -> Figure:
     price = run.results["price_of_leakage"]
-    return _comparison({f"split by {side}": price[side]["metrics"] for side in ("lesion", "image")})
+    sides = {side: price[side] for side in ("lesion", "image")}
+    return _comparison({
+        f"split by {name}\n(n = {side['test_images']:,} images)": side["metrics"]
+        for name, side in sides.items()
+    })  # fmt: skip
+
+
+def _all_models(run: Run, keys: Sequence[str]) -> Figure:
+    basis = "n = {test_images:,} images of {test_lesions:,} lesions".format_map(run.results)
+    return _comparison(run.of(keys, lambda _, model: model["metrics"]), basis)
 
 
 DRAW: dict[str, Callable[[Run, Sequence[str]], Figure]] = {
@@ -226,7 +250,7 @@ DRAW: dict[str, Callable[[Run, Sequence[str]], Figure]] = {
     "06-2-thresholds": _threshold_curves,
     "06-3-operating-points": lambda run, keys: figures.operating_points(_points(run, keys)),
     "06-4-decision-curves": _decision_curves,
-    "08-1-comparison": lambda run, keys: _comparison(run.of(keys, lambda _, m: m["metrics"])),
+    "08-1-comparison": _all_models,
     "08-2-training-curves": _training_curves,
     "08-3-confusion-matrices": _confusion_matrices,
     "08-4-accuracy-latency": _accuracy_latency,

@@ -91,20 +91,22 @@ def roc(models):
     rates = np.linspace(0, 1, 20)
     curves = dict.fromkeys(models, (rates, rates**0.2, "0.920 (95% interval 0.900 to 0.940)"))
     points = [("Youden index", 0.2, 0.72), ("sensitivity 95%", 0.77, 0.95)]
-    return figures.roc(curves, dict.fromkeys(models, points))
+    return figures.roc(curves, dict.fromkeys(models, points), (167, 1335))
 
 
 def threshold_curves(models):
     grid = np.linspace(0, 1, 20)
     curve = pd.DataFrame({"threshold": grid, "sensitivity": 1 - grid, "specificity": grid})
     points = {"Youden index": 0.2, "sensitivity 95%": 0.03}
-    return figures.threshold_curves(dict.fromkeys(models, curve), dict.fromkeys(models, points))
+    curves, chosen = (dict.fromkeys(models, each) for each in (curve, points))
+    return figures.threshold_curves(curves, chosen, (167, 1335))
 
 
 def operating_points(models):
     rows = [{"model": model, "point": point, "sensitivity": 0.8, "sensitivity_low": 0.7,
              "sensitivity_high": 0.9, "specificity": 0.95, "specificity_low": 0.93,
-             "specificity_high": 0.96, "target": target, "criterion": criterion}
+             "specificity_high": 0.96, "target": target, "criterion": criterion,
+             "melanomas": 167, "others": 1335}
             for model in models
             for point, target, criterion in (("Youden index", None, None),
                                              ("specificity 95%", 0.95, "specificity"))]
@@ -134,7 +136,7 @@ def mask_overlap(models):
 
 def comparison(models):
     names = ["Accuracy", "Balanced accuracy", "Macro F1", "Melanoma AUC", "ECE"]
-    return figures.comparison(intervals(models, "metric", names))
+    return figures.comparison(intervals(models, "metric", names), "n = 1,502 images")
 
 
 def accuracy_latency(models):
@@ -144,14 +146,14 @@ def accuracy_latency(models):
         "model": models, "latency_ms": latency, "latency_low": latency - 0.4,
         "latency_high": latency + 0.6, "accuracy": accuracy, "accuracy_low": accuracy - 0.018,
         "accuracy_high": accuracy + 0.017, "parameters": [23.5, 10.7, 7.0, 85.8][: len(models)],
-    }))
+    }), 1502)
 
 
 def decision_curves(models):
     at = np.linspace(0.01, 0.6, 30)
     curve = pd.DataFrame({"threshold": at, "model": 0.2 - 0.1 * at,
                           "treat_all": 0.2 - 0.8 * at / (1 - at)})
-    return figures.decision_curves(dict.fromkeys(models, curve))
+    return figures.decision_curves(dict.fromkeys(models, curve), 1502)
 
 
 def subgroups(models):
@@ -302,7 +304,7 @@ def test_every_threshold_decides_as_the_next_row_of_the_curve():
     scores = np.array([0.8, 0.3, 0.5, 0.1, 0.0])
     curve = operating_curve(np.array([True, True, False, False, False]), scores)
     chosen = {"on a score": 0.3, "between": 0.4, "beyond": 0.9, "impossible": 0.0}
-    (axes,) = figures.threshold_curves({"ViT-B/16": curve}, {"ViT-B/16": chosen}).axes
+    (axes,) = figures.threshold_curves({"ViT-B/16": curve}, {"ViT-B/16": chosen}, (2, 3)).axes
     steps = [line for line in axes.lines if line.get_drawstyle() == "steps-pre"]
     marks = [tuple(np.ravel(line.get_data())) for line in axes.lines if len(line.get_xdata()) == 1]
     left, right = axes.get_xlim()
@@ -317,24 +319,45 @@ def test_every_threshold_decides_as_the_next_row_of_the_curve():
 
 def test_very_small_thresholds_stay_on_the_axis():
     curve = pd.DataFrame({"threshold": [1e-7, 1.0], "sensitivity": [1, 0], "specificity": [0, 1]})
-    figure = figures.threshold_curves({"ViT-B/16": curve}, {"ViT-B/16": {"sensitivity 95%": 1e-6}})
+    chosen = {"ViT-B/16": {"sensitivity 95%": 1e-6}}
+    figure = figures.threshold_curves({"ViT-B/16": curve}, chosen, (2, 3))
     assert 0 < figure.axes[0].get_xlim()[0] < 1e-6
 
 
 @pytest.mark.parametrize(
-    ("points", "right", "floor"),
-    [([], 0.2, 0.8), ([(0.05, 0.9)], 0.2, 0.8), ([(0.3, 0.6)], 0.3, 0.6),
-     ([(0.62, 0.95), (0.02, 0.11)], 0.7, 0.1), ([(0.0, 0.0), (1.0, 1.0)], 1, 0)],
+    ("points", "side"),
+    [([], 0.2), ([(0.05, 0.9)], 0.2), ([(0.3, 0.6)], 0.4), ([(0.21, 0.99)], 0.3),
+     ([(0.62, 0.95), (0.02, 0.11), (0.1, 0.9)], 0.4), ([(0.0, 0.0), (1.0, 1.0)], 0.4)],
 )
-def test_the_zoom_holds_every_operating_point_and_is_framed(points, right, floor):
+def test_the_zoom_is_the_framed_corner_and_leaves_out_poor_points(points, side):
     rates = np.array([0, 0.5, 1])
     points = {"ViT-B/16": [("point", *rest) for rest in points]}
-    full, zoom = figures.roc({"ViT-B/16": (rates, rates, "0.5")}, points).axes
+    full, zoom = figures.roc({"ViT-B/16": (rates, rates, "0.5")}, points, (2, 3)).axes
     region = [*zoom.get_xlim(), *zoom.get_ylim()]
-    assert np.allclose(region, [0, right, floor, 1], atol=0.01)
+    assert np.allclose(region, [0, side, 1 - side, 1], atol=0.01)
     assert region[0] <= 0 and region[3] >= 1
     (frame,) = full.patches
     assert np.allclose(frame.get_bbox().extents, np.array(region)[[0, 2, 1, 3]])
+    drawn = [sum(line.get_marker() == "o" for line in axes.lines) for axes in (full, zoom)]
+    inside = sum(x <= side and y >= 1 - side - 1e-9 for _, x, y in points["ViT-B/16"])
+    assert drawn == [len(points["ViT-B/16"]), inside]  # markers at the edge would not be clipped
+
+
+def test_models_on_other_images_have_their_counts_beside_their_names():
+    row = {"point": "p", "target": 0.9, "criterion": "specificity"}
+    row |= {f"{measure}{end}": 0.8 for measure in ("sensitivity", "specificity")
+            for end in ("", "_low", "_high")}  # fmt: skip
+    table = pd.DataFrame([row, row]).assign(model=["a", "b"], melanomas=[9, 167], others=1335)
+    left, right = figures.operating_points(table).axes
+    named = [text.get_text() for text in left.get_yticklabels()]
+    assert named == ["a\n(9 melanomas, 1,335 others)", "b\n(167 melanomas, 1,335 others)"]
+    assert right.get_xlabel() == "Specificity (others)"
+    left, right = operating_points(MODELS[:1]).axes[:2]
+    assert [text.get_text() for text in left.get_yticklabels()] == list(MODELS[:1])
+    left, right = operating_points(MODELS[:1]).axes[-2:]
+    assert [axes.get_xlabel() for axes in (left, right)] == [
+        "Sensitivity (167 melanomas)", "Specificity (1,335 others)"
+    ]
 
 
 def test_small_costs_keep_two_digits():
@@ -359,7 +382,7 @@ def test_models_at_one_place_are_told_apart_by_a_legend_inside_the_figure(count)
     figure = figures.accuracy_latency(table.assign(
         latency_ms=9, latency_low=8, latency_high=10, accuracy=0.8, accuracy_low=0.7,
         accuracy_high=0.9,
-    ))
+    ), 9)
     figure.draw_without_rendering()
     (legend,) = figure.legends
     box, page = legend.get_window_extent(), figure.bbox
@@ -386,7 +409,8 @@ def bare(name):
     if name == "operating_points":
         row = {f"{measure}{end}": np.nan for measure in ("sensitivity", "specificity")
                for end in ("", "_low", "_high")}
-        row |= {"model": "a", "point": "b", "target": np.nan, "criterion": None}
+        row |= {"model": "a", "point": "b", "target": np.nan, "criterion": None, "melanomas": 0,
+                "others": 2}
         return figures.operating_points(pd.DataFrame([row]))
     if name == "training_curves":
         history = {"epoch": [1], "train_loss": [1.0], "val_loss": [np.nan], "train_accuracy": [0.5],
@@ -395,10 +419,10 @@ def bare(name):
     if name == "confusion_matrices":
         return figures.confusion_matrices({"a": np.zeros((7, 7), int)}, CLASS_NAMES)
     if name == "roc":
-        return figures.roc({"a": (np.array([0, 1]), np.array([0, 1]), "none")}, {})
+        return figures.roc({"a": (np.array([0, 1]), np.array([0, 1]), "none")}, {}, (0, 2))
     if name == "threshold_curves":
         curve = {"threshold": [0.0], "sensitivity": [1.0], "specificity": [0.0]}
-        return figures.threshold_curves({"a": pd.DataFrame(curve)}, {})
+        return figures.threshold_curves({"a": pd.DataFrame(curve)}, {}, (0, 2))
     if name == "grad_cam":
         row = {"image": images(1)[0], "title": "a", "overlays": {"b": np.zeros((24, 24))}}
         return figures.grad_cam([row | {"mask": np.ones((24, 24), bool)}])

@@ -82,7 +82,9 @@ def test_the_price_of_leakage_is_drawn_where_the_results_hold_it(results_file, t
     results = read_json(results_file)
     price = price_of_leakage(results_file.parent, tmp_path / "image", "model_0", 50)
     run = open_run(write_json(results_file, results | {"price_of_leakage": price}))
-    assert rows_of(draw(run, "08-6-price-of-leakage")) == ["split by lesion", "split by image"]
+    assert rows_of(draw(run, "08-6-price-of-leakage")) == [
+        f"split by {side}\n(n = 200 images)" for side in ("lesion", "image")
+    ]
 
 
 def test_results_that_do_not_belong_to_the_run_are_refused(results_file):

@@ -56,7 +56,7 @@ def test_larger_text_is_larger_and_the_style_comes_back():
     with figures.page(15, 10):
         assert figures.STYLE["font.size"] == 10 and figures.STYLE["axes.labelsize"] == 11.25
         curve = pd.DataFrame({"threshold": [0.1, 0.2], "model": [0.1, 0], "treat_all": [0, -1]})
-        figure = figures.decision_curves({"a": curve})
+        figure = figures.decision_curves({"a": curve}, 9)
         assert figure.axes[0].xaxis.label.get_size() == 11.25
         assert figure.get_figwidth() == 15 / 2.54
     assert (figures.STYLE["font.size"], figures.WIDTH) == (size, width)
