@@ -12,6 +12,7 @@ import pandas as pd
 
 from melanoma_lib.artifacts import MelanomaError, offenders, read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.explanations import summarise
 from melanoma_lib.intervals import (
     FEW,
     LEVEL,
@@ -69,8 +70,14 @@ def compare(
     """
     models = {key: load(run_dir / key) for key in latency}
     results = side_by_side(run_dir.name, models, metadata, resamples)
+    test = next(iter(models.values()))[2].part("test")
+    weights = lesion_weights(test.lesion_ids, resamples)
     for key, speed in latency.items():
-        results["models"][key]["latency"] = speed
+        _, bundle, predictions = models[key]
+        results["models"][key] |= {
+            "latency": speed,
+            "explanations": summarise(run_dir / key, bundle, predictions.part("test"), weights),
+        }
     return results
 
 
@@ -79,7 +86,8 @@ def side_by_side(
 ) -> dict:
     """The results of models on the same test part; each is what `load` gives, by its key.
 
-    `metadata` and errors as in `compare`; of the fields only `latency` is missing.
+    `metadata` and errors as in `compare`; of the fields only `latency` and `explanations` are
+    missing.
     """
     record, _, first = next(iter(models.values()))
     for key, (_, _, other) in models.items():

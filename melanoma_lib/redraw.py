@@ -13,10 +13,17 @@ from melanoma_lib import calibration, comparison, figures, tables, thresholds
 from melanoma_lib.artifacts import MelanomaError, read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.metadata import leaked, lesion_groups, make_split, read_metadata
+from melanoma_lib.explanations import CENTRE, UNIFORM, of_map
 from melanoma_lib.intervals import interval_text
 from melanoma_lib.metrics import nll, top_class
 from melanoma_lib.predictions import Predictions
 from melanoma_lib.subgroups import ATTRIBUTES
+
+OVERLAPS = {
+    "inside": "Heat inside the lesion",
+    "pointing": "Hottest pixel in the lesion",
+    "iou": "Overlap with the lesion (IoU)",
+}
 
 
 @dataclass(frozen=True)
@@ -223,6 +230,28 @@ def _subgroups(run: Run, keys: Sequence[str]) -> Figure:
     )
 
 
+def overlap_table(explained: Mapping[str, dict]) -> pd.DataFrame:
+    """Scores of Grad-CAM against masks, and baselines', as `figures.mask_overlap` takes them.
+
+    explained: what `explanations.summarise` gives by the model's name in print.
+    """
+    first = next(iter(explained.values()))
+    maps = {name: of_map(entry) for name, entry in explained.items()}
+    maps |= {f"baseline: {name}, random weights": of_map(entry, "random")
+             for name, entry in explained.items()}  # fmt: skip
+    maps |= {f"baseline: {name}": of_map(first, "none", name) for name in (CENTRE, UNIFORM)}
+    return pd.DataFrame(
+        [{"model": name, "score": head, "baseline": name.startswith("baseline"), **row[score]}
+         for score, head in OVERLAPS.items() for name, row in maps.items()]
+    ).astype({"value": float, "low": float, "high": float})  # fmt: skip
+
+
+def _mask_overlap(run: Run, keys: Sequence[str]) -> Figure | None:
+    explained = run.of(keys, lambda _, model: model["explanations"])
+    scored = all(entry and entry["images"] for entry in explained.values())
+    return figures.mask_overlap(overlap_table(explained)) if scored else None
+
+
 def _price_of_leakage(run: Run, _keys: Sequence[str]) -> Figure:
     price = run.results["price_of_leakage"]
     sides = {side: price[side] for side in ("lesion", "image")}
@@ -237,7 +266,7 @@ def _all_models(run: Run, keys: Sequence[str]) -> Figure:
     return _comparison(run.of(keys, lambda _, model: model["metrics"]), basis)
 
 
-DRAW: dict[str, Callable[[Run, Sequence[str]], Figure]] = {
+DRAW: dict[str, Callable[[Run, Sequence[str]], Figure | None]] = {
     "01-1-class-counts": lambda run, _: figures.class_counts(run.metadata),
     "01-2-patients": lambda run, _: figures.patients(run.metadata),
     "01-4-lesion-leak": _lesion_leak,
@@ -250,6 +279,7 @@ DRAW: dict[str, Callable[[Run, Sequence[str]], Figure]] = {
     "06-2-thresholds": _threshold_curves,
     "06-3-operating-points": lambda run, keys: figures.operating_points(_points(run, keys)),
     "06-4-decision-curves": _decision_curves,
+    "07-2-mask-overlap": _mask_overlap,
     "08-1-comparison": _all_models,
     "08-2-training-curves": _training_curves,
     "08-3-confusion-matrices": _confusion_matrices,

@@ -18,9 +18,9 @@ ORDER = (
     "data.layouts", "data.metadata", "data.download", "data.sample", "data.augment",
     "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
     "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs", "arithmetic",
-    "training", "familiar", "bundle", "experiment", "xai", "subgroups", "comparison", "diagnose",
-    "verdict", "tables", "figures", "redraw", "external", "thesis", "batch", "status", "site",
-    "app", "cli", "__main__",
+    "training", "familiar", "bundle", "experiment", "xai", "explanations", "subgroups",
+    "comparison", "diagnose", "verdict", "tables", "figures", "redraw", "external", "thesis",
+    "batch", "status", "site", "app", "cli", "__main__",
 )
 # fmt: on
 
