@@ -247,7 +247,7 @@ def overlap_table(explained: Mapping[str, dict]) -> pd.DataFrame:
 
 
 def _mask_overlap(run: Run, keys: Sequence[str]) -> Figure | None:
-    explained = run.of(keys, lambda _, model: model["explanations"])
+    explained = run.of(keys, lambda _, model: model.get("explanations"))
     scored = all(entry and entry["images"] for entry in explained.values())
     return figures.mask_overlap(overlap_table(explained)) if scored else None
 

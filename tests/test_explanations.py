@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from melanoma_lib.comparison import compare
 from melanoma_lib.data.metadata import open_dataset
 from melanoma_lib.explanations import FILE, NAME, SCORES, explain, random_network, read, road
 from melanoma_lib.predictions import load_predictions
+from melanoma_lib.redraw import _mask_overlap, overlap_table
 from tests.conftest import KEYS, fast
 
 KEY = KEYS[0]
@@ -110,6 +112,17 @@ def test_results_hold_figures_of_every_map(results, run):
             wide = table.pivot_table("inside", "image_id", NAME)
             apart = wide[name] - wide["none", "centre prior", "predicted"]
             assert row["minus_centre"]["inside"]["value"] == pytest.approx(apart.mean())
+
+
+def test_the_figure_is_drawn_from_the_results(results):
+    model = results[KEY] | {"name": "Net"}
+    table = overlap_table({"Net": model["explanations"]})
+    heads = list(table["model"].unique())
+    assert heads == ["Net", "baseline: Net, random weights", "baseline: centre prior",
+                     "baseline: uniform map"]  # fmt: skip
+    run = SimpleNamespace(of=lambda _keys, value: {"Net": value(KEY, model)})
+    assert len(_mask_overlap(run, [KEY]).axes) == 3
+    assert _mask_overlap(SimpleNamespace(of=lambda *_: {"Net": None}), [KEY]) is None
 
 
 def test_other_weights_are_not_given_the_scores_of_these(run, files, tmp_path):
