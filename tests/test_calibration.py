@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import sklearn.calibration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -38,7 +39,6 @@ def test_the_fit_agrees_with_an_independent_search():
 
 
 def test_it_agrees_with_scikit_learn():
-    calibration = pytest.importorskip("sklearn.calibration")
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.frozen import FrozenEstimator
 
@@ -57,7 +57,7 @@ def test_it_agrees_with_scikit_learn():
 
     logits = np.random.default_rng(3).normal(scale=3, size=(800, 7))
     labels = labels_at(logits, 2.0)
-    fitted = calibration.CalibratedClassifierCV(
+    fitted = sklearn.calibration.CalibratedClassifierCV(
         FrozenEstimator(Logits().fit(logits, labels)), method="temperature"
     ).fit(logits, labels)
     theirs = fitted.predict_proba(logits)
@@ -134,3 +134,14 @@ def test_melanomas_own_probability_has_a_reliability_too():
     assert filled["count"].tolist() == [20, 5]
     assert filled["confidence"].tolist() == pytest.approx([0.1, 0.9])
     assert filled["accuracy"].tolist() == [1 / 20, 4 / 5]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bins_are_those_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    stated = rng.beta(1, 3, 300)
+    hit = rng.random(300) < stated
+    filled = reliability(stated, hit).query("count > 0")
+    share, mean = sklearn.calibration.calibration_curve(hit, stated, n_bins=15)
+    assert filled["accuracy"].to_numpy() == pytest.approx(share)
+    assert filled["confidence"].to_numpy() == pytest.approx(mean)

@@ -4,10 +4,11 @@ import shutil
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import fast, make_run, table_of
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, read_json, write_json
+from melanoma_lib.artifacts import PROJECT, MelanomaError, read_json, write_csv, write_json
 from melanoma_lib.comparison import (
     COLUMNS,
     clearly_best,
@@ -19,7 +20,12 @@ from melanoma_lib.comparison import (
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.intervals import lesion_weights
 from melanoma_lib.metrics import accuracy, auc
-from melanoma_lib.predictions import Predictions, load_predictions, save_predictions
+from melanoma_lib.predictions import (
+    Predictions,
+    isic_submission,
+    load_predictions,
+    save_predictions,
+)
 from melanoma_lib.significance import delong
 
 
@@ -208,6 +214,26 @@ def test_models_that_cannot_be_compared_are_named(trained):
     write_json(record, read_json(record) | {"finished": False})
     with pytest.raises(MelanomaError, match=r"not trained yet in .*: model_1"):
         compare(folder, latency, metadata)
+
+
+def test_the_official_scorer_would_find_our_balanced_accuracy(results, trained, tmp_path):
+    """The rules of ISIC 2018 task 3, as its scorer applies them to the file as it is written."""
+    test = test_part(trained[0])
+    table = isic_submission(test, 1.3)
+    table = pd.read_csv(write_csv(tmp_path / "s.csv", table.to_dict("records")))
+    categories = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+    assert list(table) == ["image", *categories]
+    assert table["image"].is_unique and table["image"].str.fullmatch(r"ISIC_\d{7}").all()
+    values = table[categories]
+    assert all(dtype == np.float64 for dtype in values.dtypes) and values.notna().all(axis=None)
+    assert ((values >= 0) & (values <= 1)).all(axis=None)
+    called = values.idxmax(axis=1)
+    truth = [CLASS_NAMES[label].upper() for label in test.labels]
+    score = np.mean([
+        (called == kind)[np.array(truth) == kind].mean() for kind in categories if kind in truth
+    ])
+    ours = results["models"]["model_0"]["metrics"]["balanced_accuracy"]["value"]
+    assert score == pytest.approx(ours)
 
 
 @pytest.mark.slow

@@ -40,6 +40,15 @@ def test_single_image_lesions_give_the_textbook_interval():
     assert figure["high"] == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
 
 
+def test_single_image_lesions_give_the_interval_of_scipys_bootstrap():
+    values = np.random.default_rng(4).exponential(size=120)  # skewed: the ends are not alike
+    figure = estimate(weighted_mean, values, weights=lesion_weights(np.arange(120), 20_000))
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (figure["low"], figure["high"]) == pytest.approx(tuple(theirs), abs=0.01)
+
+
 def test_repeated_photographs_add_no_certainty():
     """Each lesion four times over: by image the interval would halve, by lesion it stays."""
     values = np.random.default_rng(0).normal(size=200)

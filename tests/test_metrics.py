@@ -183,6 +183,41 @@ def test_sensitivity_and_specificity_by_hand():
     assert float(metrics.specificity(positive, scores, 0.51)) == 1
 
 
+@pytest.mark.parametrize("threshold", [0.02, 0.2, 0.6])
+def test_sensitivity_and_specificity_agree_with_scikit_learn(data, threshold):
+    """With weights too, as repeated images and as the library's sample weights."""
+    labels, probabilities = data
+    positive, scores, called = labels == 4, probabilities[:, 4], probabilities[:, 4] >= threshold
+    times = np.random.default_rng(1).integers(0, 4, len(labels)).astype(float)
+    for metric, kind in ((metrics.sensitivity, True), (metrics.specificity, False)):
+        for weights in (None, times):
+            theirs = sklearn.recall_score(positive, called, pos_label=kind, sample_weight=weights)
+            assert float(metric(positive, scores, threshold, weights)) == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "macro_f1", "macro_auc"])
+def test_weighted_figures_agree_with_scikit_learn(data, name):
+    labels, probabilities = data
+    weights = np.random.default_rng(2).integers(0, 3, len(labels)).astype(float)
+    predicted = probabilities.argmax(1)
+    theirs = {
+        "accuracy": lambda: sklearn.accuracy_score(labels, predicted, sample_weight=weights),
+        "balanced_accuracy": lambda: sklearn.balanced_accuracy_score(
+            labels, predicted, sample_weight=weights
+        ),
+        "macro_f1": lambda: sklearn.f1_score(
+            labels, predicted, average="macro", sample_weight=weights
+        ),
+        "macro_auc": lambda: np.mean([
+            sklearn.roc_auc_score(labels == c, probabilities[:, c], sample_weight=weights)
+            for c in range(7)
+        ]),
+    }[name]()
+    assert float(metrics.table_metrics(4)[name](labels, probabilities, weights)) == pytest.approx(
+        theirs
+    )
+
+
 def test_confusion_matrix_has_true_classes_in_rows(data):
     labels, probabilities = data
     assert np.array_equal(

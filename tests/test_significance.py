@@ -1,5 +1,7 @@
 """DeLong against the definition, McNemar and Holm against numbers worked out by hand."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -138,3 +140,16 @@ def test_holm_lies_between_no_correction_and_bonferroni(p_values):
     assert (adjusted >= p_values).all()
     assert (adjusted <= np.minimum(1, p_values * len(p_values)) + 1e-12).all()
     assert (np.diff(adjusted[np.argsort(p_values)]) >= 0).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
+def test_holm_is_bonferroni_over_every_set_of_tests(p_values):
+    """Closed testing (Marcus, Peritz and Gabriel, 1976): all sets that hold a test must reject."""
+    sets = [s for size in range(1, len(p_values) + 1)
+            for s in combinations(range(len(p_values)), size)]  # fmt: skip
+    closed = [
+        max(min(1, len(s) * min(p_values[i] for i in s)) for s in sets if test in s)
+        for test in range(len(p_values))
+    ]
+    assert holm(p_values) == pytest.approx(closed)
