@@ -5,11 +5,13 @@ loss and the update stay in float32, and only the large products are made of sho
 (Kalamkar et al., 2019). What is faster depends on network, image size and machine, so it is tried.
 """
 
+import contextlib
 import copy
+import ctypes
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +20,7 @@ from torch import nn
 from melanoma_lib.config import PRECISIONS, Config
 from melanoma_lib.graphs import WARM_UP, captured
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # numbers of malloc.h
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 WORTH_A_TRIAL = 60.0  # seconds that a training would take without a choice
 MANY_STEPS = 500  # of a training, which then has time to try every layout too
@@ -59,6 +62,32 @@ class _Wrapped(nn.Module):
             return self.model(images).float()
 
 
+@contextlib.contextmanager
+def kept_memory() -> Iterator[None]:
+    """Inside the block this process keeps the memory of freed tensors; afterwards it is given back.
+
+    A step on the CPU frees gigabytes and asks for them again, and the system clears them page by
+    page each time: a tenth to a quarter of a step. Only where the C library is glibc (mallopt(3)).
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        mallopt, trim = libc.mallopt, libc.malloc_trim
+    except (AttributeError, TypeError):  # another C library
+        yield
+        return
+    mallopt(_TRIM_THRESHOLD, -1)  # never
+    mallopt(_MMAP_MAX, 0)  # large ones come from the same heap
+    try:
+        yield
+    finally:
+        # What glibc adjusts itself to in a process with large arrays.
+        mallopt(_MMAP_MAX, 65536)
+        mallopt(_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_TRIM_THRESHOLD, 64 << 20)
+        trim(0)
+
+
+@kept_memory()
 def choose(
     model: nn.Module, config: Config, images: int, device: torch.device, step: Callable
 ) -> tuple[Arithmetic, dict[str, float]]:

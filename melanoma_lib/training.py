@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from melanoma_lib import distributed, listeners
-from melanoma_lib.arithmetic import Arithmetic, adam
+from melanoma_lib.arithmetic import Arithmetic, adam, kept_memory
 from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
@@ -101,6 +101,7 @@ def step_that_fits(
         torch.cuda.empty_cache()
 
 
+@kept_memory()
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

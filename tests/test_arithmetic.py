@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,3 +140,21 @@ def test_what_is_hopelessly_slow_is_tried_for_one_step_only(
     how, tried = choose(new_model(), LONG, IMAGES, CPU, step)
     assert how.precision == fast and taken.count(slow) == steps
     assert tried[str(how)] == 8.0  # eight images in a second
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_memory_of_freed_tensors_is_kept_inside_the_block_only():
+    def megabytes():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+    def use():
+        torch.ones(100_000_000, dtype=torch.uint8)
+
+    before = megabytes()
+    use()
+    assert megabytes() < before + 50
+    with arithmetic.kept_memory():
+        use()
+        assert megabytes() > before + 50
+    assert megabytes() < before + 50
