@@ -96,10 +96,13 @@ CATALOG = {
     "the test part, against the threshold at which one acts; one unit is one melanoma found per "
     "image without a false alarm. Grey: acting on every image, or on none.",
     "07-1-grad-cam": "Grad-CAM heat maps of the models: where the evidence for melanoma lies in "
-    "the image, whatever its diagnosis. White outline: the lesion mask.",
+    "the image, whatever its diagnosis. Dark all over: nothing speaks for melanoma. White "
+    "outline: the lesion mask.",
     "07-2-mask-overlap": "Grad-CAM maps of the diagnosis that a model predicts, scored against "
     "the lesion masks of the test part: means with 95% intervals. Grey and dashed: the models with "
     "random weights, and maps that do not look at the image.",
+    "07-3-doubtful-maps": "Test images, picked by rule, whose Grad-CAM maps should not be taken "
+    "at their word. Dark all over: nothing speaks for the class. White outline: the lesion mask.",
     "08-1-comparison": "The models on the same test part, with 95% intervals and values.",
     "08-2-training-curves": "Loss and accuracy of each model on the training and the validation "
     "part after each epoch. The weights of the marked epoch are kept.",

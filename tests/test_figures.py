@@ -190,6 +190,7 @@ FIGURES = {
     "06-4-decision-curves": decision_curves,
     "07-1-grad-cam": grad_cam,
     "07-2-mask-overlap": mask_overlap,
+    "07-3-doubtful-maps": grad_cam,
     "08-1-comparison": comparison,
     "08-2-training-curves": training_curves,
     "08-3-confusion-matrices": confusion_matrices,
@@ -198,8 +199,8 @@ FIGURES = {
     "08-6-price-of-leakage": comparison,
 }
 ONCE = {  # drawn by a function that another figure uses too
-    "05-3-melanoma-reliability", "08-2-training-curves", "08-3-confusion-matrices",
-    "08-6-price-of-leakage",
+    "05-3-melanoma-reliability", "07-3-doubtful-maps", "08-2-training-curves",
+    "08-3-confusion-matrices", "08-6-price-of-leakage",
 }
 each_figure = pytest.mark.parametrize(
     ("name", "count"),
