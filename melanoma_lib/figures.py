@@ -79,15 +79,16 @@ CATALOG = {
     "04-2-confusion-matrix": "Confusion matrix on the test part: number of images and share of "
     "the row (true diagnosis). Darker cells hold larger shares.",
     "05-1-reliability": "Accuracy against confidence on the test part before and after "
-    "temperature scaling, with 95% intervals and, below, images per bin. On the diagonal "
-    "confidence equals accuracy; ECE is the expected calibration error.",
+    "temperature scaling, with 95% intervals of independent images and, below, images per bin. On "
+    "the diagonal confidence equals accuracy; ECE is the expected calibration error.",
     "05-2-temperature": "Negative log-likelihood on the validation part against the temperature "
     "that divides the logits. Markers: fitted temperatures; at temperature 1 nothing changes.",
     "05-3-melanoma-reliability": "Share of melanomas against the predicted probability of melanoma "
-    "on the test part, before and after temperature scaling, with 95% intervals and, below, "
-    "images per bin. On the diagonal the probability can be taken at its word.",
+    "on the test part, before and after temperature scaling, with 95% intervals of independent "
+    "images and, below, images per bin. On the diagonal the probability can be taken at its word; "
+    "ECE is its mean distance from there.",
     "06-1-roc": "Receiver operating characteristic for melanoma against all other diagnoses on "
-    "the test part, with the chosen operating points. Right: the corner framed on the left.",
+    "the test part, with the chosen operating points. Right: the region framed on the left.",
     "06-2-thresholds": "Sensitivity and specificity for melanoma on the test part against the "
     "threshold on the predicted probability. Markers: thresholds chosen on the validation part.",
     "06-3-operating-points": "Sensitivity and specificity for melanoma on the test part at the "
@@ -119,8 +120,8 @@ CATALOG = {
 # Drawn by `melanoma evaluate` into its own folder, and no part of a run.
 EXTERNAL = {
     "external-1-reliability": "Accuracy against confidence before and after temperature scaling, "
-    "on the run's own test part and on images from elsewhere, with 95% intervals and, below, "
-    "images per bin. The temperature is the same on both.",
+    "on the run's own test part and on images from elsewhere, with 95% intervals of independent "
+    "images and, below, images per bin. The temperature is the same on both.",
     "external-2-operating-points": "Sensitivity and specificity for melanoma on the run's own test "
     "part and on images from elsewhere, at thresholds carried over unchanged, with 95% intervals. "
     "Dashed: the target on the validation part.",
@@ -606,8 +607,8 @@ def reliability(
             table, (upper, lower) = pair[moment], grid[2 * index : 2 * index + 2, side]
             upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8, zorder=0)
             upper.vlines(table["confidence"], table["accuracy_low"], table["accuracy_high"],
-                         color=mark["color"])
-            upper.plot(table["confidence"], table["accuracy"], **mark)
+                         color=mark["color"], clip_on=False)
+            upper.plot(table["confidence"], table["accuracy"], **mark, clip_on=False, zorder=3)
             upper.set(xlim=(0, 1), ylim=(-0.05, 1.05), yticks=(0, 0.5, 1))
             upper.yaxis.set_major_formatter(_percent)
             gaps = (table["accuracy"] - table["confidence"]).abs() * table["count"]
@@ -653,7 +654,7 @@ def temperature_curve(temperatures: np.ndarray, nll: Mapping, fitted: Mapping) -
 def roc(
     curves: Mapping[str, tuple], points: Mapping[str, Sequence[tuple]], counts: tuple[int, int]
 ) -> Figure:
-    """ROC curves for melanoma with operating points, in full and in the ideal corner.
+    """ROC curves for melanoma with operating points, in full and where specificity is high.
 
     curves: model -> (false positive rates, true positive rates, text of the AUC and interval);
     points: model -> [(label, false positive rate, true positive rate), ...]; rates in 0 to 1.
@@ -662,9 +663,9 @@ def roc(
     figure, (full, zoom) = plt.subplots(1, 2, figsize=(WIDTH, 3.3 + 0.16 * len(curves)))
     every = [point for rows in points.values() for point in rows]
     marks = _point_marks(label for label, *_ in every)
-    # To the next tenth beyond every point, 0.2 to 0.4 wide and high: a poor point lies outside.
-    reach = max([0, *(max(x, 1 - y) for _, x, y in every)])
-    side = np.clip(np.ceil(10 * reach - 1e-9) / 10, 0.2, 0.4)
+    # High specificity, down to the tenth below its lowest point; other points lie outside.
+    right, floor = 0.2, min([0.8, *(y for _, x, y in every if x <= 0.2)])
+    floor = np.floor(10 * floor + 1e-9) / 10
     for axes in (full, zoom):
         axes.plot([0, 1], [0, 1], color=LIGHT, linestyle="--", linewidth=0.8, zorder=0)
         for index, (name, (fpr, tpr, area)) in enumerate(curves.items()):
@@ -672,13 +673,13 @@ def roc(
             axes.plot(fpr, tpr, **look, label=f"{name}: AUC {area}")
             for label, x, y in points.get(name, ()):
                 face = {"markerfacecolor": look["color"], "clip_on": False, "zorder": 3}
-                if axes is full or max(x, 1 - y) <= side + 1e-9:
+                if axes is full or x <= right:
                     axes.plot(x, y, **marks[label] | face)
         axes.set(xlabel=_of("1 − specificity", f"{counts[1]:,} others"),
                  ylabel=_of("Sensitivity", f"{counts[0]:,} melanomas"))
         axes.xaxis.set_major_formatter(_percent)
         axes.yaxis.set_major_formatter(_percent)
-    left, right, floor, top = -0.005, side, 1 - side, 1.005  # lines along the edges in full
+    left, top = -0.005, 1.005  # shows lines along the edges in full
     full.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     zoom.set(xlim=(left, right), ylim=(floor, top))
     for axis in (zoom.xaxis, zoom.yaxis):

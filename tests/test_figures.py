@@ -326,21 +326,21 @@ def test_very_small_thresholds_stay_on_the_axis():
 
 
 @pytest.mark.parametrize(
-    ("points", "side"),
-    [([], 0.2), ([(0.05, 0.9)], 0.2), ([(0.3, 0.6)], 0.4), ([(0.21, 0.99)], 0.3),
-     ([(0.62, 0.95), (0.02, 0.11), (0.1, 0.9)], 0.4), ([(0.0, 0.0), (1.0, 1.0)], 0.4)],
+    ("points", "floor"),
+    [([], 0.8), ([(0.05, 0.93)], 0.8), ([(0.1, 0.6)], 0.6), ([(0.05, 0.41), (0.46, 0.95)], 0.4),
+     ([(0.62, 0.1)], 0.8), ([(0.0, 0.0), (0.2, 1.0), (1.0, 1.0)], 0)],
 )
-def test_the_zoom_is_the_framed_corner_and_leaves_out_poor_points(points, side):
+def test_the_zoom_is_high_specificity_down_to_its_lowest_point(points, floor):
     rates = np.array([0, 0.5, 1])
     points = {"ViT-B/16": [("point", *rest) for rest in points]}
     full, zoom = figures.roc({"ViT-B/16": (rates, rates, "0.5")}, points, (2, 3)).axes
     region = [*zoom.get_xlim(), *zoom.get_ylim()]
-    assert np.allclose(region, [0, side, 1 - side, 1], atol=0.01)
+    assert np.allclose(region, [0, 0.2, floor, 1], atol=0.01)
     assert region[0] <= 0 and region[3] >= 1
     (frame,) = full.patches
     assert np.allclose(frame.get_bbox().extents, np.array(region)[[0, 2, 1, 3]])
     drawn = [sum(line.get_marker() == "o" for line in axes.lines) for axes in (full, zoom)]
-    inside = sum(x <= side and y >= 1 - side - 1e-9 for _, x, y in points["ViT-B/16"])
+    inside = sum(x <= 0.2 for _, x, _ in points["ViT-B/16"])
     assert drawn == [len(points["ViT-B/16"]), inside]  # markers at the edge would not be clipped
 
 
