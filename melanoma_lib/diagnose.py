@@ -261,8 +261,8 @@ def heat_layer(heat: np.ndarray) -> Image.Image:
     return Image.fromarray(colours, "RGBA")
 
 
-def overlay(picture: np.ndarray, heat: np.ndarray, strength: float = 0.6) -> Image.Image:
-    """A picture under its heat map; strength 0 shows the picture alone, 1 hides it where hot."""
+def overlay(picture: np.ndarray, heat: np.ndarray) -> Image.Image:
+    """A picture under its heat map, which hides three fifths of it where it is hot."""
     layer = heat_layer(heat)
-    layer.putalpha(layer.getchannel("A").point(lambda alpha: round(alpha * strength)))
+    layer.putalpha(layer.getchannel("A").point(lambda alpha: round(alpha * 0.6)))
     return Image.alpha_composite(Image.fromarray(picture).convert("RGBA"), layer).convert("RGB")

@@ -200,13 +200,13 @@ def save(
     return paths
 
 
-def catalog_page(prefix: str = "") -> str:
-    """The catalogue as Markdown by chapter; `prefix` (a folder, say) stands before every name."""
+def catalog_page() -> str:
+    """The catalogue as Markdown by chapter."""
     lines = ["# Figures", ""]
     for chapter, title in CHAPTERS.items():
         lines += [f"## {chapter} {title}", "", "| Figure | Caption |", "| --- | --- |"]
         names = [name for name in CATALOG if name.startswith(chapter)]
-        lines += [f"| `{prefix}{name}` | {CATALOG[name]} |" for name in names] + [""]
+        lines += [f"| `{name}` | {CATALOG[name]} |" for name in names] + [""]
     return "\n".join(lines)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.artifacts import MelanomaError
-from melanoma_lib.metrics import weighted_mean
 
 # What a chosen threshold must reach on the part that chooses it.
 CRITERIA = (("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95))
@@ -44,12 +43,8 @@ def choose_threshold(
     return float(meets["threshold"].iloc[0 if criterion == "specificity" else -1])
 
 
-def choose_operating_points(
-    positive: np.ndarray,
-    scores: np.ndarray,
-    criteria: Sequence[tuple[str, float]] = CRITERIA,
-) -> list[dict]:
-    """All operating points: name (`specificity_95`), criterion, target and threshold."""
+def choose_operating_points(positive: np.ndarray, scores: np.ndarray) -> list[dict]:
+    """Those of `CRITERIA`: name (`specificity_95`), criterion, target and threshold."""
     return [
         {
             "name": f"{criterion}_{target * 100:.4g}",
@@ -57,7 +52,7 @@ def choose_operating_points(
             "target": target,
             "threshold": choose_threshold(positive, scores, criterion, target),
         }
-        for criterion, target in criteria
+        for criterion, target in CRITERIA
     ]
 
 
@@ -86,9 +81,7 @@ def per_thousand(
     return 1000 * prevalence * (1 - sensitivity), 1000 * (1 - prevalence) * (1 - specificity)
 
 
-def net_benefit(
-    positive: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray | None = None
-) -> np.ndarray:
+def net_benefit(positive: np.ndarray, scores: np.ndarray, threshold: float) -> float:
     """Melanomas found an image, less the false alarms at the rate the threshold itself implies.
 
     Who acts on a probability of `threshold` holds one melanoma found to be worth
@@ -99,7 +92,7 @@ def net_benefit(
     if not 0 <= threshold < 1:
         raise MelanomaError(f"a threshold probability lies in [0, 1), not {threshold}")
     gain = np.where(positive, 1, -threshold / (1 - threshold))
-    return weighted_mean(np.where(scores >= threshold, gain, 0), weights)
+    return float(np.where(scores >= threshold, gain, 0).mean())
 
 
 def decision_curve(
@@ -113,7 +106,7 @@ def decision_curve(
     return pd.DataFrame(
         {
             "threshold": thresholds,
-            "model": [float(net_benefit(positive, scores, t)) for t in thresholds],
-            "treat_all": [float(net_benefit(positive, everything, t)) for t in thresholds],
+            "model": [net_benefit(positive, scores, t) for t in thresholds],
+            "treat_all": [net_benefit(positive, everything, t) for t in thresholds],
         }
     )

@@ -522,7 +522,7 @@ def test_a_failing_write_keeps_the_old_file(tmp_path):
 
 
 def test_the_catalogue_page_lists_every_figure_under_its_chapter():
-    page = figures.catalog_page("results/")
+    page = figures.catalog_page()
     assert page.count("\n## ") == 8
     for name, caption in figures.CATALOG.items():
-        assert f"| `results/{name}` | {caption} |" in page
+        assert f"| `{name}` | {caption} |" in page
