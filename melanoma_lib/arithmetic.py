@@ -22,9 +22,10 @@ from melanoma_lib.graphs import WARM_UP, captured
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # numbers of malloc.h
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-WORTH_A_TRIAL = 60.0  # seconds that a training would take without a choice
+# Seconds that a training would take without a choice; on a GPU a trial takes a second or two.
+WORTH_A_TRIAL = {"cpu": 60.0, "cuda": 20.0}
 MANY_STEPS = 500  # of a training, which then has time to try every layout too
-HOPELESS = 3.0  # a first step that many times as long as the best one: not tried further
+HOPELESS = 3.0  # a first step on the CPU that many times as long as the best: not tried further
 BETTER = 1.03  # how much faster a later candidate must be: less is chance
 
 
@@ -95,7 +96,7 @@ def choose(
 
     Tried are real steps (`step` as in training) on copies of the model, so that neither weights
     nor random numbers change. The default comes first, and stays where the training would take
-    less than a minute with it. `images` are those of the training part.
+    less than `WORTH_A_TRIAL` with it. `images` are those of the training part.
     """
     default = Arithmetic("float32" if config.precision == "auto" else config.precision)
     precisions = PRECISIONS[1:] if config.precision == "auto" else [config.precision]
@@ -111,7 +112,8 @@ def choose(
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         trial(default)
-        if steps * config.batch_size < WORTH_A_TRIAL * rates[default]:
+        worth = WORTH_A_TRIAL.get(device.type, math.inf)  # other devices: never
+        if steps * config.batch_size < worth * rates[default]:
             return default, {}
         # bfloat16 next, so that a float32 that is several times slower is soon given up.
         for precision, layout in itertools.product(reversed(precisions), layouts):
@@ -156,7 +158,9 @@ def _rate(
             loss, _ = step(network, optimizer, images, labels)
             finite = math.isfinite(loss.item())  # which waits for a GPU
             seconds = time.perf_counter() - start
-            if not finite or (best and number == 0 and seconds > HOPELESS * shape[0] / best):
+            # On a GPU the first step says nothing: it loads its kernels.
+            early = device.type == "cpu" and number == 0 and best
+            if not finite or (early and seconds > HOPELESS * shape[0] / best):
                 return 0.0
             if number >= warm_up:
                 fastest = min(fastest, seconds)

@@ -19,7 +19,7 @@ IMAGES = 8 * arithmetic.MANY_STEPS // LONG.epochs
 @pytest.fixture
 def worth_it(monkeypatch):
     """A training of tiny networks counts as a long one."""
-    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", 0.0)
+    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
 
 
 def new_model(key="test_efficientnet"):
@@ -92,7 +92,7 @@ def test_a_training_of_few_steps_tries_the_precisions_alone(worth_it):
 def test_a_precision_that_is_asked_for_is_kept(monkeypatch):
     short = dataclasses.replace(LONG, precision="bfloat16")
     assert choose(new_model(), short, 8, CPU, train_step)[0].precision == "bfloat16"
-    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", 0.0)
+    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
     how, tried = choose(new_model(), short, IMAGES, CPU, train_step)
     assert how.precision == "bfloat16" and all("bfloat16" in name for name in tried)
 
