@@ -100,10 +100,10 @@ CATALOG = {
     "the image, whatever its diagnosis. Dark all over: nothing speaks for melanoma. White "
     "outline: the lesion mask.",
     "07-2-mask-overlap": "Grad-CAM maps of the diagnosis that a model predicts, scored against "
-    "the lesion masks of the test part: means with 95% intervals. Grey and dashed: the models with "
-    "random weights, and maps that do not look at the image.",
-    "07-3-doubtful-maps": "Test images, picked by rule, whose Grad-CAM maps should not be taken "
-    "at their word. Dark all over: nothing speaks for the class. White outline: the lesion mask.",
+    "the lesion masks of the test part, and how much more of its probability is lost with the "
+    "hottest fifth of the pixels than with the coldest (ROAD): means with 95% intervals. Grey: the "
+    "models with random weights, and maps that do not look at the image (dashed; their ROAD is of "
+    "the first model).",
     "08-1-comparison": "The models on the same test part, with 95% intervals and values.",
     "08-2-training-curves": "Loss and accuracy of each model on the training and the validation "
     "part after each epoch. The weights of the marked epoch are kept.",
@@ -307,8 +307,9 @@ def _dots(axes: Axes, rows: pd.DataFrame, models: Sequence[str], text: str = "")
     for row in rows.to_dict("records"):
         position = models.index(row["model"])
         look = _mark(position)
-        if row["model"].startswith("baseline"):
+        if row["model"].startswith(("baseline", "random weights")):
             look |= {"color": GREY, "marker": "x"}
+        if row["model"].startswith("baseline"):
             axes.axvline(row["value"], color=GREY, linestyle="--", linewidth=0.8, zorder=1)
         axes.hlines(position, row["low"], row["high"], color=look["color"])
         axes.plot(row["value"], position, **look)
@@ -850,12 +851,12 @@ def grad_cam(rows: Sequence[Mapping]) -> Figure:
 
 @style()
 def mask_overlap(table: pd.DataFrame) -> Figure:
-    """Dots with intervals; table: model (or "baseline..."), score (its panel), value, low, high.
+    """Dots with intervals; table: model, score (its panel), value, low, high.
 
-    Values are shares in 0 to 1, or NaN.
+    Values are shares, or NaN. A model is a name, or begins with "baseline" or "random weights".
     """
     figure, panels = _dot_panels(table, "score", 2, "{:.1%}")
     for axes in panels:
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
         axes.xaxis.set_major_formatter(_percent)
     return figure

@@ -237,12 +237,14 @@ def overlap_table(explained: Mapping[str, dict]) -> pd.DataFrame:
     """
     first = next(iter(explained.values()))
     maps = {name: of_map(entry) for name, entry in explained.items()}
-    maps |= {f"baseline: {name}, random weights": of_map(entry, "random")
+    maps |= {f"random weights: {name}": of_map(entry, "random")
              for name, entry in explained.items()}  # fmt: skip
     maps |= {f"baseline: {name}": of_map(first, "none", name) for name in (CENTRE, UNIFORM)}
+    panels = {score: f"{head} (n = {first['images']:,})" for score, head in OVERLAPS.items()}
+    panels["road"] = f"Faithfulness, ROAD (n = {first['faithful_images']:,})"
     return pd.DataFrame(
-        [{"model": name, "score": head, "baseline": name.startswith("baseline"), **row[score]}
-         for score, head in OVERLAPS.items() for name, row in maps.items()]
+        [{"model": name, "score": head, **row[score]}
+         for score, head in panels.items() for name, row in maps.items()]
     ).astype({"value": float, "low": float, "high": float})  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from melanoma_lib import xai
 from melanoma_lib.artifacts import write_csv, write_text
 from melanoma_lib.comparison import COLUMNS, clearly_best
 from melanoma_lib.data.classes import DISPLAY_NAMES
@@ -30,6 +31,11 @@ CAPTIONS = {
     "subgroups": "The models on groups of the test part. Small groups have fewer than ten lesions "
     "with melanoma, or without.",
     "confident_errors": "The ten errors of each model of which it was surest.",
+    "explanations": "Heat maps scored on the test part, for the class that a model predicts and "
+    "for melanoma: share of the heat inside the lesion mask, hottest pixel inside, intersection "
+    "over union with the map cut where that was best on validation images, faithfulness (ROAD, on "
+    "a part of the images), and the first score minus that of a centre prior and of the same "
+    "network with random weights. Empty maps have no score.",
     "price_of_leakage": "One architecture trained and tested on data split by lesion and on data "
     "split by image.",
 }
@@ -161,6 +167,33 @@ def errors_table(results: dict) -> Table:
     return Table(heads, rows)
 
 
+def explanations_table(results: dict) -> Table:
+    """Every map of every model that is scored, and the baselines on its images."""
+    heads = {
+        "model": "Architecture",
+        "network": "Weights",
+        "map": "Map",
+        "target": "Class",
+        "empty": "Empty maps",
+        "inside": "Heat inside",
+        "pointing": "Hottest pixel inside",
+        "iou": "IoU",
+        "road": "ROAD",
+        "minus_centre": "Inside minus centre prior",
+        "minus_random": "Inside minus random",
+    }
+    nothing = {"value": None, "low": None, "high": None}
+    rows = [
+        {"model": model["name"], **row, "network": row["network"].replace("none", "–"),
+         "map": xai.TITLES.get(row["map"], row["map"]),
+         "minus_centre": row.get("minus_centre", {"inside": nothing})["inside"],
+         "minus_random": row.get("minus_random", {"inside": nothing})["inside"]}
+        for model in results["models"].values() if model.get("explanations")
+        for row in model["explanations"]["maps"]
+    ]  # fmt: skip
+    return Table(heads, [{name: row[name] for name in heads} for row in rows])
+
+
 def leakage_table(price: dict) -> Table:
     """One architecture on both splits: what the split by image seems to add."""
     heads = {
@@ -219,6 +252,8 @@ def all_tables(results: dict) -> dict[str, Table]:
         "subgroups": subgroups_table(results),
         "confident_errors": errors_table(results),
     }
+    if any(model.get("explanations") for model in results["models"].values()):
+        tables["explanations"] = explanations_table(results)
     if "price_of_leakage" in results:
         tables["price_of_leakage"] = leakage_table(results["price_of_leakage"])
     if "external" in results:

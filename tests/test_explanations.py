@@ -13,6 +13,7 @@ from melanoma_lib.data.metadata import open_dataset
 from melanoma_lib.explanations import FILE, NAME, SCORES, explain, random_network, read, road
 from melanoma_lib.predictions import load_predictions
 from melanoma_lib.redraw import _mask_overlap, overlap_table
+from melanoma_lib.tables import explanations_table, latex
 from tests.conftest import KEYS, fast
 
 KEY = KEYS[0]
@@ -118,11 +119,19 @@ def test_the_figure_is_drawn_from_the_results(results):
     model = results[KEY] | {"name": "Net"}
     table = overlap_table({"Net": model["explanations"]})
     heads = list(table["model"].unique())
-    assert heads == ["Net", "baseline: Net, random weights", "baseline: centre prior",
+    assert heads == ["Net", "random weights: Net", "baseline: centre prior",
                      "baseline: uniform map"]  # fmt: skip
     run = SimpleNamespace(of=lambda _keys, value: {"Net": value(KEY, model)})
-    assert len(_mask_overlap(run, [KEY]).axes) == 3
+    assert len(_mask_overlap(run, [KEY]).axes) == 4
     assert _mask_overlap(SimpleNamespace(of=lambda *_: {"Net": None}), [KEY]) is None
+
+
+def test_the_table_has_a_row_a_map(results, tmp_path):
+    models = {KEY: results[KEY] | {"name": "Net"}, KEYS[1]: results[KEYS[1]]}
+    table = explanations_table({"models": models})
+    assert len(table.rows) == len(results[KEY]["explanations"]["maps"]) == 10
+    assert {row["map"] for row in table.rows} >= {"Grad-CAM", "LayerCAM", "uniform map"}
+    assert table.rows[-1]["minus_centre"]["value"] is None and latex(table, "c").count("Net") == 10
 
 
 def test_other_weights_are_not_given_the_scores_of_these(run, files, tmp_path):
