@@ -104,6 +104,8 @@ CATALOG = {
     "hottest fifth of the pixels than with the coldest (ROAD): means with 95% intervals. Grey: the "
     "models with random weights, and maps that do not look at the image (dashed; their ROAD is of "
     "the first model).",
+    "07-3-doubtful-maps": "Test images, picked by rule, whose Grad-CAM maps should not be taken "
+    "at their word. Dark all over: nothing speaks for the class. White outline: the lesion mask.",
     "08-1-comparison": "The models on the same test part, with 95% intervals and values.",
     "08-2-training-curves": "Loss and accuracy of each model on the training and the validation "
     "part after each epoch. The weights of the marked epoch are kept.",
