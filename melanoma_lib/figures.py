@@ -113,8 +113,9 @@ CATALOG = {
     "of the row (true diagnosis). Darker cells hold larger shares.",
     "08-4-accuracy-latency": "Accuracy on the test part against the time to classify one image, "
     "with 95% intervals. Larger markers: more parameters, given in millions (M).",
-    "08-5-subgroups": "One model on groups of the test part, with 95% intervals; n: lesions, of "
-    "them melanomas. Hollow and grey: groups of few lesions. Dashed: the whole test part.",
+    "08-5-subgroups": "One model on groups of the test part, with 95% intervals. In parentheses: "
+    "lesions, of them melanomas. Hollow and grey: groups of few lesions. Dashed: the whole test "
+    "part.",
     "08-6-price-of-leakage": "One architecture trained and tested on data split by lesion and on "
     "data split by image, where test lesions were seen in training, with 95% intervals.",
 }

@@ -29,7 +29,7 @@ CAPTIONS = {
     "differences": "Differences between the models on the same resamples, with p-values adjusted "
     "for the number of pairs (Holm).",
     "subgroups": "The models on groups of the test part. Small groups have fewer than ten lesions "
-    "with melanoma, or without.",
+    "with melanoma, or without; their intervals are the exact ones for so many.",
     "confident_errors": "The ten errors of each model of which it was surest.",
     "explanations": "Heat maps scored on the test part, for the class that a model predicts and "
     "for melanoma: share of the heat inside the lesion mask, hottest pixel inside, intersection "
