@@ -328,15 +328,18 @@ def plot(machines: list[dict]) -> figures.Figure:
 
 def page(text: str, machines: list[dict]) -> str:
     """README with its measured part made again."""
-    return scaling.between(text, BEGIN, "\n".join(table(results) for results in machines))
+    alt = "Images a second in training, by architecture and method"
+    parts = [*map(table, machines), f"![{alt}]({PLOT.relative_to(README.parent)})\n"]
+    return scaling.between(text, BEGIN, "\n".join(parts) if machines else "")
 
 
 def show() -> None:
     """Writes README's table and its plot from the files beside this one."""
     machines = [artifacts.read_json(path) for path in sorted(FOLDER.glob("speed-*.json"))]
     artifacts.write_text(README, page(README.read_text(encoding="utf-8"), machines))
-    with artifacts.atomic_path(PLOT) as temporary:
-        plot(machines).savefig(temporary, dpi=200, metadata={"Software": None})
+    if machines:
+        with artifacts.atomic_path(PLOT) as temporary:
+            plot(machines).savefig(temporary, dpi=200, metadata={"Software": None})
 
 
 # -- the run -----------------------------------------------------------------------------------

@@ -75,3 +75,10 @@ def test_the_table_by_hand(speed, measured):
     assert "| 5.0 | 2.0 | 4.0% |" in shown and "ViT" not in shown and "commit abc" in shown
     bars = [len(group) for group in speed.plot([results]).axes[0].containers]
     assert bars == [1, 1, 1]
+
+
+def test_readme_shows_what_was_measured(speed, measured):
+    machines = [read_json(path) for path in sorted(speed.FOLDER.glob("speed-*.json"))]
+    text = speed.README.read_text()
+    assert speed.page(text, machines) == text
+    assert speed.page(text, [*machines, measured[0]]) != text
