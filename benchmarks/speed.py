@@ -283,16 +283,15 @@ def complete(results: dict) -> dict[str, dict]:
 
 def table(results: dict) -> str:
     """The rates of one machine in Markdown, and what they are."""
-    heads = ("images a second", *METHODS, "ours / plain", "ours / timm", "loading")
+    heads = ("images a second", *METHODS, "ours / plain", "ours / timm", "loading", "ours is in")
     lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
     for key, rates in complete(results).items():
-        shown = [
-            f"{rate['median']:.1f} ({rate['lowest']:.1f} to {rate['highest']:.1f})"
-            for rate in map(rates.get, METHODS)
-        ]
+        shown = [_spread(rates[method]) for method in METHODS]
         ours, *others = (rates[name]["median"] for name in ("ours", "plain", "timm", "loading"))
         ratios = [f"{ours / other:.1f}" for other in others[:2]]
-        lines.append([architecture(key).name, *shown, *ratios, f"{ours / others[2]:.1%}"])
+        precision = results["chosen"][key]["arithmetic"]["precision"]
+        share = f"{ours / others[2]:.1%}"
+        lines.append([architecture(key).name, *shown, *ratios, share, precision])
     versions = ", ".join(f"{name} {results['versions'][name]}" for name in ("torch", "timm"))
     basis = (
         f"{results['date']}, {results['device']} ({results['processor']}, {results['cores']} "
@@ -301,6 +300,17 @@ def table(results: dict) -> str:
         f"{results['images']} images: median, and in brackets the slowest and the fastest."
     )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{basis}\n"
+
+
+def _spread(rate: dict) -> str:
+    """The median, and in brackets the extremes if there is more than one measurement."""
+    several = len(rate["images_per_second"]) > 1
+    ends = f" ({_rate(rate['lowest'])} to {_rate(rate['highest'])})" * several
+    return _rate(rate["median"]) + ends
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 @figures.style()
@@ -315,7 +325,7 @@ def plot(machines: list[dict]) -> figures.Figure:
             found = [rate[method]["median"] for rate in rates.values()]
             where = np.arange(len(found)) + 0.27 * (place - 1)
             bars = axes.barh(where, found, 0.25, color=colour, label=method)
-            axes.bar_label(bars, fmt="%.1f", padding=3, size=7.5)
+            axes.bar_label(bars, [*map(_rate, found)], padding=3, size=7.5)
         axes.set_yticks(range(len(rates)), [architecture(key).name for key in rates])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)

@@ -69,10 +69,12 @@ def test_the_table_by_hand(speed, measured):
     rates = {"plain": 2.0, "timm": 5.0, "ours": 10.0, "loading": 250.0}
     found = {name: dict.fromkeys(("median", "lowest", "highest"), rate) | {
         "images_per_second": [rate]} for name, rate in rates.items()}  # fmt: skip
+    found["plain"] |= {"lowest": 1.0, "highest": 200.0, "images_per_second": [1.0, 2.0, 200.0]}
     results = measured[0] | {"rates": {"resnet50": found, "vit_b_16": {"plain": found["plain"]}}}
+    results |= {"chosen": {"resnet50": {"arithmetic": {"precision": "bfloat16"}}}}
     shown = speed.table(results)
-    assert "| ResNet-50 | 2.0 (2.0 to 2.0) | 5.0 (5.0 to 5.0) | 10.0 (10.0 to 10.0) |" in shown
-    assert "| 5.0 | 2.0 | 4.0% |" in shown and "ViT" not in shown and "commit abc" in shown
+    assert "| ResNet-50 | 2.0 (1.0 to 200) | 5.0 | 10.0 | 5.0 | 2.0 | 4.0% | bfloat16 |" in shown
+    assert "ViT" not in shown and "commit abc" in shown
     bars = [len(group) for group in speed.plot([results]).axes[0].containers]
     assert bars == [1, 1, 1]
 
