@@ -12,7 +12,7 @@ import pandas as pd
 
 from melanoma_lib.artifacts import MelanomaError, offenders, read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.explanations import summarise
+from melanoma_lib.explanations import agreement, summarise
 from melanoma_lib.intervals import (
     FEW,
     LEVEL,
@@ -78,6 +78,10 @@ def compare(
             "latency": speed,
             "explanations": summarise(run_dir / key, bundle, predictions.part("test"), weights),
         }
+    for row in results["differences"]:
+        pair = row["first"], row["second"]
+        if all(results["models"][key]["explanations"] for key in pair):
+            row["agreement"] = agreement([run_dir / key for key in pair], test, weights)
     return results
 
 

@@ -4,6 +4,7 @@ Beside a network's maps stand those of the same network with random weights, and
 nothing about the image. `explain` scores every map, `summarise` makes figures of the scores.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 from torch import nn
+from torch.nn import functional as F
 
 from melanoma_lib import xai
 from melanoma_lib.artifacts import atomic_path, digest
@@ -27,11 +29,13 @@ from melanoma_lib.models import build_model, normalise, pick_device, to_input
 from melanoma_lib.predictions import Predictions, load_predictions
 from melanoma_lib.progress import progress
 
-FILE = "explanations.parquet"
-SCHEMA = 1
+FILE, MAPS = "explanations.parquet", "explanations.npz"  # the scores, and some maps, small
+SCHEMA = 2
 SEED = 42  # of the random network, of the draws of images, and of ROAD's noise
 BATCH = 32
 REMOVED = 20  # per cent of the pixels that ROAD takes away
+PLACES = 16  # a side of the small maps
+STEPS = 5  # in which weights are made random, after the output layer
 SCORES = ("inside", "pointing", "iou", "road")
 CENTRE, UNIFORM = "centre prior", "uniform map"
 COUNTS = ("images", "without_mask", "chosen_on", "faithful_images")
@@ -53,29 +57,36 @@ def explain(
     explained (predicted or melanoma); `share`, where the map is cut for iou, chosen on up to
     `chosen_on` validation images; inside, pointing and iou (see `xai`) where there is a mask, and
     road of `faithful_images`. NaN: not measured, or `empty`, a map of zeros. Kept as
-    `explanations.parquet` in the run folder, and only read while weights and masks are the same.
+    `explanations.parquet` in the run folder, and only read while weights and masks are the same;
+    beside it the maps of `faithful_images`, small, as they are and with random weights layer by
+    layer from the output on (Adebayo et al., 2018).
     """
     model, facts = load_bundle(folder)
     predictions = load_predictions(Path(folder) / "predictions.parquet")
     key = digest([SCHEMA, facts["weights_sha256"], files.fingerprint, files.contents,
                   predictions.image_ids.tolist(), faithful_images, chosen_on])  # fmt: skip
     known = read(folder)
-    if known is not None and known.attrs["key"] == key:
+    if known is not None and known.attrs["key"] == key and (Path(folder) / MAPS).exists():
         return known
     val, test = (predictions.part(name) for name in ("val", "test"))
     scored, may_choose = ([row for row, name in enumerate(part.image_ids) if name in files.masks]
                           for part in (test, val))  # fmt: skip
-    chosen, faithful = draw(may_choose, chosen_on), draw(range(len(test.labels)), faithful_images)
+    chosen, faithful = draw(may_choose, chosen_on), draw(range(len(test.labels)), max(1, faithful_images))
     subject = _Subject(files, facts, model.to(pick_device(device)))
     cuts = {name: int(np.nan_to_num(_mean(scores[:, 3:])).argmax())
             for name, scores in subject.against_masks(val, chosen).items()}  # fmt: skip
     found = subject.against_masks(test, scored), subject.faithfulness(test, faithful)
+    maps = {f"{network}/{name}": scores[:, 2:] for (network, name, _), scores in found[1].items()}
+    maps |= subject.randomised(test, faithful) | {"image_ids": test.image_ids[faithful]}
     table = _table(test, (scored, faithful), found, cuts)
     table.attrs = {
-        "key": key, "weights_sha256": facts["weights_sha256"], "layer": subject.layer,
-        "images": len(scored), "without_mask": len(test.labels) - len(scored),
-        "chosen_on": len(chosen), "faithful_images": len(faithful),
+        "schema": SCHEMA, "key": key, "weights_sha256": facts["weights_sha256"],
+        "layer": subject.layer, "images": len(scored),
+        "without_mask": len(test.labels) - len(scored), "chosen_on": len(chosen),
+        "faithful_images": len(faithful),
     }  # fmt: skip
+    with atomic_path(Path(folder) / MAPS) as temporary:
+        np.savez_compressed(temporary, **maps)
     with atomic_path(Path(folder) / FILE) as temporary:
         table.to_parquet(temporary, index=False)
     return table
@@ -136,12 +147,33 @@ class _Subject:
         return self._each(part, rows, networks, ("predicted", "melanoma"), score)
 
     def faithfulness(self, part: Predictions, rows: Sequence[int]) -> Scored:
-        """By map of the trained network and baseline: empty, and ROAD, (rows, 2)."""
+        """By map of the trained network and baseline: empty, ROAD and the map, (rows, 2 + 256)."""
 
         def score(_at: slice, inputs, predicted, heat: np.ndarray) -> np.ndarray:
-            return road(self.model, inputs, predicted, heat)[:, None]
+            return np.column_stack([road(self.model, inputs, predicted, heat), _small(heat)])
 
         return self._each(part, rows, {"trained": self.model}, ("predicted",), score)
+
+    def randomised(self, part: Predictions, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        """Maps with weights made random from the output on, by `randomised/` and method.
+
+        (steps, rows, 256); `shares` (steps,) says how much of the layers is random by then.
+        """
+        weights, model = random_network(self.facts).state_dict(), copy.deepcopy(self.model)
+        layer_of = {name: name.rpartition(".")[0] for name in weights}
+        layers = list(dict.fromkeys(layer_of.values()))  # from the input to the output
+        counts = np.unique([1, *np.ceil(len(layers) * np.arange(1, STEPS + 1) / STEPS)]).astype(int)
+        maps = defaultdict(list)
+        for count in counts:
+            new = {name: weights[name] for name in weights if layer_of[name] in layers[-count:]}
+            model.load_state_dict(new, strict=False)
+            found = self._each(part, rows, {"randomised": model}, ("predicted",),
+                               lambda _at, _inputs, _predicted, heat: _small(heat))  # fmt: skip
+            for method in xai.METHODS:
+                maps[f"randomised/{method}"].append(found["randomised", method, "predicted"][:, 1:])
+        return {name: np.array(values) for name, values in maps.items()} | {
+            "shares": counts / len(layers)
+        }
 
     def _each(
         self, part: Predictions, rows: Sequence[int], networks: Mapping[str, nn.Module],
@@ -198,6 +230,41 @@ def road(
         return ROADCombined([100 - REMOVED])(inputs, ranks.reshape(heat.shape), targets, model)
 
 
+def _small(heat: np.ndarray) -> np.ndarray:
+    """Maps as means over 16 x 16 fields, in rows (n, 256)."""
+    heat = torch.from_numpy(np.array(heat, np.float32))
+    return F.adaptive_avg_pool2d(heat, PLACES).flatten(1).numpy()
+
+
+def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of maps in the last axis; NaN for a constant or missing one."""
+    first, second = (rankdata(maps, axis=-1) - (maps.shape[-1] + 1) / 2 for maps in (first, second))
+    with np.errstate(invalid="ignore"):
+        return (first * second).sum(-1) / np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
+
+
+def agreement(
+    folders: Sequence[Path], test: Predictions, weights: np.ndarray, method: str = "grad_cam"
+) -> dict[str, float | None]:
+    """The figure of how alike two networks' maps of the classes they predict are (`similarity`)."""
+    rows, maps = zip(*(_maps_of(folder, test) for folder in folders), strict=True)
+    both = np.intersect1d(*rows)
+    pair = [found[f"trained/{method}"][np.searchsorted(at, both)]
+            for at, found in zip(rows, maps, strict=True)]  # fmt: skip
+    return _figure(similarity(*pair), both, weights)
+
+
+def _maps_of(folder: Path, test: Predictions) -> tuple[np.ndarray, Mapping]:
+    """The small maps in a run folder, and the rows of the test part they are of, in order."""
+    with np.load(Path(folder) / MAPS) as file:
+        maps = dict(file)
+    return np.flatnonzero(np.isin(test.image_ids, maps["image_ids"])), maps
+
+
+def _figure(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str, float | None]:
+    return interval(float(_mean(values)), _mean(values, weights[:, rows]))
+
+
 def _table(
     test: Predictions, rows: tuple[Sequence[int], ...], found: tuple[Scored, ...], cuts: Mapping
 ) -> pd.DataFrame:
@@ -210,7 +277,7 @@ def _table(
             columns[:3, rows[0]] = found[0][name][:, :3].T
             columns[3, rows[0]] = found[0][name][:, 3 + cuts[name]] if name in cuts else np.nan
         if name in found[1]:
-            columns[np.ix_([0, 4], rows[1])] = found[1][name].T
+            columns[np.ix_([0, 4], rows[1])] = found[1][name][:, :2].T
         tables.append(
             pd.DataFrame(
                 {"image_id": test.image_ids, "lesion_id": test.lesion_ids,
@@ -237,7 +304,10 @@ def summarise(folder: Path, bundle: Mapping, test: Predictions, weights: np.ndar
     `weights` are the resamples of the whole test part (resamples, n). Fields: docs/results.md.
     """
     table = read(folder)
-    if table is None or table.attrs["weights_sha256"] != bundle.get("weights_sha256"):
+    if (
+        table is None or table.attrs.get("schema") != SCHEMA
+        or table.attrs["weights_sha256"] != bundle.get("weights_sha256")
+    ):  # fmt: skip
         return None
     scores, empty, share = {}, {}, {}
     for name, rows in table.groupby(NAME, sort=False):
@@ -246,6 +316,7 @@ def summarise(folder: Path, bundle: Mapping, test: Predictions, weights: np.ndar
     groups = {"right": test.logits.argmax(1) == test.labels}
     groups |= {"wrong": ~groups["right"]}
     groups |= {code: test.labels == label for label, code in enumerate(CLASS_NAMES)}
+    rows, small = _maps_of(folder, test)
     maps = []
     for name, values in scores.items():
         row = dict(zip(NAME, name, strict=True))
@@ -260,6 +331,14 @@ def summarise(folder: Path, bundle: Mapping, test: Predictions, weights: np.ndar
                 {"group": group, "images": int(inside.sum())}
                 | _figures(values[inside], test.lesion_ids[inside], weights[:, inside])
                 for group, inside in groups.items() if inside.any()
+            ]  # fmt: skip
+        if name[::2] == ("trained", "predicted"):
+            trained, centre = small[f"trained/{name[1]}"], small[f"none/{CENTRE}"]
+            row["like_centre"] = _figure(similarity(trained, centre), rows, weights)
+            row["randomised"] = [
+                {"share": float(part),
+                 "similarity": _figure(similarity(trained, other), rows, weights)}
+                for part, other in zip(small["shares"], small[f"randomised/{name[1]}"], strict=True)
             ]  # fmt: skip
         maps.append(row)
     counts = {name: table.attrs[name] for name in COUNTS}

@@ -106,6 +106,12 @@ CATALOG = {
     "the first model).",
     "07-3-doubtful-maps": "Test images, picked by rule, whose Grad-CAM maps should not be taken "
     "at their word. Dark all over: nothing speaks for the class. White outline: the lesion mask.",
+    "07-4-randomised-weights": "How alike the Grad-CAM maps of a model are to its own while its "
+    "weights are made random layer by layer, from the output on: mean rank correlation, with 95% "
+    "intervals. A map that stayed the same would not show what the model has learned.",
+    "07-5-agreement": "How alike the Grad-CAM maps of two models are on the same test images, each "
+    "for the class its model predicts, and how alike to a blob in the middle of the image: mean "
+    "rank correlation, with 95% intervals.",
     "08-1-comparison": "The models on the same test part, with 95% intervals and values.",
     "08-2-training-curves": "Loss and accuracy of each model on the training and the validation "
     "part after each epoch. The weights of the marked epoch are kept.",
@@ -862,4 +868,24 @@ def mask_overlap(table: pd.DataFrame) -> Figure:
     for axes in panels:
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
         axes.xaxis.set_major_formatter(_percent)
+    return figure
+
+
+@style()
+def randomised_weights(curves: Mapping[str, pd.DataFrame], images: int) -> Figure:
+    """Similarity of maps against the share of layers whose weights are random, by model.
+
+    curves: model -> table of share (0 to 1), value, low, high (-1 to 1); so many images.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
+    axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
+    for index, (name, rows) in enumerate(curves.items()):
+        rows = rows.astype(float)
+        axes.plot([0, *rows["share"]], [1, *rows["value"]], **_mark(index) | _line(index),
+                  label=name)
+        axes.vlines(rows["share"], rows["low"], rows["high"], color=_mark(index)["color"])
+    axes.xaxis.set_major_formatter(_percent)
+    axes.set(xlabel="Layers with random weights, counted from the output",
+             ylabel=f"Rank correlation with\nthe trained map (n = {images:,})")
+    figure.legend(loc="outside upper right", ncols=2)
     return figure

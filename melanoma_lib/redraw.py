@@ -248,10 +248,44 @@ def overlap_table(explained: Mapping[str, dict]) -> pd.DataFrame:
     ).astype({"value": float, "low": float, "high": float})  # fmt: skip
 
 
-def _mask_overlap(run: Run, keys: Sequence[str]) -> Figure | None:
-    explained = run.of(keys, lambda _, model: model.get("explanations"))
-    scored = all(entry and entry["images"] for entry in explained.values())
+def _mask_overlap(explained: Mapping[str, dict], _agreements: dict) -> Figure | None:
+    scored = all(entry["images"] for entry in explained.values())
     return figures.mask_overlap(overlap_table(explained)) if scored else None
+
+
+def randomised_curves(explained: Mapping[str, dict], *_: object) -> Figure:
+    """Figure 07-4 from what `explanations.summarise` gives by the model's name in print."""
+    curves = {
+        name: pd.DataFrame(
+            [{"share": step["share"], **step["similarity"]} for step in of_map(entry)["randomised"]]
+        )
+        for name, entry in explained.items()
+    }
+    return figures.randomised_weights(curves, _faithful(explained))
+
+
+def agreement_dots(explained: Mapping[str, dict], agreements: Mapping[str, dict]) -> Figure:
+    """Figure 07-5; agreements: the figures of `explanations.agreement` by the pair's names."""
+    rows = agreements | {f"{name}, centre prior": of_map(entry)["like_centre"]
+                         for name, entry in explained.items()}  # fmt: skip
+    head = f"Rank correlation of two maps (n = {_faithful(explained):,})"
+    return figures.comparison(
+        pd.DataFrame({"model": name, "metric": head, **figure} for name, figure in rows.items())
+    )
+
+
+def _faithful(explained: Mapping[str, dict]) -> int:
+    return next(iter(explained.values()))["faithful_images"]
+
+
+def _explained(run: Run, keys: Sequence[str], draw: Callable) -> Figure | None:
+    """A figure of maps, where every model's are scored."""
+    explained = run.of(keys, lambda _, model: model.get("explanations"))
+    agreements = {
+        ", ".join(tables.pair_names(run.results, pair)): pair["agreement"]
+        for pair in run.results["differences"] if "agreement" in pair
+    }  # fmt: skip
+    return draw(explained, agreements) if all(explained.values()) else None
 
 
 def _price_of_leakage(run: Run, _keys: Sequence[str]) -> Figure:
@@ -281,7 +315,9 @@ DRAW: dict[str, Callable[[Run, Sequence[str]], Figure | None]] = {
     "06-2-thresholds": _threshold_curves,
     "06-3-operating-points": lambda run, keys: figures.operating_points(_points(run, keys)),
     "06-4-decision-curves": _decision_curves,
-    "07-2-mask-overlap": _mask_overlap,
+    "07-2-mask-overlap": partial(_explained, draw=_mask_overlap),
+    "07-4-randomised-weights": partial(_explained, draw=randomised_curves),
+    "07-5-agreement": partial(_explained, draw=agreement_dots),
     "08-1-comparison": _all_models,
     "08-2-training-curves": _training_curves,
     "08-3-confusion-matrices": _confusion_matrices,

@@ -1,18 +1,31 @@
 import json
 import shutil
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from melanoma_lib import explanations, xai
 from melanoma_lib.artifacts import read_json, write_json
 from melanoma_lib.comparison import compare
 from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.explanations import FILE, NAME, SCORES, explain, random_network, read, road
+from melanoma_lib.explanations import (
+    FILE,
+    MAPS,
+    NAME,
+    PLACES,
+    SCORES,
+    agreement,
+    explain,
+    random_network,
+    read,
+    road,
+    similarity,
+)
 from melanoma_lib.predictions import load_predictions
-from melanoma_lib.redraw import _mask_overlap, overlap_table
+from melanoma_lib.redraw import Run, draw, overlap_table
 from melanoma_lib.tables import explanations_table, latex
 from tests.conftest import KEYS, fast
 
@@ -115,15 +128,18 @@ def test_results_hold_figures_of_every_map(results, run):
             assert row["minus_centre"]["inside"]["value"] == pytest.approx(apart.mean())
 
 
-def test_the_figure_is_drawn_from_the_results(results):
+def test_the_figures_are_drawn_from_the_results(results):
     model = results[KEY] | {"name": "Net"}
     table = overlap_table({"Net": model["explanations"]})
     heads = list(table["model"].unique())
     assert heads == ["Net", "random weights: Net", "baseline: centre prior",
                      "baseline: uniform map"]  # fmt: skip
-    run = SimpleNamespace(of=lambda _keys, value: {"Net": value(KEY, model)})
-    assert len(_mask_overlap(run, [KEY]).axes) == 4
-    assert _mask_overlap(SimpleNamespace(of=lambda *_: {"Net": None}), [KEY]) is None
+    run = Run(None, {"models": {KEY: model}, "differences": []}, {}, None, 0)
+    for name, panels in (("07-2-mask-overlap", 4), ("07-4-randomised-weights", 1),
+                         ("07-5-agreement", 1)):  # fmt: skip
+        assert len(draw(run, name).axes) == panels
+        unscored = {"models": {KEY: model | {"explanations": None}}}
+        assert draw(replace(run, results=run.results | unscored), name) is None
 
 
 def test_the_table_has_a_row_a_map(results, tmp_path):
@@ -132,6 +148,51 @@ def test_the_table_has_a_row_a_map(results, tmp_path):
     assert len(table.rows) == len(results[KEY]["explanations"]["maps"]) == 10
     assert {row["map"] for row in table.rows} >= {"Grad-CAM", "LayerCAM", "uniform map"}
     assert table.rows[-1]["minus_centre"]["value"] is None and latex(table, "c").count("Net") == 10
+
+
+def test_random_weights_change_the_map_layer_by_layer(run, files, results):
+    """Adebayo et al. (2018): a map that stays the same shows nothing of what was learned."""
+    with np.load(run / KEY / MAPS) as file:
+        maps = dict(file)
+    for method in xai.METHODS:
+        trained, changed = maps[f"trained/{method}"], maps[f"randomised/{method}"]
+        assert changed.shape == (len(maps["shares"]), 6, PLACES**2)
+        assert not any(np.allclose(trained, other, equal_nan=True) for other in changed)
+    assert 0 < maps["shares"][0] < 0.2 and maps["shares"][-1] == 1
+    # In the end it is the random network.
+    subject = explanations._Subject(files, *explanations.load_bundle(run / KEY)[::-1])
+    test = load_predictions(run / KEY / "predictions.parquet").part("test")
+    rows = np.flatnonzero(np.isin(test.image_ids, maps["image_ids"]))
+    heat = xai.heat_maps(random_network(subject.facts), subject.inputs(test.image_ids[rows]),
+                         test.logits[rows].argmax(1), subject.layer)  # fmt: skip
+    full = heat.any((1, 2))
+    pooled = heat.reshape(6, PLACES, 4, PLACES, 4).mean((2, 4)).reshape(6, -1)
+    assert full.any()
+    assert np.allclose(maps["randomised/grad_cam"][-1][full], pooled[full], atol=1e-4)
+    steps = explanations.of_map(results[KEY]["explanations"])["randomised"]
+    assert [step["share"] for step in steps] == list(maps["shares"])
+    assert all(step["similarity"]["value"] < 0.99 for step in steps[1:])
+
+
+def test_similarity_is_spearmans():
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 3, 20)).round(1)
+    right = [spearmanr(*pair).statistic for pair in zip(first, second, strict=True)]
+    assert np.allclose(similarity(first, second), right)
+    assert np.allclose(similarity(first, first**3), 1)
+    assert np.isnan(similarity(np.ones((1, 4)), np.arange(4.0)[None])).all()
+
+
+def test_agreement_is_between_the_maps_of_the_same_images(run, tmp_path, sample_run):
+    twin = shutil.copytree(run / KEY, tmp_path / "twin")
+    test = load_predictions(run / KEY / "predictions.parquet").part("test")
+    weights = np.ones((3, len(test.labels)))
+    assert agreement([run / KEY, twin], test, weights)["value"] == pytest.approx(1)
+    with np.load(twin / MAPS) as file:
+        maps = dict(file)
+    fewer = {"trained/grad_cam": maps["trained/grad_cam"][2:], "image_ids": maps["image_ids"][2:]}
+    np.savez(twin / MAPS, **fewer)
+    assert agreement([twin, run / KEY], test, weights)["value"] == pytest.approx(1)
 
 
 def test_other_weights_are_not_given_the_scores_of_these(run, files, tmp_path):

@@ -130,8 +130,15 @@ def intervals(models, column, names):
 
 
 def mask_overlap(models):
-    rows = intervals([*models, "baseline: centred disc"], "score", ["Heat inside lesion", "IoU"])
-    return figures.mask_overlap(rows)
+    names = [*models, *(f"random weights: {name}" for name in models), "baseline: centre prior"]
+    heads = ["Hottest pixel in the lesion (n = 1,502)", "Faithfulness, ROAD (n = 32)"]
+    return figures.mask_overlap(intervals(names, "score", heads))
+
+
+def randomised_weights(models):
+    steps = pd.DataFrame({"share": [0.02, 0.5, 1], "value": [0.8, 0.4, np.nan],
+                          "low": [0.7, 0.3, np.nan], "high": [0.9, 0.5, np.nan]})  # fmt: skip
+    return figures.randomised_weights(dict.fromkeys(models, steps), 32)
 
 
 def comparison(models):
@@ -191,6 +198,8 @@ FIGURES = {
     "07-1-grad-cam": grad_cam,
     "07-2-mask-overlap": mask_overlap,
     "07-3-doubtful-maps": grad_cam,
+    "07-4-randomised-weights": randomised_weights,
+    "07-5-agreement": comparison,
     "08-1-comparison": comparison,
     "08-2-training-curves": training_curves,
     "08-3-confusion-matrices": confusion_matrices,
@@ -199,7 +208,7 @@ FIGURES = {
     "08-6-price-of-leakage": comparison,
 }
 ONCE = {  # drawn by a function that another figure uses too
-    "05-3-melanoma-reliability", "07-3-doubtful-maps", "08-2-training-curves",
+    "05-3-melanoma-reliability", "07-3-doubtful-maps", "07-5-agreement", "08-2-training-curves",
     "08-3-confusion-matrices", "08-6-price-of-leakage",
 }
 each_figure = pytest.mark.parametrize(
