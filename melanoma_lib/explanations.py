@@ -71,7 +71,8 @@ def explain(
     val, test = (predictions.part(name) for name in ("val", "test"))
     scored, may_choose = ([row for row, name in enumerate(part.image_ids) if name in files.masks]
                           for part in (test, val))  # fmt: skip
-    chosen, faithful = draw(may_choose, chosen_on), draw(range(len(test.labels)), max(1, faithful_images))
+    chosen = draw(may_choose, chosen_on)
+    faithful = draw(range(len(test.labels)), max(1, faithful_images))
     subject = _Subject(files, facts, model.to(pick_device(device)))
     cuts = {name: int(np.nan_to_num(_mean(scores[:, 3:])).argmax())
             for name, scores in subject.against_masks(val, chosen).items()}  # fmt: skip
