@@ -1,11 +1,13 @@
 """Scale: what more images need, calculated from measured rates; `python -m` writes docs/cloud.md.
 
-The rates come from benchmarks/rates.json; nothing here is measured, and nothing there is estimated.
+Nothing here is measured, and nothing in benchmarks/rates.json is estimated. `python -m` with a file
+of benchmarks/speed.py takes its rates first.
 """
 
+import sys
 from collections.abc import Mapping
 
-from melanoma_lib.artifacts import PROJECT, read_json, write_text
+from melanoma_lib.artifacts import PROJECT, read_json, write_json, write_text
 from melanoma_lib.intervals import RESAMPLES
 
 RATES = PROJECT / "benchmarks" / "rates.json"
@@ -23,12 +25,24 @@ SIZES = {
 BEGIN, END = "<!-- calculated: python -m melanoma_lib.scaling -->\n", "<!-- end -->"
 
 
+def rates_of(measured: Mapping) -> dict:
+    """The medians of a whole file of benchmarks/speed.py, images a second, as rates.json has them.
+
+    `train` and `predict` by architecture, `decode`; with machine, date and image size.
+    """
+    rates = {name: measured[name] for name in ("date", "image_size", "jpeg_bytes")}
+    rates["machine"] = f"{measured['device']}; decoding on {measured['cores']} cores"
+    for task, method in (("train", "ours"), ("predict", "predicting")):
+        rates[task] = {key: of[method]["median"] for key, of in measured["rates"].items()}
+    return rates | {"decode": measured["decoding"]["all"]["median"]}
+
+
 def needs(
     images: int, rates: Mapping, architecture: str, image_size: int, price_per_hour: float = 0.0
 ) -> dict[str, float]:
     """What a dataset of so many images needs: gigabytes, hours, and the price of an epoch.
 
-    `rates` as in benchmarks/rates.json. An epoch trains on the training part and predicts
+    `rates` as `rates_of` gives them. An epoch trains on the training part and predicts
     the validation part; `resamples_gb` are the bootstrap's weights of the test part.
     """
     epoch = images * TRAIN / rates["train"][architecture] / 3600
@@ -84,4 +98,6 @@ def between(text: str, begin: str, made: str) -> str:
 
 
 if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        write_json(RATES, read_json(RATES) | rates_of(read_json(name)))
     write_text(PAGE, page(PAGE.read_text(encoding="utf-8"), read_json(RATES)))

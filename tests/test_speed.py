@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from melanoma_lib import scaling
 from melanoma_lib.artifacts import PROJECT, read_json
+from melanoma_lib.config import Config
 
 SCRIPT = PROJECT / "benchmarks" / "speed.py"
 
@@ -84,3 +86,10 @@ def test_readme_shows_what_was_measured(speed, measured):
     text = speed.README.read_text()
     assert speed.page(text, machines) == text
     assert speed.page(text, [*machines, measured[0]]) != text
+
+
+def test_the_calculator_takes_its_rates_from_a_file(measured):
+    rates, kept = scaling.rates_of(measured[0]), read_json(scaling.RATES)
+    assert set(kept) - set(rates) == {"schema", "price_per_hour"} and set(rates) < set(kept)
+    assert scaling.needs(1000, rates, "test_resnet", 32)["epoch_hours"] > 0
+    assert set(kept["train"]) == set(kept["predict"]) == set(Config().architectures)
