@@ -375,8 +375,11 @@ def patients(metadata: pd.DataFrame) -> Figure:
     """
     import seaborn as sns  # slow to import
 
-    lesions = metadata.drop_duplicates("lesion_id").replace({"unknown": np.nan, "": np.nan})
+    lesions = metadata.drop_duplicates("lesion_id")
     lesions = lesions.assign(malignant=lesions["dx"].isin(MALIGNANT_CODES))
+    titles = {"age": "Age", "sex": "Sex", "localization": "Body site"}
+    known = {column: lesions[lesions[column].notna() & ~lesions[column].isin(["unknown", ""])]
+             for column in titles}  # fmt: skip
     mosaic = [["age", "localization"], ["sex", "localization"]]
     figure, panels = plt.subplot_mosaic(mosaic, figsize=(WIDTH, 4.2), height_ratios=[2.4, 1])
     sns.histplot(
@@ -387,15 +390,15 @@ def patients(metadata: pd.DataFrame) -> Figure:
     panels["age"].set(xlabel="Age (years)", ylabel="Share of the group")
     panels["age"].yaxis.set_major_formatter(_percent)
     for column in ("sex", "localization"):
-        axes, groups = panels[column], lesions.groupby(column)["malignant"]
+        axes, groups = panels[column], known[column].groupby(column)["malignant"]
         groups = groups.agg(["size", "sum", "mean"]).sort_values("size", ascending=False)
         texts = [f"{size:,.0f} ({share:.0%})" for size, _, share in groups.to_numpy()]
         _bars(axes, groups.index, groups["size"], texts, color=BENIGN)
         axes.barh(range(len(groups)), groups["sum"], 0.75, color=MALIGNANT)
         _counts(axes.xaxis)
         axes.set_xlabel("Lesions (share malignant)")
-    for column, title in (("age", "Age"), ("sex", "Sex"), ("localization", "Body site")):
-        unknown = lesions[column].isna().sum()
+    for column, title in titles.items():
+        unknown = len(lesions) - len(known[column])
         panels[column].set_title(f"{title} ({unknown:,} of {len(lesions):,} unknown)")
     figure.legend(handles=MALIGNANCY_KEY, loc="outside upper right", ncols=2)
     return figure
