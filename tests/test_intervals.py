@@ -44,7 +44,7 @@ def test_single_image_lesions_give_the_interval_of_scipys_bootstrap():
     values = np.random.default_rng(4).exponential(size=120)  # skewed: the ends are not alike
     figure = estimate(weighted_mean, values, weights=lesion_weights(np.arange(120), 20_000))
     theirs = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+        (values,), np.mean, n_resamples=20_000, method="percentile", random_state=0
     ).confidence_interval
     assert (figure["low"], figure["high"]) == pytest.approx(tuple(theirs), abs=0.01)
 
