@@ -106,9 +106,9 @@ CATALOG = {
     "the first model).",
     "07-3-doubtful-maps": "Test images, picked by rule, whose Grad-CAM maps should not be taken "
     "at their word. Dark all over: nothing speaks for the class. White outline: the lesion mask.",
-    "07-4-randomised-weights": "How alike the Grad-CAM maps of a model are to its own while its "
-    "weights are made random layer by layer, from the output on: mean rank correlation, with 95% "
-    "intervals. A map that stayed the same would not show what the model has learned.",
+    "07-4-randomised-weights": "How alike the maps of a model are to its own while its weights are "
+    "made random layer by layer, from the output on: mean rank correlation, with 95% intervals. A "
+    "map that stays alike does not show what the model has learned.",
     "07-5-agreement": "How alike the Grad-CAM maps of two models are on the same test images, each "
     "for the class its model predicts, and how alike to a blob in the middle of the image: mean "
     "rank correlation, with 95% intervals.",
@@ -875,20 +875,21 @@ def mask_overlap(table: pd.DataFrame) -> Figure:
 
 
 @style()
-def randomised_weights(curves: Mapping[str, pd.DataFrame], images: int) -> Figure:
-    """Similarity of maps against the share of layers whose weights are random, by model.
+def randomised_weights(curves: Mapping[str, Mapping[str, pd.DataFrame]], images: int) -> Figure:
+    """Similarity of maps against the share of layers whose weights are random.
 
-    curves: model -> table of share (0 to 1), value, low, high (-1 to 1); so many images.
+    curves: method -> model -> table of share (0 to 1), value, low, high (-1 to 1); so many images.
     """
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
-    axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
-    for index, (name, rows) in enumerate(curves.items()):
-        rows = rows.astype(float)
-        axes.plot([0, *rows["share"]], [1, *rows["value"]], **_mark(index) | _line(index),
-                  label=name)
-        axes.vlines(rows["share"], rows["low"], rows["high"], color=_mark(index)["color"])
-    axes.xaxis.set_major_formatter(_percent)
-    axes.set(xlabel="Layers with random weights, counted from the output",
-             ylabel=f"Rank correlation with\nthe trained map (n = {images:,})")
-    figure.legend(loc="outside upper right", ncols=2)
+    figure, panels = plt.subplots(1, len(curves), figsize=(WIDTH, 3.2), sharey=True)
+    for axes, (method, models) in zip(panels, curves.items(), strict=True):
+        axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
+        for index, (name, rows) in enumerate(models.items()):
+            look, rows = _mark(index) | _line(index), rows.astype(float)
+            axes.plot([0, *rows["share"]], [1, *rows["value"]], **look, label=name)
+            axes.vlines(rows["share"], rows["low"], rows["high"], color=look["color"])
+        axes.set_title(method)
+        axes.set_xlabel("Layers with random weights,\ncounted from the output")
+        axes.xaxis.set_major_formatter(_percent)
+    panels[0].set_ylabel(f"Rank correlation with\nthe trained map (n = {images:,})")
+    figure.legend(handles=panels[0].lines[1:], loc="outside upper right", ncols=2)
     return figure

@@ -18,6 +18,7 @@ from melanoma_lib.intervals import interval_text
 from melanoma_lib.metrics import nll, top_class
 from melanoma_lib.predictions import Predictions
 from melanoma_lib.subgroups import ATTRIBUTES
+from melanoma_lib.xai import TITLES
 
 OVERLAPS = {
     "inside": "Heat inside the lesion",
@@ -240,8 +241,8 @@ def overlap_table(explained: Mapping[str, dict]) -> pd.DataFrame:
     maps |= {f"random weights: {name}": of_map(entry, "random")
              for name, entry in explained.items()}  # fmt: skip
     maps |= {f"baseline: {name}": of_map(first, "none", name) for name in (CENTRE, UNIFORM)}
-    panels = {score: f"{head} (n = {first['images']:,})" for score, head in OVERLAPS.items()}
-    panels["road"] = f"Faithfulness, ROAD (n = {first['faithful_images']:,})"
+    panels = {score: f"{head}\n(n = {first['images']:,})" for score, head in OVERLAPS.items()}
+    panels["road"] = f"Faithfulness, ROAD\n(n = {first['faithful_images']:,})"
     return pd.DataFrame(
         [{"model": name, "score": head, **row[score]}
          for score, head in panels.items() for name, row in maps.items()]
@@ -256,11 +257,13 @@ def _mask_overlap(explained: Mapping[str, dict], _agreements: dict) -> Figure | 
 def randomised_curves(explained: Mapping[str, dict], *_: object) -> Figure:
     """Figure 07-4 from what `explanations.summarise` gives by the model's name in print."""
     curves = {
-        name: pd.DataFrame(
-            [{"share": step["share"], **step["similarity"]} for step in of_map(entry)["randomised"]]
-        )
-        for name, entry in explained.items()
-    }
+        title: {
+            name: pd.DataFrame([{"share": step["share"], **step["similarity"]} for step in
+                                of_map(entry, method=method)["randomised"]])
+            for name, entry in explained.items()
+        }
+        for method, title in TITLES.items()
+    }  # fmt: skip
     return figures.randomised_weights(curves, _faithful(explained))
 
 

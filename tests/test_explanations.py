@@ -135,7 +135,7 @@ def test_the_figures_are_drawn_from_the_results(results):
     assert heads == ["Net", "random weights: Net", "baseline: centre prior",
                      "baseline: uniform map"]  # fmt: skip
     run = Run(None, {"models": {KEY: model}, "differences": []}, {}, None, 0)
-    for name, panels in (("07-2-mask-overlap", 4), ("07-4-randomised-weights", 1),
+    for name, panels in (("07-2-mask-overlap", 4), ("07-4-randomised-weights", 2),
                          ("07-5-agreement", 1)):  # fmt: skip
         assert len(draw(run, name).axes) == panels
         unscored = {"models": {KEY: model | {"explanations": None}}}

@@ -131,14 +131,15 @@ def intervals(models, column, names):
 
 def mask_overlap(models):
     names = [*models, *(f"random weights: {name}" for name in models), "baseline: centre prior"]
-    heads = ["Hottest pixel in the lesion (n = 1,502)", "Faithfulness, ROAD (n = 32)"]
+    heads = ["Hottest pixel in the lesion\n(n = 1,502)", "Faithfulness, ROAD\n(n = 32)"]
     return figures.mask_overlap(intervals(names, "score", heads))
 
 
 def randomised_weights(models):
     steps = pd.DataFrame({"share": [0.02, 0.5, 1], "value": [0.8, 0.4, np.nan],
                           "low": [0.7, 0.3, np.nan], "high": [0.9, 0.5, np.nan]})  # fmt: skip
-    return figures.randomised_weights(dict.fromkeys(models, steps), 32)
+    curves = dict.fromkeys(models, steps)
+    return figures.randomised_weights({"Grad-CAM": curves, "LayerCAM": curves}, 32)
 
 
 def comparison(models):
