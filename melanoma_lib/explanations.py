@@ -199,10 +199,11 @@ class _Subject:
         self, inputs: torch.Tensor, networks: Mapping[str, nn.Module], classes: Mapping
     ) -> Iterator[tuple[tuple[str, str, str], np.ndarray]]:
         for network, model in networks.items():
-            for target, wanted in classes.items():
-                found = xai.class_gradients(model, [self.layer], inputs, wanted)[self.layer]
+            found = xai.class_gradients(model, [self.layer], inputs, *classes.values())
+            features, *gradients = found[self.layer]
+            for target, gradient in zip(classes, gradients, strict=True):
                 for method in xai.METHODS:
-                    heat = xai.heat_from(model, *found, self.size, method)
+                    heat = xai.heat_from(model, features, gradient, self.size, method)
                     yield (network, method, target), heat
         shape = len(inputs), self.size, self.size
         yield ("none", CENTRE, "predicted"), np.broadcast_to(xai.centre_prior(self.size), shape)

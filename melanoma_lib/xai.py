@@ -79,13 +79,13 @@ def cam_layer(model: nn.Module, inputs: torch.Tensor) -> str:
 
 
 def class_gradients(
-    model: nn.Module, layers: Iterable[str], inputs: torch.Tensor, classes: Sequence[int]
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    model: nn.Module, layers: Iterable[str], inputs: torch.Tensor, *classes: Sequence[int]
+) -> dict[str, tuple[torch.Tensor, ...]]:
     """By layer, in the order they last run, its output and the gradient of a logit by it.
 
-    The logit is that of one class an image. The model may be frozen, in training or on any
-    device and stays as it is; the arithmetic is float32. Raises `MelanomaError` for a layer that
-    is not there. One thread at a time: the hooks are on the model.
+    The logit is that of one class an image; a gradient for each of the `classes`. The model may be
+    frozen, in training or on any device and stays as it is; the arithmetic is float32. Raises
+    `MelanomaError` for a layer that is not there. One thread at a time: the hooks are on the model.
     """
     modules, outputs = dict(model.named_modules()), {}
     absent = [name for name in layers if name not in modules]
@@ -113,15 +113,20 @@ def class_gradients(
         ):
             # Gradients start from the inputs, so that frozen weights are no obstacle.
             logits = model.eval()(inputs.detach().clone().float().requires_grad_())
-            score = logits[range(len(inputs)), [int(index) for index in classes]].sum()
-            gradients = torch.autograd.grad(score, list(outputs.values()), materialize_grads=True)
+            gradients = [
+                torch.autograd.grad(
+                    logits[range(len(inputs)), [int(index) for index in wanted]].sum(),
+                    list(outputs.values()), retain_graph=True, materialize_grads=True,
+                )
+                for wanted in classes
+            ]  # fmt: skip
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
     return {
-        name: (output.detach(), gradient)
-        for (name, output), gradient in zip(outputs.items(), gradients, strict=True)
+        name: (output.detach(), *(by_layer[index] for by_layer in gradients))
+        for index, (name, output) in enumerate(outputs.items())
     }
 
 

@@ -77,6 +77,18 @@ def test_it_is_grad_cam_worked_out_by_hand():
     assert np.allclose(heat_maps(model, inputs, [5, 5]), by_hand / peaks, atol=1e-5)
 
 
+def test_gradients_of_several_classes_come_from_one_forward_pass():
+    model, inputs = build("test_resnet", 64)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    features, *both = class_gradients(model, ["layer4"], inputs, [4, 5], [1, 1])["layer4"]
+    assert len(calls) == 1
+    for gradient, classes in zip(both, ([4, 5], [1, 1]), strict=True):
+        alone = class_gradients(model, ["layer4"], inputs, classes)["layer4"]
+        assert torch.equal(alone[0], features) and torch.allclose(alone[1], gradient)
+    assert not torch.allclose(*both)
+
+
 @pytest.mark.parametrize(
     ("key", "size", "places"),
     [
