@@ -121,7 +121,8 @@ def test_the_results_are_written_in_numbers_tables_and_words(finished):
     assert f"{results['models'][KEYS[0]]['metrics']['melanoma_auc']['value']:.3f}" in summary
     assert "price of leakage" in summary
     tables = {path.name for path in (folder / "run" / "tables").iterdir()}
-    kinds = ("operating_points", "differences", "subgroups", "confident_errors", "price_of_leakage")
+    kinds = ("operating_points", "differences", "subgroups", "confident_errors", "explanations",
+             "price_of_leakage")  # fmt: skip
     assert tables == {f"{kind}.{suffix}" for kind in kinds for suffix in ("csv", "tex")} | {
         f"isic2018-{key}.csv" for key in KEYS
     }
