@@ -292,14 +292,36 @@ def table(results: dict) -> str:
         precision = results["chosen"][key]["arithmetic"]["precision"]
         share = f"{ours / others[2]:.1%}"
         lines.append([architecture(key).name, *shown, *ratios, share, precision])
+    return _markdown(lines) + (
+        f"\n{_basis(results)}, batches of {results['batch_size']}, epochs of "
+        f"{results['images']} images: median, and in brackets the slowest and the fastest.\n"
+    )
+
+
+def growth_table(results: dict) -> str:
+    """Time and memory of one machine against the number of images, in Markdown."""
+    counts = [int(count) for count in results["growth"]]
+    lines = [("", *(f"{count:,}" for count in counts), "constant", "per 1,000 images", "R²")]
+    lines += [["---"] + ["---:"] * (len(counts) + 3)]
+    for name, line in results["growth_fits"].items():
+        found = [f"{row[name]:.2f}" for row in results["growth"].values()]
+        fit = [f"{line['constant']:.2f}", f"{line['per_1000_images']:.3f}", f"{line['r2']:.3f}"]
+        lines.append([name.replace("_gb", " memory, GB").replace("_", ", "), *found, *fit])
+    return _markdown(lines) + f"\nBy number of images, with {SMALL}; {_basis(results)}.\n"
+
+
+def _markdown(lines: list) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _basis(results: dict) -> str:
+    """When and on what was measured."""
     versions = ", ".join(f"{name} {results['versions'][name]}" for name in ("torch", "timm"))
-    basis = (
+    return (
         f"{results['date']}, {results['device']} ({results['processor']}, {results['cores']} "
         f"cores), {versions}, commit {results['commit']}; {results['dataset']}, "
-        f"{results['image_size']} px, batches of {results['batch_size']}, epochs of "
-        f"{results['images']} images: median, and in brackets the slowest and the fastest."
+        f"{results['image_size']} px"
     )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{basis}\n"
 
 
 def _spread(rate: dict) -> str:
@@ -316,8 +338,11 @@ def _rate(value: float) -> str:
 @figures.style()
 def plot(machines: list[dict]) -> figures.Figure:
     """Images a second by architecture and method, one panel a machine."""
-    size = figures.WIDTH, 2.2 * len(machines)
-    figure, panels = plt.subplots(len(machines), figsize=size, squeeze=False)
+    counts = [len(complete(results)) for results in machines]
+    figure, panels = plt.subplots(
+        len(machines), figsize=(figures.WIDTH, 0.7 + 0.6 * (len(counts) + sum(counts))),
+        squeeze=False, height_ratios=[count + 0.3 for count in counts],
+    )  # fmt: skip
     colours = (figures.LIGHT, figures.MODEL_COLOURS[5], figures.MODEL_COLOURS[0])
     for axes, results in zip(panels[:, 0], machines, strict=True):
         rates = complete(results)
@@ -332,14 +357,17 @@ def plot(machines: list[dict]) -> figures.Figure:
         axes.margins(x=0.1)
         axes.set_title(f"{results['device']}, {results['cores']} cores")
     panels[-1, 0].set_xlabel("Images a second in training, loading included")
-    panels[0, 0].legend(loc="lower right")
+    handles = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper right", ncols=len(METHODS))
     return figure
 
 
 def page(text: str, machines: list[dict]) -> str:
     """README with its measured part made again."""
     alt = "Images a second in training, by architecture and method"
-    parts = [*map(table, machines), f"![{alt}]({PLOT.relative_to(README.parent)})\n"]
+    parts = [table(results) for results in machines if complete(results)]
+    parts += [growth_table(results) for results in machines if "growth_fits" in results]
+    parts.append(f"![{alt}]({PLOT.relative_to(README.parent)})\n")
     return scaling.between(text, BEGIN, "\n".join(parts) if machines else "")
 
 
@@ -349,7 +377,8 @@ def show() -> None:
     artifacts.write_text(README, page(README.read_text(encoding="utf-8"), machines))
     if machines:
         with artifacts.atomic_path(PLOT) as temporary:
-            plot(machines).savefig(temporary, dpi=200, metadata={"Software": None})
+            figure = plot([results for results in machines if complete(results)])
+            figure.savefig(temporary, dpi=200, metadata={"Software": None})
 
 
 # -- the run -----------------------------------------------------------------------------------
@@ -400,7 +429,7 @@ def measure(results: dict, data: experiment.Data, config: Config, options) -> No
     end = time.perf_counter() + (options.seconds or math.inf)
     bench = Bench(data, config, options.images, results)
     methods = (*options.methods, *(("loading", "predicting") if "ours" in options.methods else ()))
-    for key in options.architectures:
+    for key in options.architectures if options.repeats else ():
         rates, epochs = results["rates"].setdefault(key, {}), {}
         for repeat, method in itertools.product(range(options.repeats), methods):
             if len(rates.get(method, {}).get("images_per_second", [])) > repeat:

@@ -61,10 +61,12 @@ def test_another_setting_begins_anew(speed, measured):
     assert differing == {"images"}
 
 
-def test_a_line_is_found_again(speed):
+def test_a_line_is_found_again(speed, measured):
     growth = {str(n): {"train_seconds": 3 + 0.002 * n} for n in (1000, 2500, 5000)}
-    line = speed.fits(growth)["train_seconds"]
-    assert line == pytest.approx({"constant": 3, "per_1000_images": 2, "r2": 1})
+    lines = speed.fits(growth)
+    assert lines["train_seconds"] == pytest.approx({"constant": 3, "per_1000_images": 2, "r2": 1})
+    shown = speed.growth_table(measured[0] | {"growth": growth, "growth_fits": lines})
+    assert "| train, seconds | 5.00 | 8.00 | 13.00 | 3.00 | 2.000 | 1.000 |" in shown
 
 
 def test_the_table_by_hand(speed, measured):
