@@ -219,7 +219,7 @@ def road(
     the order of the pixels counts; equal ones are in random order, so that a uniform map stands
     for a random one (ROAD; Rong et al., 2022).
     """
-    from pytorch_grad_cam.metrics.road import ROADCombined
+    from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
     n, pixels = len(heat), heat[0].size
@@ -229,7 +229,13 @@ def road(
     targets = [ClassifierOutputSoftmaxTarget(int(index)) for index in classes]
     with torch.random.fork_rng():
         torch.manual_seed(SEED)  # of the noise in what is filled in
-        return ROADCombined([100 - REMOVED])(inputs, ranks.reshape(heat.shape), targets, model)
+        least, most = (  # ROADCombined, without what the untouched images give both times
+            metric(100 - REMOVED)(
+                inputs, ranks.reshape(heat.shape), targets, model, return_diff=False
+            )
+            for metric in (ROADLeastRelevantFirst, ROADMostRelevantFirst)
+        )
+    return (least - most) / 2
 
 
 def _small(heat: np.ndarray) -> np.ndarray:

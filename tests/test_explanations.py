@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pytorch_grad_cam.metrics.road import ROADCombined
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from scipy.stats import spearmanr
 
 from melanoma_lib import explanations, xai
@@ -234,3 +236,7 @@ def test_road_rewards_the_map_that_shows_what_counts():
     right, wrong = (road(Spot(), images, [1, 1], values) for values in (heat, 1 - heat))
     assert (right > 0.1).all() and np.allclose(right, -wrong, atol=0.02)
     assert np.array_equal(right, road(Spot(), images, [1, 1], heat))  # noise and all
+    torch.manual_seed(explanations.SEED)
+    package = ROADCombined([80])(images, heat.astype(np.float32),
+                                 [ClassifierOutputSoftmaxTarget(1)] * 2, Spot())  # fmt: skip
+    assert np.allclose(right, package, atol=0.02)  # of equal pixels it may remove others
