@@ -115,6 +115,8 @@ def choose(
         worth = WORTH_A_TRIAL.get(device.type, math.inf)  # other devices: never
         if steps * config.batch_size < worth * rates[default]:
             return default, {}
+        if config.precision == "auto" and emulated(device):
+            precisions = [default.precision]
         # bfloat16 next, so that a float32 that is several times slower is soon given up.
         for precision, layout in itertools.product(reversed(precisions), layouts):
             # Where a processor has to emulate a precision, a second layout is as slow.
@@ -127,6 +129,22 @@ def choose(
     best = _best(rates)
     print(f"fastest of {len(rates)} tried: {best}", flush=True)
     return best, {str(how): round(rate, 2) for how, rate in rates.items()}
+
+
+def emulated(device: torch.device) -> bool:
+    """Whether a product in bfloat16 is hopelessly slow, as on processors that do not know it.
+
+    There a single step of a large network takes minutes, too long to be tried.
+    """
+    seconds = {}
+    for kind in (torch.float32, torch.bfloat16):
+        matrix, times = torch.ones(256, 256, device=device, dtype=kind), []
+        for _ in range(4):
+            start = time.perf_counter()
+            (matrix @ matrix)[0, 0].item()  # which waits for a GPU
+            times.append(time.perf_counter() - start)
+        seconds[kind] = min(times)
+    return seconds[torch.bfloat16] > HOPELESS * seconds[torch.float32]
 
 
 def _best(rates: dict[Arithmetic, float]) -> Arithmetic:

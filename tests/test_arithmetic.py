@@ -18,7 +18,8 @@ IMAGES = 8 * arithmetic.MANY_STEPS // LONG.epochs
 
 @pytest.fixture
 def worth_it(monkeypatch):
-    """A training of tiny networks counts as a long one."""
+    """A training of tiny networks counts as a long one, on a processor that knows bfloat16."""
+    monkeypatch.setattr(arithmetic, "emulated", lambda device: False)
     monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
 
 
@@ -87,6 +88,20 @@ def test_a_short_training_tries_nothing():
 def test_a_training_of_few_steps_tries_the_precisions_alone(worth_it):
     _, tried = choose(new_model(), LONG, IMAGES - 8, CPU, train_step)
     assert [name.split(",")[0] for name in tried] == ["float32", "bfloat16"]
+
+
+def test_a_precision_that_the_processor_emulates_is_not_tried(worth_it, monkeypatch):
+    monkeypatch.setattr(arithmetic, "emulated", lambda device: True)
+    how, tried = choose(new_model(), LONG, IMAGES, CPU, train_step)
+    assert how.precision == "float32" and not any("bfloat16" in name for name in tried)
+
+
+@pytest.mark.parametrize("short, expected", [(2, False), (4, True)])
+def test_what_takes_three_times_as_long_counts_as_emulated(monkeypatch, short, expected):
+    durations = [9, 1, 1, 1, 9, short, short, short]  # the first product of a kind does not count
+    clock = iter([time for seconds in durations for time in (0, seconds)])
+    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: next(clock))
+    assert arithmetic.emulated(CPU) == expected
 
 
 def test_a_precision_that_is_asked_for_is_kept(monkeypatch):
