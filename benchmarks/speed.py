@@ -140,8 +140,9 @@ def plain_loader(pictures: Pictures, config: Config, device: torch.device) -> It
 def timm_loader(pictures: Pictures, config: Config, device: torch.device) -> Iterable:
     """timm's own: crops, flips, colours, and normalisation on the device, a batch ahead."""
     how = config.augmentation
+    shape = 3, config.image_size, config.image_size
     return timm.data.create_loader(
-        pictures, config.image_size, config.batch_size, is_training=True, vflip=how.flip,
+        pictures, shape, config.batch_size, is_training=True, vflip=how.flip,
         color_jitter=how.brightness, num_workers=CORES, pin_memory=device.type == "cuda",
         device=device,
     )  # fmt: skip
