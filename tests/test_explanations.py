@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import KEYS, fast
 from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from scipy.stats import spearmanr
@@ -29,7 +30,6 @@ from melanoma_lib.explanations import (
 from melanoma_lib.predictions import load_predictions
 from melanoma_lib.redraw import Run, draw, overlap_table
 from melanoma_lib.tables import explanations_table, latex
-from tests.conftest import KEYS, fast
 
 KEY = KEYS[0]
 
