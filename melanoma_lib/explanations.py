@@ -66,7 +66,7 @@ def explain(
     key = digest([SCHEMA, facts["weights_sha256"], files.fingerprint, files.contents,
                   predictions.image_ids.tolist(), faithful_images, chosen_on])  # fmt: skip
     known = read(folder)
-    if known is not None and known.attrs["key"] == key and (Path(folder) / MAPS).exists():
+    if known is not None and known.attrs["key"] == key:
         return known
     val, test = (predictions.part(name) for name in ("val", "test"))
     scored, may_choose = ([row for row, name in enumerate(part.image_ids) if name in files.masks]
@@ -94,11 +94,13 @@ def explain(
 
 
 def read(folder: Path) -> pd.DataFrame | None:
-    """What `explain` left in a run folder, or None where there is nothing that can be read."""
+    """What `explain` left in a run folder, or None where it is not all there or another's."""
     try:
-        return pd.read_parquet(Path(folder) / FILE)
+        table = pd.read_parquet(Path(folder) / FILE)
     except (OSError, ValueError):
         return None
+    whole = table.attrs.get("schema") == SCHEMA and (Path(folder) / MAPS).exists()
+    return table if whole else None
 
 
 def draw(rows: Sequence[int], count: int) -> np.ndarray:
@@ -312,10 +314,7 @@ def summarise(folder: Path, bundle: Mapping, test: Predictions, weights: np.ndar
     `weights` are the resamples of the whole test part (resamples, n). Fields: docs/results.md.
     """
     table = read(folder)
-    if (
-        table is None or table.attrs.get("schema") != SCHEMA
-        or table.attrs["weights_sha256"] != bundle.get("weights_sha256")
-    ):  # fmt: skip
+    if table is None or table.attrs["weights_sha256"] != bundle.get("weights_sha256"):
         return None
     scores, empty, share = {}, {}, {}
     for name, rows in table.groupby(NAME, sort=False):

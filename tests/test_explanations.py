@@ -101,6 +101,14 @@ def test_a_second_time_does_nothing_until_weights_or_masks_change(run, files, mo
         explain(run / KEY, files, "cpu", faithful_images=5, chosen_on=10)
 
 
+def test_half_of_what_was_left_counts_as_nothing(run, files, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "half") / KEY
+    assert read(folder) is not None
+    (folder / MAPS).unlink()
+    found = compare(folder.parent, fast(*KEYS), files.metadata, resamples=20)
+    assert read(folder) is None and found["models"][KEY]["explanations"] is None
+
+
 def test_random_networks_are_the_same_every_time(run):
     facts = read_json(run / KEY / "bundle.json")
     torch.manual_seed(1)
