@@ -100,8 +100,14 @@ def choose(
     """
     default = Arithmetic("float32" if config.precision == "auto" else config.precision)
     precisions = PRECISIONS[1:] if config.precision == "auto" else [config.precision]
+    if device.type not in WORTH_A_TRIAL:
+        return default, {}
+    if len(precisions) > 1 and emulated(device):
+        precisions = [default.precision]
     steps = config.epochs * (images // config.batch_size)
     layouts = LAYOUTS if steps >= MANY_STEPS else [default.layout]
+    if len(precisions) == len(layouts) == 1:
+        return default, {}
     rates: dict[Arithmetic, float] = {}
 
     def trial(how: Arithmetic) -> None:
@@ -112,11 +118,8 @@ def choose(
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         trial(default)
-        worth = WORTH_A_TRIAL.get(device.type, math.inf)  # other devices: never
-        if steps * config.batch_size < worth * rates[default]:
+        if steps * config.batch_size < WORTH_A_TRIAL[device.type] * rates[default]:
             return default, {}
-        if config.precision == "auto" and emulated(device):
-            precisions = [default.precision]
         # bfloat16 next, so that a float32 that is several times slower is soon given up.
         for precision, layout in itertools.product(reversed(precisions), layouts):
             # Where a processor has to emulate a precision, a second layout is as slow.

@@ -2,10 +2,10 @@
 
 Chapters 05 to 07 wait for all trainings of chapter 04, and chapter 08 for everything, because it
 measures time and wants the machine for itself; what does not wait for each other may run side by
-side. A step is one execution of one notebook. Its key covers everything its outcome
-depends on: the notebook, the parameters it declares, the library, the dataset, and the keys of
-the steps it builds on. A step is up to date when it finished with the same key and its outputs
-exist. Executing chapter 04 again is cheap: a finished training is only read.
+side. A step is one execution of one notebook. Its key covers everything its outcome depends on:
+the notebook, the parameters it declares, the library, the dataset, and the keys of the steps it
+builds on. A step is up to date when it finished with the same key and its outputs exist. Executing
+chapter 04 again is cheap: a finished training is only read.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,10 +60,11 @@ class Step:
         """The two digits before the notebook's name."""
         return self.notebook.stem[:2]
 
-    @property
-    def stage(self) -> int:
-        """0 up to the trainings, 1 for what needs all of them, 2 for the last chapter."""
-        return (self.chapter > TRAINING) + (self.chapter >= LAST)
+    def needs(self, other: "Step") -> bool:
+        """Whether this step reads what the other one leaves."""
+        if self.chapter >= LAST:
+            return self is not other
+        return self.chapter > TRAINING == other.chapter
 
 
 def chapters() -> list[Path]:
@@ -189,29 +190,39 @@ def _files(config: Config, step: Step) -> dict[str, int]:
 
 
 def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str] = ()) -> None:
-    """Executes the steps that are not up to date, in the order given, up to `jobs` side by side.
+    """Executes the steps that are not up to date, up to `jobs` side by side.
 
-    `devices` are GPUs as CUDA_VISIBLE_DEVICES names them; side by side, each has one in turn.
-    What comes after training waits for all of it, and the last chapter for everything. A step
-    that fails does not stop the others that do not need it; `MelanomaError` is raised then, as it
-    is when a process that executes notebooks is killed.
+    The first in the order given begins that waits for nothing. `devices` are GPUs as
+    CUDA_VISIBLE_DEVICES names them; side by side, each has one in turn. A step that fails does
+    not stop the others that do not need it; `MelanomaError` is raised then, as it is when a
+    process that executes notebooks is killed.
     """
+    waiting, running = [], {}
+    errors: dict[str, BaseException] = {}  # by text: steps of a killed process all say the same
     with lock(Path(config.output_dir) / LOCK), _workers(jobs, devices) as pool:
-        for stage in range(3):
-            group = [step for step in steps if step.stage == stage]
-            todo = [step for step in group if state_of(config, step) != "done"]
-            for step in group:
-                if step not in todo:
-                    print(f"{step.name}: up to date", flush=True)
-            # A training goes on exactly only with as many threads as before.
-            beside = jobs if stage == 0 else min(jobs, len(todo))
-            futures = [pool.submit(execute, config, step, beside) for step in todo]
-            # One for all steps of a killed process, which would say the same many times.
-            errors = {str(e): e for future in as_completed(futures) if (e := future.exception())}
-            for text in list(errors)[1:]:
-                print(text, flush=True)
-            if errors:
-                raise next(iter(errors.values()))
+        for step in steps:
+            if state_of(config, step) == "done":
+                print(f"{step.name}: up to date", flush=True)
+            else:
+                waiting.append(step)
+        while waiting or running:
+            unfinished = [*waiting, *running.values()]
+            ready = [s for s in waiting if not any(s.needs(other) for other in unfinished)]
+            free, beside = jobs - len(running), min(jobs, len(ready) + len(running))
+            for step in ready[:free]:
+                # A training goes on exactly only with as many threads as before.
+                shared = jobs if step.training_key else beside
+                running[pool.submit(execute, config, step, shared)] = step
+                waiting.remove(step)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                step, error = running.pop(future), future.exception()
+                if error:
+                    errors[str(error)] = error
+                    waiting = [s for s in waiting if not s.needs(step)]
+        for text in list(errors)[1:]:
+            print(text, flush=True)
+        if errors:
+            raise next(iter(errors.values()))
 
 
 @contextlib.contextmanager
@@ -284,6 +295,7 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
                 log_output=True,
                 config=traitlets.config.Config({"KernelManager": transport}),
                 extra_arguments=["--log-level=ERROR"],
+                shutdown_kernel="immediate",  # all that it made is on disk
             )
     except papermill.PapermillExecutionError as error:
         problem = f"{error.ename}: {error.evalue.strip()} (see {failed})"

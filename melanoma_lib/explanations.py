@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from melanoma_lib import xai
-from melanoma_lib.artifacts import atomic_path, digest
+from melanoma_lib.artifacts import atomic_path, digest, read_json
 from melanoma_lib.bundle import load_bundle
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.metadata import DatasetFiles
@@ -56,23 +56,24 @@ def explain(
     for a baseline), `map` (a method of `xai.METHODS`, or a baseline), `target`, the class that is
     explained (predicted or melanoma); `share`, where the map is cut for iou, chosen on up to
     `chosen_on` validation images; inside, pointing and iou (see `xai`) where there is a mask, and
-    road of `faithful_images`. NaN: not measured, or `empty`, a map of zeros. Kept as
-    `explanations.parquet` in the run folder, and only read while weights and masks are the same;
-    beside it the maps of `faithful_images`, small, as they are and with random weights layer by
-    layer from the output on (Adebayo et al., 2018).
+    road of up to `faithful_images`, at most an eighth of all. NaN: not measured, or `empty`, a
+    map of zeros. Kept as `explanations.parquet` in the run folder, and only read while weights
+    and masks are the same; beside it the maps of those images, small, as they are and with
+    random weights layer by layer from the output on (Adebayo et al., 2018).
     """
-    model, facts = load_bundle(folder)
+    weights = read_json(Path(folder) / "bundle.json").get("weights_sha256")
     predictions = load_predictions(Path(folder) / "predictions.parquet")
-    key = digest([SCHEMA, facts["weights_sha256"], files.fingerprint, files.contents,
+    key = digest([SCHEMA, weights, files.fingerprint, files.contents,
                   predictions.image_ids.tolist(), faithful_images, chosen_on])  # fmt: skip
     known = read(folder)
     if known is not None and known.attrs["key"] == key:
         return known
+    model, facts = load_bundle(folder)
     val, test = (predictions.part(name) for name in ("val", "test"))
     scored, may_choose = ([row for row, name in enumerate(part.image_ids) if name in files.masks]
                           for part in (test, val))  # fmt: skip
     chosen = draw(may_choose, chosen_on)
-    faithful = draw(range(len(test.labels)), max(1, faithful_images))
+    faithful = draw(range(len(test.labels)), max(1, min(faithful_images, len(test.labels) // 8)))
     subject = _Subject(files, facts, model.to(pick_device(device)))
     cuts = {name: int(np.nan_to_num(_mean(scores[:, 3:])).argmax())
             for name, scores in subject.against_masks(val, chosen).items()}  # fmt: skip
@@ -81,7 +82,7 @@ def explain(
     maps |= subject.randomised(test, faithful) | {"image_ids": test.image_ids[faithful]}
     table = _table(test, (scored, faithful), found, cuts)
     table.attrs = {
-        "schema": SCHEMA, "key": key, "weights_sha256": facts["weights_sha256"],
+        "schema": SCHEMA, "key": key, "weights_sha256": weights,
         "layer": subject.layer, "images": len(scored),
         "without_mask": len(test.labels) - len(scored), "chosen_on": len(chosen),
         "faithful_images": len(faithful),
@@ -130,6 +131,7 @@ class _Subject:
         self.row_of = {name: row for row, name in enumerate(self.files.metadata["image_id"])}
         first = self.inputs(self.files.metadata["image_id"][:1])
         self.layer = xai.cam_layer(self.model, first)
+        self.random = random_network(self.facts).to(self.device)
 
     def inputs(self, image_ids: Sequence[str]) -> torch.Tensor:
         images = self.pixels[[self.row_of[name] for name in image_ids]]
@@ -138,7 +140,7 @@ class _Subject:
 
     def against_masks(self, part: Predictions, rows: Sequence[int]) -> Scored:
         """By map: empty, inside, pointing and the overlaps of each row, (rows, 3 + shares)."""
-        networks = {"trained": self.model, "random": random_network(self.facts).to(self.device)}
+        networks = {"trained": self.model, "random": self.random}
         paths = [self.files.masks[name] for name in part.image_ids[rows]]
         with ThreadPoolExecutor() as pool:
             masks = np.array(list(pool.map(lambda path: read_mask(path, self.size), paths)))
@@ -162,7 +164,7 @@ class _Subject:
 
         (steps, rows, 256); `shares` (steps,) says how much of the layers is random by then.
         """
-        weights, model = random_network(self.facts).state_dict(), copy.deepcopy(self.model)
+        weights, model = self.random.state_dict(), copy.deepcopy(self.model)
         layer_of = {name: name.rpartition(".")[0] for name in weights}
         layers = list(dict.fromkeys(layer_of.values()))  # from the input to the output
         counts = np.unique([1, *np.ceil(len(layers) * np.arange(1, STEPS + 1) / STEPS)]).astype(int)
