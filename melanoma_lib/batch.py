@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 from melanoma_lib.artifacts import (
     PROJECT,
@@ -74,10 +76,17 @@ def chapters() -> list[Path]:
 
 def declared(notebook: Path) -> dict[str, object]:
     """The names in a notebook's parameters cell."""
-    import papermill
-
+    papermill = _papermill()
     with _quiet():
         return papermill.inspect_notebook(str(notebook))
+
+
+def _papermill() -> ModuleType:
+    """papermill, imported without what takes most of its time and that no notebook needs."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema then does not check addresses
+    import papermill
+
+    return papermill
 
 
 def plan(
@@ -262,9 +271,9 @@ def _end_with_parent() -> None:
 
 def execute(config: Config, step: Step, jobs: int = 1) -> None:
     """Executes one notebook and records it; a failed notebook is kept beside the good ones."""
-    import papermill
     import traitlets.config
 
+    papermill = _papermill()
     folder = Path(config.output_dir) / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     target, failed = folder / f"{step.name}.ipynb", folder / f"{step.name}.failed.ipynb"

@@ -105,7 +105,7 @@ PRESETS = {
         "data_dir": str(SAMPLE_DIR),
         "output_dir": str(PROJECT / "runs" / "sample"),
         "image_size": 64,
-        "epochs": 4,
+        "epochs": 3,
         "batch_size": 16,  # so that as few images make twice the updates, which 448 images need
         "learning_rate": 1e-3,  # larger, because it starts from random weights
         "pretrained": False,

@@ -204,6 +204,7 @@ def save(
             with atomic_path(path) as temporary:
                 metadata = dict.fromkeys(left_out[path.suffix])
                 figure.savefig(temporary, dpi=200, metadata=metadata)
+            figure.set_layout_engine("none")  # places are found once, and are the same in both
     finally:
         plt.close(figure)
     return paths
@@ -429,8 +430,8 @@ def examples(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
 def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
     """Images per lesion, and what splitting by image leaks.
 
-    images_per_lesion: one count per lesion; leak: class code or "all" -> share (0 to 1) of
-    held-out images whose lesion is also in training.
+    images_per_lesion: one count per lesion; leak: for each held-out image (index: class code),
+    whether its lesion is also in training.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
     counts = images_per_lesion.value_counts().sort_index()
@@ -439,12 +440,14 @@ def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
     _counts(left.yaxis)
     left.set(xlabel="Images of the lesion", ylabel=f"Lesions (n = {counts.sum():,})",
              xticks=range(1, counts.index.max() + 1))
-    leak = pd.concat([leak.drop("all").sort_values(ascending=False), leak[["all"]]])
-    colours = [LIGHT] * (len(leak) - 1) + [DARK]
-    names = [*_names(leak.index[:-1]), "all diagnoses"]
-    _bars(right, names, leak, [f"{share:.0%}" for share in leak], color=colours)
+    rows = leak.groupby(level=0).agg(["mean", "size"]).sort_values("mean", ascending=False)
+    rows.loc["all diagnoses"] = leak.mean(), len(leak)
+    sizes = zip(_names(rows.index), rows["size"], strict=True)
+    names = [f"{name} ({size:,.0f})" for name, size in sizes]
+    colours = [LIGHT] * (len(rows) - 1) + [DARK]
+    _bars(right, names, rows["mean"], [f"{share:.0%}" for share in rows["mean"]], color=colours)
     right.xaxis.set_major_formatter(_percent)
-    right.set_xlabel("Held-out images with\na lesion also in training")
+    right.set_xlabel("Held-out images (their number) with\na lesion also in training")
     return figure
 
 
@@ -644,8 +647,10 @@ def reliability(
 
 
 @style()
-def temperature_curve(temperatures: np.ndarray, nll: Mapping, fitted: Mapping) -> Figure:
-    """Negative log-likelihood against temperature.
+def temperature_curve(
+    temperatures: np.ndarray, nll: Mapping, fitted: Mapping, images: int
+) -> Figure:
+    """Negative log-likelihood of `images` validation images against temperature.
 
     temperatures: (n,) above 0; nll: model -> (n,) nats per image; fitted: model -> temperature.
     """
@@ -659,7 +664,7 @@ def temperature_curve(temperatures: np.ndarray, nll: Mapping, fitted: Mapping) -
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="Temperature T (log scale)",
-             ylabel="Negative log-likelihood\n(nats per image)")
+             ylabel=f"Negative log-likelihood\n(nats per image, n = {images:,})")
     return figure
 
 

@@ -66,9 +66,7 @@ def open_run(results_file: Path, metadata: Path | str = "") -> Run:
 
 def _lesion_leak(run: Run, _keys: Sequence[str]) -> Figure:
     leak = leaked(make_split(run.metadata, "image", run.seed))
-    by_class = leak.groupby(level=0).mean()
-    by_class["all"] = leak.mean()
-    return figures.lesion_leak(lesion_groups(run.metadata).value_counts(), by_class)
+    return figures.lesion_leak(lesion_groups(run.metadata).value_counts(), leak)
 
 
 def _training_curves(run: Run, keys: Sequence[str]) -> Figure:
@@ -115,7 +113,8 @@ def _temperature_curve(run: Run, keys: Sequence[str]) -> Figure:
         val = run.predictions[key].part("val")
         return np.array([nll(val.labels, val.probabilities(float(t))) for t in grid])
 
-    return figures.temperature_curve(grid, run.of(keys, curve), fitted)
+    images = len(run.predictions[keys[0]].part("val").labels)
+    return figures.temperature_curve(grid, run.of(keys, curve), fitted, images)
 
 
 def _sweep(run: Run, keys: Sequence[str], function: Callable, *arguments: object) -> dict:

@@ -213,6 +213,30 @@ def test_steps_run_side_by_side_and_later_chapters_wait(config, tmp_path):
     assert states(config) == ["done"] * 4  # the last one with the machine for itself
 
 
+def test_a_chapter_begins_when_the_trainings_are_done_whatever_else_runs(config, tmp_path):
+    """Chapter 01 waits for what chapter 05 leaves, so that one after the other would never end."""
+    code = "import time\nfrom pathlib import Path\nleft = Path(folder, 'left')\n"
+    notebook(
+        batch.NOTEBOOKS / "01_look.ipynb",
+        f"folder = {str(tmp_path)!r}",
+        code + "deadline = time.time() + 60\n"
+        "while not left.exists():\n    assert time.time() < deadline\n    time.sleep(0.1)",
+    )
+    notebook(
+        batch.NOTEBOOKS / "05_read.ipynb", f"folder = {str(tmp_path)!r}", code + "left.touch()"
+    )
+    batch.run(config, batch.plan(config, "data"), jobs=2)
+    assert states(config) == ["done"] * 5
+
+
+def test_a_failure_stops_only_what_reads_what_was_to_be_left(config):
+    notebook(batch.NOTEBOOKS / "01_look.ipynb", "seed = 0", "raise ValueError('blind')")
+    notebook(batch.NOTEBOOKS / "05_read.ipynb", "seed = 0", "seed")
+    with pytest.raises(MelanomaError, match="01_look failed: ValueError: blind"):
+        batch.run(config, batch.plan(config, "data"))
+    assert states(config) == ["failed", "done", "done", "done", "waiting"]
+
+
 def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(config, tmp_path):
     """Four architectures on two devices: each device has two at most, and both have some."""
     config = dataclasses.replace(config, architectures=("a", "b", "c", "d"))

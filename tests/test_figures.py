@@ -39,8 +39,8 @@ def images(count, size=24):
 
 
 def lesion_leak(_models):
-    shares = pd.Series({code: 0.1 * index for index, code in enumerate(CLASS_NAMES)} | {"all": 0.4})
-    return figures.lesion_leak(pd.Series([1, 1, 1, 2, 2, 6]), shares)
+    leak = pd.Series([n < k for k in range(7) for n in range(10)], np.repeat(CLASS_NAMES, 10))
+    return figures.lesion_leak(pd.Series([1, 1, 1, 2, 2, 6]), leak)
 
 
 def abcde(_models):
@@ -84,7 +84,7 @@ def reliability(models):
 def temperature_curve(models):
     grid = np.geomspace(0.25, 4, 20)
     nll = dict.fromkeys(models, 0.5 + np.log(grid / 1.4) ** 2)
-    return figures.temperature_curve(grid, nll, dict.fromkeys(models, 1.4))
+    return figures.temperature_curve(grid, nll, dict.fromkeys(models, 1.4), 1522)
 
 
 def roc(models):
@@ -411,7 +411,7 @@ def bare(name):
                            accuracy_high=np.nan)
         return figures.reliability({"a": {"before": bins, "after": bins}})
     if name == "temperature_curve":
-        return figures.temperature_curve(np.array([1.0]), {"a": np.array([0.5])}, {"a": 1.0})
+        return figures.temperature_curve(np.array([1.0]), {"a": np.array([0.5])}, {"a": 1.0}, 1)
     if name == "mask_overlap":
         return figures.mask_overlap(pd.DataFrame([nothing | {"score": "Heat"}]))
     if name == "comparison":
@@ -492,11 +492,9 @@ def test_a_note_belongs_to_one_save_and_a_variant_to_the_file_name(tmp_path):
     assert figure.get_supxlabel() == ""
 
 
-def test_a_note_covers_nothing():
+def test_a_note_covers_nothing(tmp_path):
     figure = roc(MODELS)
-    with mock.patch.object(figure, "savefig"), mock.patch.object(figures, "atomic_path"):
-        figures.save(figure, "06-1-roc", Path("nowhere"), note="image split: optimistic")
-    figure.draw_without_rendering()
+    figures.save(figure, "06-1-roc", tmp_path, note="image split: optimistic")
     note = next(text for text in figure.texts if text.get_text().startswith("image split"))
     box = note.get_window_extent()
     assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
