@@ -17,6 +17,9 @@ from melanoma_lib.predictions import Predictions, load_predictions, save_predict
 
 os.environ["MELANOMA_HEADLESS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on the internet
+# Side by side, processes would wait for each other's threads.
+threads = (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
 
 # The real dataset, where a copy lies beside the project or in its data folder.
 REAL = [
