@@ -207,6 +207,7 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
     process that executes notebooks is killed.
     """
     waiting, running = [], {}
+    trainings = [step for step in steps if step.training_key]
     errors: dict[str, BaseException] = {}  # by text: steps of a killed process all say the same
     with lock(Path(config.output_dir) / LOCK), _workers(jobs, devices) as pool:
         for step in steps:
@@ -219,8 +220,8 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
             ready = [s for s in waiting if not any(s.needs(other) for other in unfinished)]
             free, beside = jobs - len(running), min(jobs, len(ready) + len(running))
             for step in ready[:free]:
-                # A training goes on exactly only with as many threads as before.
-                shared = jobs if step.training_key else beside
+                # A training goes on exactly only with as many threads as before, whatever is left.
+                shared = min(jobs, len(trainings)) if step.training_key else beside
                 running[pool.submit(execute, config, step, shared)] = step
                 waiting.remove(step)
             for future in wait(running, return_when=FIRST_COMPLETED).done:

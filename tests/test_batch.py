@@ -229,6 +229,17 @@ def test_a_chapter_begins_when_the_trainings_are_done_whatever_else_runs(config,
     assert states(config) == ["done"] * 5
 
 
+def test_a_single_training_has_all_threads_whatever_runs_beside_it(config):
+    config = dataclasses.replace(config, architectures=("resnet50",))
+    notebook(
+        batch.NOTEBOOKS / "04_training.ipynb",
+        "architecture = ''",
+        "import os\nassert os.environ['OMP_NUM_THREADS'] == str(os.cpu_count())",
+    )
+    batch.run(config, batch.plan(config, "data"), jobs=2)
+    assert states(config) == ["done"] * 3
+
+
 def test_a_failure_stops_only_what_reads_what_was_to_be_left(config):
     notebook(batch.NOTEBOOKS / "01_look.ipynb", "seed = 0", "raise ValueError('blind')")
     notebook(batch.NOTEBOOKS / "05_read.ipynb", "seed = 0", "seed")
