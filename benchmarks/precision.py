@@ -1,0 +1,103 @@
+"""What bfloat16 costs: one network trained twice, alike but for the precision.
+
+    python benchmarks/precision.py resnet50 --output FILE [what else `melanoma train` takes]
+
+The two are compared on the same test images, with intervals by lesion. A processor that has to
+emulate bfloat16 would take days: there it is imitated. Whatever a layer gives is rounded to it
+(also what autocast leaves in float32), and so are the factors of every product and the gradients
+on their way back; sums are of float32, as in processors that know bfloat16. The trainings stay in
+`--runs`: interrupt the command and go on later.
+"""
+
+import argparse
+import datetime
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from melanoma_lib import arithmetic, artifacts, cli, comparison, experiment
+from melanoma_lib.data.metadata import open_dataset
+from melanoma_lib.models import pick_device
+
+SCHEMA = 1
+PRECISIONS = ("float32", "bfloat16")
+PRODUCTS = {
+    torch.conv2d, F.conv2d, F.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__,
+    torch.bmm, F.scaled_dot_product_attention,
+}  # fmt: skip
+METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc", "ece")
+
+
+class Rounded(TorchFunctionMode):
+    """Inside the block, float32 tensors have the digits of bfloat16."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if function in PRODUCTS:  # weights, too, which stay in float32 elsewhere
+            arguments = tree_map(rounded, arguments)
+        return tree_map(rounded, function(*arguments, **options or {}))
+
+
+def rounded(value: object) -> object:
+    """A float32 tensor with the digits of bfloat16, and its gradient likewise."""
+    short = torch.is_tensor(value) and value.dtype == torch.float32
+    return value.bfloat16().float() if short else value
+
+
+def imitated_forward(self, images: torch.Tensor) -> torch.Tensor:
+    """The forward pass of `arithmetic.Arithmetic.wrap`, rounded."""
+    images = images.contiguous(memory_format=arithmetic.LAYOUTS[self.how.layout])
+    with Rounded():
+        return self.model(rounded(images))
+
+
+def train(architecture: str, precision: str, runs: Path, arguments: list[str]) -> Path:
+    """Trains as `melanoma train` does; returns the run's folder."""
+    command = ["train", architecture, *arguments, "--precision", precision]
+    if code := cli.main([*command, "--output-dir", str(runs / precision)]):
+        sys.exit(code)
+    return runs / precision / architecture
+
+
+def compare(folders: dict[str, Path], metadata) -> dict:
+    """Metrics of both, and their difference, of the same test images."""
+    models = {name: comparison.load(folder) for name, folder in folders.items()}
+    results = comparison.side_by_side("precision", models, metadata)
+    (difference,) = results["differences"]
+    return {
+        "test_images": results["test_images"], "test_lesions": results["test_lesions"],
+        **{name: {metric: results["models"][name]["metrics"][metric] for metric in METRICS}
+           for name in folders},
+        "difference": {metric: difference[metric] for metric in METRICS},
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Trains twice, compares and writes the file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("architecture")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--runs", type=Path, default=artifacts.PROJECT / "runs" / "precision")
+    options, arguments = parser.parse_known_args()
+    imitated = arithmetic.emulated(pick_device())
+    if imitated:
+        arithmetic._Wrapped.forward = imitated_forward
+    folders = {name: train(options.architecture, name, options.runs, arguments)
+               for name in PRECISIONS}  # fmt: skip
+    record = artifacts.read_json(folders["bfloat16"] / "run.json")
+    config = record["config"]
+    files = open_dataset(config["data_dir"], config["metadata"], config["img_dir"])
+    asked = ("image_size", "epochs", "batch_size", "split", "seed", "pretrained")
+    artifacts.write_json(options.output, {
+        "schema": SCHEMA, "date": datetime.date.today().isoformat(),
+        "architecture": options.architecture, "imitated": imitated, "device": record["device"],
+        "versions": experiment.versions(), "dataset": record["dataset"],
+        "config": {name: config[name] for name in asked}, **compare(folders, files.metadata),
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

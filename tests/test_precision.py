@@ -1,0 +1,79 @@
+"""What the benchmark imitates is what bfloat16 does; and it compares two trainings of one kind."""
+
+import copy
+import importlib.util
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from melanoma_lib import arithmetic
+from melanoma_lib.artifacts import PROJECT, read_json
+from melanoma_lib.models import build_model
+
+SCRIPT = PROJECT / "benchmarks" / "precision.py"
+
+
+@pytest.fixture(scope="module")
+def precision():
+    spec = importlib.util.spec_from_file_location("precision", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def forward(monkeypatch):
+    """Puts the library's own forward pass back after each test."""
+    monkeypatch.setattr(arithmetic._Wrapped, "forward", arithmetic._Wrapped.forward)
+
+
+def gradients(model, kind):
+    model = copy.deepcopy(model)
+    torch.manual_seed(1)
+    images, labels = torch.randn(8, 3, 64, 64), torch.arange(8) % 7
+    logits = arithmetic.Arithmetic(kind, "contiguous", 1).wrap(model)(images)
+    F.cross_entropy(logits, labels).backward()
+    return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+
+@pytest.mark.parametrize("key", ["test_resnet", "test_efficientnet"])
+def test_the_imitation_errs_like_autocast_in_bfloat16(key, precision, monkeypatch):
+    torch.manual_seed(0)
+    model = build_model(key, 7, 64).train()
+    exact, short = gradients(model, "float32"), gradients(model, "bfloat16")
+    monkeypatch.setattr(arithmetic._Wrapped, "forward", precision.imitated_forward)
+    imitated = gradients(model, "bfloat16")
+    error, theirs = (imitated - exact).norm(), (short - exact).norm()
+    assert theirs / 2 < error < 2 * theirs
+    assert (imitated - short).norm() < theirs
+
+
+def test_digits_and_other_tensors(precision):
+    value = torch.tensor([1 + 2**-9, 3.0])  # bfloat16 has eight digits in base two
+    assert precision.rounded(value).tolist() == [1.0, 3.0]
+    whole = torch.arange(3)
+    assert precision.rounded(whole) is whole and precision.rounded(value.double())[0] > 1
+
+
+def test_two_trainings_are_compared(precision, dataset, tmp_path, monkeypatch):
+    output = tmp_path / "precision.json"
+    recipe = {"epochs": 1, "image-size": 32, "batch-size": 8}
+    arguments = [f"--{name}={value}" for name, value in recipe.items()]
+    monkeypatch.setattr(sys, "argv", [
+        "precision.py", "test_resnet", "--output", str(output), "--runs", str(tmp_path / "runs"),
+        "--data-dir", str(dataset), "--no-pretrained", *arguments,
+    ])  # fmt: skip
+    precision.main()
+    results = read_json(output)
+    assert results["imitated"] == arithmetic.emulated(torch.device("cpu"))
+    assert results["config"]["epochs"] == 1 and results["test_images"] > 0
+    for metric in ("accuracy", "melanoma_auc"):
+        values = [results[name][metric]["value"] for name in ("float32", "bfloat16")]
+        assert results["difference"][metric]["value"] == pytest.approx(values[0] - values[1])
+    used = [
+        read_json(tmp_path / "runs" / name / "test_resnet" / "run.json")["arithmetic"]["precision"]
+        for name in ("float32", "bfloat16")
+    ]
+    assert used == ["float32", "bfloat16"]
