@@ -447,7 +447,7 @@ def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
     colours = [LIGHT] * (len(rows) - 1) + [DARK]
     _bars(right, names, rows["mean"], [f"{share:.0%}" for share in rows["mean"]], color=colours)
     right.xaxis.set_major_formatter(_percent)
-    right.set_xlabel("Held-out images (their number) with\na lesion also in training")
+    right.set_xlabel("Held-out images (n) with\na lesion also in training")
     return figure
 
 
