@@ -218,11 +218,14 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
         while waiting or running:
             unfinished = [*waiting, *running.values()]
             ready = [s for s in waiting if not any(s.needs(other) for other in unfinished)]
-            free, beside = jobs - len(running), min(jobs, len(ready) + len(running))
-            for step in ready[:free]:
-                # A training goes on exactly only with as many threads as before, whatever is left.
-                shared = min(jobs, len(trainings)) if step.training_key else beside
-                running[pool.submit(execute, config, step, shared)] = step
+            # A training goes on exactly only with as many threads as before, whatever is left; and
+            # threads that have to wait for another process make it many times slower.
+            shared = min(jobs, len(trainings))
+            most = shared if any(step in trainings for step in unfinished) else jobs
+            beside = min(most, len(ready) + len(running))
+            for step in ready[: most - len(running)]:
+                sharing = shared if step in trainings else beside
+                running[pool.submit(execute, config, step, sharing)] = step
                 waiting.remove(step)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 step, error = running.pop(future), future.exception()

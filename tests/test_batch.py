@@ -229,14 +229,18 @@ def test_a_chapter_begins_when_the_trainings_are_done_whatever_else_runs(config,
     assert states(config) == ["done"] * 5
 
 
-def test_a_single_training_has_all_threads_whatever_runs_beside_it(config):
+def test_a_single_training_has_the_machine_for_itself(config, tmp_path):
     config = dataclasses.replace(config, architectures=("resnet50",))
+    look = tmp_path / "run" / "steps" / "01_look.json"
     notebook(
         batch.NOTEBOOKS / "04_training.ipynb",
         "architecture = ''",
-        "import os\nassert os.environ['OMP_NUM_THREADS'] == str(os.cpu_count())",
+        "import os, time\nfrom pathlib import Path\ntime.sleep(1)\n"
+        "assert os.environ['OMP_NUM_THREADS'] == str(os.cpu_count())\n"
+        f"assert not Path({str(look)!r}).exists()",
     )
-    batch.run(config, batch.plan(config, "data"), jobs=2)
+    steps = batch.plan(config, "data")
+    batch.run(config, steps[1:] + steps[:1], jobs=2)  # the training first, as `melanoma run` does
     assert states(config) == ["done"] * 3
 
 
