@@ -18,8 +18,8 @@ figures: $(READY)  ## run the notebooks on the generated sample: all figures and
 test: $(READY)  ## the tests, under 10 minutes on two cores
 	$(BIN)/pytest $(BESIDE) -m "not slow"
 
-test-all: $(READY)  ## the slow tests too
-	$(BIN)/pytest $(BESIDE)
+test-all: $(READY)  ## the slow tests too, one after the other: some of them measure time
+	$(BIN)/pytest
 
 lint: $(READY)  ## check the style of code and notebooks
 	$(BIN)/ruff check .
