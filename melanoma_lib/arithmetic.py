@@ -139,7 +139,8 @@ def emulated(device: torch.device) -> bool:
 
     There a single step of a large network takes minutes, too long to be tried.
     """
-    seconds = {}
+    seconds, threads = {}, torch.get_num_threads()
+    torch.set_num_threads(1)  # several would measure how busy the machine is
     for kind in (torch.float32, torch.bfloat16):
         matrix, times = torch.ones(256, 256, device=device, dtype=kind), []
         for _ in range(4):
@@ -147,6 +148,7 @@ def emulated(device: torch.device) -> bool:
             (matrix @ matrix)[0, 0].item()  # which waits for a GPU
             times.append(time.perf_counter() - start)
         seconds[kind] = min(times)
+    torch.set_num_threads(threads)
     return seconds[torch.bfloat16] > HOPELESS * seconds[torch.float32]
 
 
