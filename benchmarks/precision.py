@@ -2,11 +2,12 @@
 
     python benchmarks/precision.py resnet50 --output FILE [what else `melanoma train` takes]
 
-The two are compared on the same test images, with intervals by lesion. A processor that has to
-emulate bfloat16 would take days: there it is imitated. Whatever a layer gives is rounded to it
-(also what autocast leaves in float32), and so are the factors of every product and the gradients
-on their way back; sums are of float32, as in processors that know bfloat16. The trainings stay in
-`--runs`: interrupt the command and go on later.
+The two are compared on the same test images, with intervals by lesion; the file holds one such
+comparison for each `--seed` that was asked for. A processor that has to emulate bfloat16 would
+take days: there it is imitated. Whatever a layer gives is rounded to it (also what autocast leaves
+in float32), and so are the factors of every product and the gradients on their way back; sums are
+of float32, as in processors that know bfloat16. The trainings stay in `--runs`: interrupt the
+command and go on later.
 """
 
 import argparse
@@ -90,13 +91,19 @@ def main() -> None:
     record = artifacts.read_json(folders["bfloat16"] / "run.json")
     config = record["config"]
     files = open_dataset(config["data_dir"], config["metadata"], config["img_dir"])
-    asked = ("image_size", "epochs", "batch_size", "split", "seed", "pretrained")
-    artifacts.write_json(options.output, {
-        "schema": SCHEMA, "date": datetime.date.today().isoformat(),
-        "architecture": options.architecture, "imitated": imitated, "device": record["device"],
-        "versions": experiment.versions(), "dataset": record["dataset"],
-        "config": {name: config[name] for name in asked}, **compare(folders, files.metadata),
-    })  # fmt: skip
+    asked = ("image_size", "epochs", "batch_size", "split", "pretrained")
+    known = {
+        "schema": SCHEMA, "architecture": options.architecture, "imitated": imitated,
+        "versions": experiment.versions(),
+        "dataset": files.fingerprint, "config": {name: config[name] for name in asked},
+    }  # fmt: skip
+    results = artifacts.read_json(options.output) if options.output.exists() else {}
+    if any(results.get(name) != value for name, value in known.items()):
+        results = known | {"seeds": {}}
+    results["date"] = datetime.date.today().isoformat()
+    compared = {"device": record["device"], **compare(folders, files.metadata)}
+    results["seeds"][str(config["seed"])] = compared
+    artifacts.write_json(options.output, results)
 
 
 if __name__ == "__main__":

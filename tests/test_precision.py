@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from melanoma_lib import arithmetic
 from melanoma_lib.artifacts import PROJECT, read_json
+from melanoma_lib.intervals import interval_text
 from melanoma_lib.models import build_model
 
 SCRIPT = PROJECT / "benchmarks" / "precision.py"
@@ -68,12 +69,22 @@ def test_two_trainings_are_compared(precision, dataset, tmp_path, monkeypatch):
     precision.main()
     results = read_json(output)
     assert results["imitated"] == arithmetic.emulated(torch.device("cpu"))
-    assert results["config"]["epochs"] == 1 and results["test_images"] > 0
+    assert results["config"]["epochs"] == 1 and list(results["seeds"]) == ["42"]
+    found = results["seeds"]["42"]
     for metric in ("accuracy", "melanoma_auc"):
-        values = [results[name][metric]["value"] for name in ("float32", "bfloat16")]
-        assert results["difference"][metric]["value"] == pytest.approx(values[0] - values[1])
+        values = [found[name][metric]["value"] for name in ("float32", "bfloat16")]
+        assert found["difference"][metric]["value"] == pytest.approx(values[0] - values[1])
     used = [
         read_json(tmp_path / "runs" / name / "test_resnet" / "run.json")["arithmetic"]["precision"]
         for name in ("float32", "bfloat16")
     ]
     assert used == ["float32", "bfloat16"]
+
+
+def test_the_documentation_says_what_was_measured():
+    text = " ".join((PROJECT / "docs" / "reproduce.md").read_text().split())
+    measured = read_json(PROJECT / "benchmarks" / "precision-cpu.json")
+    assert measured["architecture"] in text and f"{measured['config']['image_size']} px" in text
+    for found in measured["seeds"].values():
+        for metric in ("accuracy", "melanoma_auc"):
+            assert interval_text(found["difference"][metric]) in text
