@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
-# Test files side by side, one on each core; a process takes about 2 GB.
+# Test files side by side, one on each core; a process takes up to 3 GB.
 BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
