@@ -21,16 +21,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from melanoma_lib import arithmetic, artifacts, cli, comparison, experiment
+from melanoma_lib.config import PRECISIONS
 from melanoma_lib.data.metadata import open_dataset
 from melanoma_lib.models import pick_device
 
 SCHEMA = 1
-PRECISIONS = ("float32", "bfloat16")
 PRODUCTS = {
     torch.conv2d, F.conv2d, F.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__,
     torch.bmm, F.scaled_dot_product_attention,
 }  # fmt: skip
 METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc", "ece")
+FORWARD = arithmetic._Wrapped.forward  # the library's own
 
 
 class Rounded(TorchFunctionMode):
@@ -49,7 +50,9 @@ def rounded(value: object) -> object:
 
 
 def imitated_forward(self, images: torch.Tensor) -> torch.Tensor:
-    """The forward pass of `arithmetic.Arithmetic.wrap`, rounded."""
+    """The forward pass of `arithmetic.Arithmetic.wrap`, rounded where it is one in bfloat16."""
+    if self.how.precision == "float32":
+        return FORWARD(self, images)
     images = images.contiguous(memory_format=arithmetic.LAYOUTS[self.how.layout])
     with Rounded():
         return self.model(rounded(images))
@@ -87,7 +90,7 @@ def main() -> None:
     if imitated:
         arithmetic._Wrapped.forward = imitated_forward
     folders = {name: train(options.architecture, name, options.runs, arguments)
-               for name in PRECISIONS}  # fmt: skip
+               for name in PRECISIONS if name != "auto"}  # fmt: skip
     record = artifacts.read_json(folders["bfloat16"] / "run.json")
     config = record["config"]
     files = open_dataset(config["data_dir"], config["metadata"], config["img_dir"])

@@ -51,6 +51,14 @@ def test_the_imitation_errs_like_autocast_in_bfloat16(key, precision, monkeypatc
     assert (imitated - short).norm() < theirs
 
 
+def test_float32_is_left_alone_in_every_layout(precision, monkeypatch):
+    torch.manual_seed(0)
+    model = build_model("test_resnet", 7, 64).train()
+    exact = gradients(model, "float32")
+    monkeypatch.setattr(arithmetic._Wrapped, "forward", precision.imitated_forward)
+    assert gradients(model, "float32").equal(exact)
+
+
 def test_digits_and_other_tensors(precision):
     value = torch.tensor([1 + 2**-9, 3.0])  # bfloat16 has eight digits in base two
     assert precision.rounded(value).tolist() == [1.0, 3.0]
