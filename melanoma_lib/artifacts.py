@@ -83,14 +83,19 @@ def _free(path: Path) -> str:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, waiting: str = "") -> Iterator[None]:
     """Holds a lock file for this process; raises `MelanomaError` naming who holds it already.
 
-    The lock ends with the process, however that ends.
+    With `waiting`, prints that and waits instead. The lock ends with the process, however that
+    ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        if not _try_lock(file):
+        held = _try_lock(file)
+        if waiting and not held:
+            print(waiting, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        elif not held:
             file.seek(0)
             raise MelanomaError(
                 f"{path.parent} is in use by {file.read().strip() or 'another process'}; wait for "

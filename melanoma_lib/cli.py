@@ -13,6 +13,8 @@ from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Conf
 from melanoma_lib.listeners import TRACKERS, listening
 from melanoma_lib.progress import progress
 
+ROOM_FOR_TWO = 20e9  # bytes of a GPU's memory: a training of ours takes up to 11e9, maps as much
+
 # The library's modules are imported where they are used: torch takes seconds, --help none.
 
 
@@ -44,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_configuration(run)
     run.add_argument(
         "--jobs", type=int, metavar="N",
-        help="notebooks side by side; default: one a GPU, or else one a core, at most four",
+        help="notebooks side by side; default: one for each of --devices, two on one large GPU, "
+        "one on a small one, or else one a core, at most four",
     )
     run.add_argument(
         "--devices", metavar="N,N", help="GPUs by number; each architecture is trained on one"
@@ -278,10 +281,20 @@ def _visible(devices: str) -> list[str]:
 
 
 def _default_jobs(config: Config) -> int:
-    """How many notebooks run side by side: one on a GPU, else one a core up to four."""
+    """How many notebooks run side by side: one a core up to four, or two on a GPU.
+
+    There one trains while the other starts or scores its maps, if the memory is enough for both.
+    """
+    import torch
+
     from melanoma_lib.models import pick_device
 
-    return min(4, os.cpu_count() or 1) if pick_device(config.device).type == "cpu" else 1
+    device = pick_device(config.device)
+    if device.type == "cpu":
+        return min(4, os.cpu_count() or 1)
+    if device.type != "cuda":
+        return 1
+    return 2 if torch.cuda.get_device_properties(device).total_memory > ROOM_FOR_TWO else 1
 
 
 def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[str | None, int]:

@@ -1,5 +1,6 @@
 """One architecture from pixels to bundle: data, training, predictions, temperature, thresholds."""
 
+import contextlib
 import dataclasses
 import platform
 import shutil
@@ -100,11 +101,7 @@ def _train(config: Config, key: str) -> Path:
     record = _claim(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)
     if distributed.told(whole and record.get("finished") and record["schema"] == SCHEMA):
-        known = read_json(folder / "bundle.json")["weights_sha256"]
-        if sha256(folder / "model.safetensors") != known:
-            raise MelanomaError(
-                f"{folder / 'model.safetensors'} is damaged; move {folder} away to train again"
-            )
+        _check_weights(folder)
         return folder
     entry = architecture(key)
     record |= {
@@ -120,9 +117,10 @@ def _train(config: Config, key: str) -> Path:
         "epochs": config.epochs,
     }
     model = _model(config, key)
-    how = _arithmetic(config, model, data, record)
-    write_json(folder / "run.json", record)
-    history = _fit(config, key, data, model, distributed.told(how))
+    with _turn(config):
+        how = _arithmetic(config, model, data, record)
+        write_json(folder / "run.json", record)
+        history = _fit(config, key, data, model, distributed.told(how))
     predictions = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
@@ -152,6 +150,27 @@ def _train(config: Config, key: str) -> Path:
     }
     write_json(folder / "run.json", record)
     return folder
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises `MelanomaError` when the weights are not those that the bundle was made with."""
+    path = folder / "model.safetensors"
+    if sha256(path) != read_json(folder / "bundle.json")["weights_sha256"]:
+        raise MelanomaError(f"{path} is damaged; move {folder} away to train again")
+
+
+def _turn(config: Config) -> contextlib.AbstractContextManager:
+    """On a GPU, waits until no other training of this run computes on it.
+
+    Several at once would each be slower, and `choose` would measure the others. What comes before
+    and after a training needs little of a GPU, and goes on beside the next.
+    """
+    device = pick_device(config.device)
+    if device.type == "cpu" or distributed.size() > 1:
+        return contextlib.nullcontext()
+    which = torch.cuda.get_device_properties(device).uuid if device.type == "cuda" else device
+    path = Path(config.output_dir) / f".{which}.lock"
+    return lock(path, waiting=f"waiting: another training computes on {device}")
 
 
 def _model(config: Config, key: str) -> nn.Module:

@@ -1,13 +1,15 @@
 import dataclasses
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from melanoma_lib import training
+from melanoma_lib import experiment, training
 from melanoma_lib.artifacts import MelanomaError, lock, read_json
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config, preset
@@ -161,6 +163,29 @@ def test_an_architecture_is_trained_by_one_process_at_a_time(config, tmp_path):
         pytest.raises(MelanomaError, match="in use by process"),
     ):
         train(config, KEY)
+
+
+def test_trainings_of_a_run_take_turns_on_a_gpu(config, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    order, both = [], threading.Barrier(2, timeout=60)
+
+    def compute(name: str) -> None:
+        with experiment._turn(config):
+            order.append(name)
+            time.sleep(0.2)
+            order.append(name)
+
+    def compute_together(_name: str) -> None:
+        with experiment._turn(config):
+            both.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compute_together, "ab"))  # on the CPU
+        assert "waiting" not in capsys.readouterr().out
+        monkeypatch.setattr(experiment, "pick_device", lambda _: torch.device("mps"))
+        list(pool.map(compute, "ab"))
+    assert order in (list("aabb"), list("bbaa"))
+    assert "waiting: another training computes on mps" in capsys.readouterr().out
 
 
 def test_latency_is_measured_an_image_and_the_models_in_turn():

@@ -116,3 +116,25 @@ def test_logits_come_in_order_and_do_not_depend_on_the_batch():
     alone = HAM10000Dataset(pixels, np.zeros(9, int), np.array([5]))
     third = predict_logits(model, alone, 1, normalisation(model))[0]
     assert np.allclose(third, whole[2], atol=1e-4)
+
+
+def test_where_memory_runs_out_batches_become_smaller():
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    data, sizes = HAM10000Dataset(pixels, np.zeros(9, int), np.arange(9)), []
+
+    class Large(torch.nn.Linear):
+        def forward(self, images):
+            sizes.append(len(images))
+            if len(images) > self.fit:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(images.flatten(1))
+
+    model = Large(192, 7)
+    model.fit = 3
+    found = predict_logits(model, data, 8, ([0.5] * 3, [0.5] * 3))
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
+    model.fit = 9
+    assert np.allclose(found, predict_logits(model, data, 9, ([0.5] * 3, [0.5] * 3)), atol=1e-5)
+    model.fit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        predict_logits(model, data, 8, ([0.5] * 3, [0.5] * 3))
