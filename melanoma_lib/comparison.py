@@ -12,7 +12,6 @@ import pandas as pd
 
 from melanoma_lib.artifacts import MelanomaError, offenders, read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.explanations import agreement, summarise
 from melanoma_lib.intervals import (
     FEW,
     LEVEL,
@@ -26,6 +25,7 @@ from melanoma_lib.intervals import (
     resample,
     varies,
 )
+from melanoma_lib.map_scores import agreement, summarise
 from melanoma_lib.metrics import (
     confusion_matrix,
     sensitivity,

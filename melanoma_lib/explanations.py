@@ -24,22 +24,26 @@ from melanoma_lib.bundle import load_bundle
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.metadata import DatasetFiles
 from melanoma_lib.data.pixels import decode, read_mask
-from melanoma_lib.intervals import FEW, interval
+from melanoma_lib.map_scores import (
+    CENTRE,
+    FILE,
+    MAPS,
+    NAME,
+    SCHEMA,
+    SCORES,
+    UNIFORM,
+    known_mean,
+    read,
+)
 from melanoma_lib.models import build_model, normalise, pick_device, to_input
 from melanoma_lib.predictions import Predictions, load_predictions
 from melanoma_lib.progress import progress
 
-FILE, MAPS = "explanations.parquet", "explanations.npz"  # the scores, and some maps, small
-SCHEMA = 2
 SEED = 42  # of the random network, of the draws of images, and of ROAD's noise
 BATCH = 32
 REMOVED = 20  # per cent of the pixels that ROAD takes away
 PLACES = 16  # a side of the small maps
 STEPS = 5  # in which weights are made random, after the output layer
-SCORES = ("inside", "pointing", "iou", "road")
-CENTRE, UNIFORM = "centre prior", "uniform map"
-COUNTS = ("images", "without_mask", "chosen_on", "faithful_images")
-NAME = ["network", "map", "target"]  # what names a map
 Scored = dict[tuple[str, str, str], np.ndarray]  # by a map's name, one row an image
 
 
@@ -75,7 +79,7 @@ def explain(
     chosen = draw(may_choose, chosen_on)
     faithful = draw(range(len(test.labels)), max(1, min(faithful_images, len(test.labels) // 8)))
     subject = _Subject(files, facts, model.to(pick_device(device)))
-    cuts = {name: int(np.nan_to_num(_mean(scores[:, 3:])).argmax())
+    cuts = {name: int(np.nan_to_num(known_mean(scores[:, 3:])).argmax())
             for name, scores in subject.against_masks(val, chosen).items()}  # fmt: skip
     found = subject.against_masks(test, scored), subject.faithfulness(test, faithful)
     maps = {f"{network}/{name}": scores[:, 2:] for (network, name, _), scores in found[1].items()}
@@ -92,16 +96,6 @@ def explain(
     with atomic_path(Path(folder) / FILE) as temporary:
         table.to_parquet(temporary, index=False)
     return table
-
-
-def read(folder: Path) -> pd.DataFrame | None:
-    """What `explain` left in a run folder, or None where it is not all there or another's."""
-    try:
-        table = pd.read_parquet(Path(folder) / FILE)
-    except (OSError, ValueError):
-        return None
-    whole = table.attrs.get("schema") == SCHEMA and (Path(folder) / MAPS).exists()
-    return table if whole else None
 
 
 def draw(rows: Sequence[int], count: int) -> np.ndarray:
@@ -248,35 +242,6 @@ def _small(heat: np.ndarray) -> np.ndarray:
     return F.adaptive_avg_pool2d(heat, PLACES).flatten(1).numpy()
 
 
-def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of maps in the last axis; NaN for a constant or missing one."""
-    first, second = (rankdata(maps, axis=-1) - (maps.shape[-1] + 1) / 2 for maps in (first, second))
-    with np.errstate(invalid="ignore"):
-        return (first * second).sum(-1) / np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
-
-
-def agreement(
-    folders: Sequence[Path], test: Predictions, weights: np.ndarray, method: str = "grad_cam"
-) -> dict[str, float | None]:
-    """The figure of how alike two networks' maps of the classes they predict are (`similarity`)."""
-    rows, maps = zip(*(_maps_of(folder, test) for folder in folders), strict=True)
-    both = np.intersect1d(*rows)
-    pair = [found[f"trained/{method}"][np.searchsorted(at, both)]
-            for at, found in zip(rows, maps, strict=True)]  # fmt: skip
-    return _figure(similarity(*pair), both, weights)
-
-
-def _maps_of(folder: Path, test: Predictions) -> tuple[np.ndarray, Mapping]:
-    """The small maps in a run folder, and the rows of the test part they are of, in order."""
-    with np.load(Path(folder) / MAPS) as file:
-        maps = dict(file)
-    return np.flatnonzero(np.isin(test.image_ids, maps["image_ids"])), maps
-
-
-def _figure(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str, float | None]:
-    return interval(float(_mean(values)), _mean(values, weights[:, rows]))
-
-
 def _table(
     test: Predictions, rows: tuple[Sequence[int], ...], found: tuple[Scored, ...], cuts: Mapping
 ) -> pd.DataFrame:
@@ -300,83 +265,3 @@ def _table(
             ).dropna(subset="empty")
         )  # fmt: skip
     return pd.concat(tables, ignore_index=True).astype({"empty": bool})
-
-
-def _mean(scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Means over the rows (n, ...) of what is known, or of every resample's; NaN for none."""
-    weights = np.ones(len(scores)) if weights is None else weights
-    known = np.isfinite(scores)
-    with np.errstate(invalid="ignore"):
-        return weights @ np.where(known, scores, 0) / (weights @ known)
-
-
-def summarise(folder: Path, bundle: Mapping, test: Predictions, weights: np.ndarray) -> dict | None:
-    """The figures of one model's maps, ready for JSON; None unless its very weights are scored.
-
-    `weights` are the resamples of the whole test part (resamples, n). Fields: docs/results.md.
-    """
-    table = read(folder)
-    if table is None or table.attrs["weights_sha256"] != bundle.get("weights_sha256"):
-        return None
-    scores, empty, share = {}, {}, {}
-    for name, rows in table.groupby(NAME, sort=False):
-        scores[name] = rows.set_index("image_id")[list(SCORES)].reindex(test.image_ids).to_numpy()
-        empty[name], share[name] = int(rows["empty"].sum()), float(rows["share"].iloc[0])
-    groups = {"right": test.logits.argmax(1) == test.labels}
-    groups |= {"wrong": ~groups["right"]}
-    groups |= {code: test.labels == label for label, code in enumerate(CLASS_NAMES)}
-    rows, small = _maps_of(folder, test)
-    maps = []
-    for name, values in scores.items():
-        row = dict(zip(NAME, name, strict=True))
-        row |= {"share": share[name] if np.isfinite(share[name]) else None, "empty": empty[name]}
-        row |= _figures(values, test.lesion_ids, weights)
-        if name[0] != "none":
-            centre = scores["none", CENTRE, "predicted"]
-            row["minus_centre"] = _differences(values, centre, weights)
-        if name[0] == "trained":
-            row["minus_random"] = _differences(values, scores.get(("random", *name[1:])), weights)
-            row["groups"] = [
-                {"group": group, "images": int(inside.sum())}
-                | _figures(values[inside], test.lesion_ids[inside], weights[:, inside])
-                for group, inside in groups.items() if inside.any()
-            ]  # fmt: skip
-        if name[::2] == ("trained", "predicted"):
-            trained, centre = small[f"trained/{name[1]}"], small[f"none/{CENTRE}"]
-            row["like_centre"] = _figure(similarity(trained, centre), rows, weights)
-            row["randomised"] = [
-                {"share": float(part),
-                 "similarity": _figure(similarity(trained, other), rows, weights)}
-                for part, other in zip(small["shares"], small[f"randomised/{name[1]}"], strict=True)
-            ]  # fmt: skip
-        maps.append(row)
-    counts = {name: table.attrs[name] for name in COUNTS}
-    return {**counts, "layer": table.attrs["layer"], "maps": maps}
-
-
-def of_map(
-    explained: Mapping, network: str = "trained", method: str = "grad_cam",
-    target: str = "predicted",
-) -> dict:  # fmt: skip
-    """The figures of one map in what `summarise` gives."""
-    wanted = [network, method, target]
-    return next(row for row in explained["maps"] if [row[name] for name in NAME] == wanted)
-
-
-def _figures(values: np.ndarray, lesion_ids: np.ndarray, weights: np.ndarray) -> dict[str, dict]:
-    """Each score's figure; the scores against masks are shares, ROAD is none."""
-    value, drawn, figures = _mean(values), _mean(values, weights), {}
-    for column, name in enumerate(SCORES):
-        lesions = len(set(lesion_ids[np.isfinite(values[:, column])])) if name != "road" else None
-        share = name == "pointing" or (lesions or FEW) < FEW
-        figures[name] = interval(value[column], drawn[:, column], lesions, share)
-    return figures
-
-
-def _differences(
-    values: np.ndarray, other: np.ndarray | None, weights: np.ndarray
-) -> dict[str, dict]:
-    """The mean of one map's scores minus another's, over the images where both have heat."""
-    apart = values - (np.nan if other is None else other)
-    value, drawn = _mean(apart), _mean(apart, weights)
-    return {name: interval(value[column], drawn[:, column]) for column, name in enumerate(SCORES)}

@@ -13,12 +13,11 @@ from melanoma_lib import calibration, comparison, figures, tables, thresholds
 from melanoma_lib.artifacts import MelanomaError, read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.metadata import leaked, lesion_groups, make_split, read_metadata
-from melanoma_lib.explanations import CENTRE, UNIFORM, of_map
 from melanoma_lib.intervals import interval_text
+from melanoma_lib.map_scores import CENTRE, TITLES, UNIFORM, of_map
 from melanoma_lib.metrics import nll, top_class
 from melanoma_lib.predictions import Predictions
 from melanoma_lib.subgroups import ATTRIBUTES
-from melanoma_lib.xai import TITLES
 
 OVERLAPS = {
     "inside": "Heat inside the lesion",
@@ -233,7 +232,7 @@ def _subgroups(run: Run, keys: Sequence[str]) -> Figure:
 def overlap_table(explained: Mapping[str, dict]) -> pd.DataFrame:
     """Scores of Grad-CAM against masks, and baselines', as `figures.mask_overlap` takes them.
 
-    explained: what `explanations.summarise` gives by the model's name in print.
+    explained: what `map_scores.summarise` gives by the model's name in print.
     """
     first = next(iter(explained.values()))
     maps = {name: of_map(entry) for name, entry in explained.items()}
@@ -254,7 +253,7 @@ def _mask_overlap(explained: Mapping[str, dict], _agreements: dict) -> Figure | 
 
 
 def randomised_curves(explained: Mapping[str, dict], *_: object) -> Figure:
-    """Figure 07-4 from what `explanations.summarise` gives by the model's name in print."""
+    """Figure 07-4 from what `map_scores.summarise` gives by the model's name in print."""
     curves = {
         title: {
             name: pd.DataFrame([{"share": step["share"], **step["similarity"]} for step in
@@ -267,7 +266,7 @@ def randomised_curves(explained: Mapping[str, dict], *_: object) -> Figure:
 
 
 def agreement_dots(explained: Mapping[str, dict], agreements: Mapping[str, dict]) -> Figure:
-    """Figure 07-5; agreements: the figures of `explanations.agreement` by the pair's names."""
+    """Figure 07-5; agreements: the figures of `map_scores.agreement` by the pair's names."""
     rows = agreements | {f"{name}, centre prior": of_map(entry)["like_centre"]
                          for name, entry in explained.items()}  # fmt: skip
     head = f"Rank correlation of two maps (n = {_faithful(explained):,})"

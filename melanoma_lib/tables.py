@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_lib import xai
 from melanoma_lib.artifacts import write_csv, write_text
 from melanoma_lib.comparison import COLUMNS, clearly_best
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import left_out_text
 from melanoma_lib.intervals import interval_text
+from melanoma_lib.map_scores import TITLES
 from melanoma_lib.subgroups import ATTRIBUTES
 
 WIDEST = 18  # letters in a line of a table
@@ -185,7 +185,7 @@ def explanations_table(results: dict) -> Table:
     nothing = {"value": None, "low": None, "high": None}
     rows = [
         {"model": model["name"], **row, "network": row["network"].replace("none", "–"),
-         "map": xai.TITLES.get(row["map"], row["map"]),
+         "map": TITLES.get(row["map"], row["map"]),
          "minus_centre": row.get("minus_centre", {"inside": nothing})["inside"],
          "minus_random": row.get("minus_random", {"inside": nothing})["inside"]}
         for model in results["models"].values() if model.get("explanations")

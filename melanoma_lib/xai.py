@@ -13,7 +13,6 @@ from melanoma_lib.artifacts import MelanomaError, offenders
 # The scored methods, by the package's class: those that need only features and gradients. Where
 # pooling and one linear layer follow, its HiResCAM is the same map as Grad-CAM.
 METHODS = {"grad_cam": "GradCAM", "layer_cam": "LayerCAM"}
-TITLES = {"grad_cam": "Grad-CAM", "layer_cam": "LayerCAM"}  # in print
 SHARES = np.arange(1, 20, dtype=np.float32) / 20  # of a map's maximum: where it may be cut
 
 

@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: a small dataset of plain pictures, the generated sample, runs."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,9 @@ from PIL import Image
 
 from melanoma_lib.artifacts import write_csv, write_json
 from melanoma_lib.cli import main
+from melanoma_lib.comparison import compare
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.metadata import DatasetFiles, open_dataset
 from melanoma_lib.data.sample import generate_sample
 from melanoma_lib.predictions import Predictions, load_predictions, save_predictions
 
@@ -164,6 +167,29 @@ def sample_run(sample_dir, tmp_path_factory) -> Path:
         places = ["--data-dir", str(sample_dir), "--output-dir", str(folder)]
         assert main([*arguments, *places]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def sample_files(sample_dir) -> DatasetFiles:
+    """The files of the generated sample."""
+    return open_dataset(sample_dir)
+
+
+@pytest.fixture(scope="session")
+def explained(sample_run, sample_files, tmp_path_factory) -> Path:
+    """The sample's run with the maps of one of its two networks scored."""
+    from melanoma_lib.explanations import explain  # with torch, which reads OMP_NUM_THREADS then
+
+    folder = shutil.copytree(sample_run, tmp_path_factory.mktemp("explained") / "run")
+    explain(folder / KEYS[0], sample_files, "cpu", faithful_images=6, chosen_on=10)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def explained_results(explained, sample_files) -> dict:
+    """By model, what `compare` finds in that run."""
+    found = compare(explained, fast(*KEYS), sample_files.metadata, resamples=200)
+    return json.loads(json.dumps(found, allow_nan=False))["models"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -17,10 +19,10 @@ ORDER = (
     "artifacts", "progress", "data.classes", "config", "distributed", "listeners",
     "data.layouts", "data.metadata", "data.download", "data.sample", "data.augment",
     "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
-    "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs", "arithmetic",
-    "training", "familiar", "bundle", "experiment", "xai", "explanations", "subgroups",
-    "comparison", "diagnose", "verdict", "tables", "figures", "redraw", "external", "thesis",
-    "batch", "status", "site", "app", "cli", "__main__",
+    "map_scores", "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs",
+    "arithmetic", "training", "familiar", "bundle", "experiment", "xai", "explanations",
+    "subgroups", "comparison", "diagnose", "verdict", "tables", "figures", "redraw", "external",
+    "thesis", "batch", "status", "site", "app", "cli", "__main__",
 )
 # fmt: on
 
@@ -55,6 +57,12 @@ def test_imports_run_downwards(name):
     below = set(ORDER[: ORDER.index(name)])
     above = (imported(modules()[name]) & set(ORDER)) - below
     assert not above, f"{name} imports {above}"
+
+
+def test_tables_and_figures_are_made_without_importing_a_network():
+    """Importing torch and timm takes several seconds."""
+    code = "import sys, melanoma_lib.redraw, melanoma_lib.thesis; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 def test_nothing_rests_on_the_exercises():
