@@ -56,7 +56,7 @@ from melanoma_lib.models import architecture, build_model, normalisation, pick_d
 from melanoma_lib.predictions import predict_logits
 from melanoma_lib.training import train_epoch, train_step
 
-SCHEMA = 1
+SCHEMA = 2
 FOLDER = Path(__file__).parent
 README, PLOT = artifacts.PROJECT / "README.md", artifacts.PROJECT / "docs" / "speed.png"
 BEGIN = "<!-- measured: python benchmarks/speed.py --table -->\n"
@@ -261,12 +261,20 @@ def peak_memory() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
-def fits(growth: dict[str, dict]) -> dict[str, dict]:
+def middles(growth: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
+    """By number of images the median of each measure over the repeats."""
+    return {
+        images: {name: float(np.median([run[name] for run in runs])) for name in runs[0]}
+        for images, runs in growth.items()
+    }
+
+
+def fits(growth: dict[str, list[dict]]) -> dict[str, dict]:
     """Of each measure the straight line by least squares: constant, per 1,000 images, and R^2."""
     images = np.array([int(count) for count in growth]) / 1000
-    lines = {}
-    for name in next(iter(growth.values())):
-        values = np.array([row[name] for row in growth.values()])
+    rows, lines = list(middles(growth).values()), {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
         slope, constant = np.polyfit(images, values, 1)
         r2 = np.corrcoef(images, values)[0, 1] ** 2 if values.std() else 1.0
         lines[name] = {"constant": constant, "per_1000_images": slope, "r2": r2}
@@ -305,10 +313,13 @@ def growth_table(results: dict) -> str:
     lines = [("", *(f"{count:,}" for count in counts), "constant", "per 1,000 images", "R²")]
     lines += [["---"] + ["---:"] * (len(counts) + 3)]
     for name, line in results["growth_fits"].items():
-        found = [f"{row[name]:.2f}" for row in results["growth"].values()]
+        found = [f"{row[name]:.2f}" for row in middles(results["growth"]).values()]
         fit = [f"{line['constant']:.2f}", f"{line['per_1000_images']:.3f}", f"{line['r2']:.3f}"]
         lines.append([name.replace("_gb", " memory, GB").replace("_", ", "), *found, *fit])
-    return _markdown(lines) + f"\nBy number of images, with {SMALL}; {_basis(results)}.\n"
+    repeats = min(map(len, results["growth"].values()))
+    return _markdown(lines) + (
+        f"\nBy number of images, with {SMALL}, medians of {repeats}; {_basis(results)}.\n"
+    )
 
 
 def _markdown(lines: list) -> str:
@@ -457,13 +468,15 @@ def measure(results: dict, data: experiment.Data, config: Config, options) -> No
 
 
 def measure_growth(results: dict, config: Config, options: argparse.Namespace) -> None:
-    """Each size in a process of its own, whose peak memory is then that of the size."""
+    """The sizes in turn, each in a process of its own, whose peak memory is then that of it."""
     growth = results["growth"]
-    for images in options.growth or GROWTH:
-        if str(images) not in growth:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                growth[str(images)] = pool.submit(grow, images, config).result()
-            print(f"{images} images: {growth[str(images)]}", flush=True)
+    for repeat, images in itertools.product(range(options.repeats), options.growth or GROWTH):
+        runs = growth.setdefault(str(images), [])
+        if len(runs) > repeat:
+            continue
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            runs.append(pool.submit(grow, images, config).result())
+        print(f"{images} images, {repeat + 1} of {options.repeats}: {runs[-1]}", flush=True)
         if len(growth) > 1:
             results["growth_fits"] = fits(growth)
         artifacts.write_json(options.output, results)
