@@ -5,7 +5,7 @@ import dataclasses
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -159,7 +159,8 @@ def _check_weights(folder: Path) -> None:
         raise MelanomaError(f"{path} is damaged; move {folder} away to train again")
 
 
-def _turn(config: Config) -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def _turn(config: Config) -> Iterator[None]:
     """On a GPU, waits until no other training of this run computes on it.
 
     Several at once would each be slower, and `choose` would measure the others. What comes before
@@ -167,10 +168,13 @@ def _turn(config: Config) -> contextlib.AbstractContextManager:
     """
     device = pick_device(config.device)
     if device.type == "cpu" or distributed.size() > 1:
-        return contextlib.nullcontext()
+        yield
+        return
     which = torch.cuda.get_device_properties(device).uuid if device.type == "cuda" else device
     path = Path(config.output_dir) / f".{which}.lock"
-    return lock(path, waiting=f"waiting: another training computes on {device}")
+    with lock(path, waiting=f"waiting: another training computes on {device}"):
+        yield
+        torch.cuda.empty_cache()  # the next one needs what this process keeps for itself
 
 
 def _model(config: Config, key: str) -> nn.Module:
