@@ -157,6 +157,25 @@ def test_what_is_hopelessly_slow_is_tried_for_one_step_only(
     assert tried[str(how)] == 8.0  # eight images in a second
 
 
+def test_a_slow_moment_of_the_machine_decides_nothing(worth_it, monkeypatch):
+    """The default is the faster layout, and is tried while everything takes a fifth longer."""
+    clock, taken = [0.0], []
+
+    def step(network, optimizer, images, labels):
+        how = getattr(network, "how", Arithmetic())
+        taken.append(how)
+        seconds = {"channels_last": 1.0, "contiguous": 1.1}[how.layout]
+        seconds *= 1 + (torch.get_num_threads() < Arithmetic().threads)
+        clock[0] += seconds * (1.2 if len(taken) <= 3 else 1)
+        return torch.tensor(1.0), None
+
+    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: clock[0])
+    config = dataclasses.replace(LONG, precision="float32")
+    how, tried = choose(new_model(), config, IMAGES, CPU, step)
+    assert how.layout == "channels_last" and tried[str(how)] == 8.0
+    assert tried[str(Arithmetic(layout="contiguous"))] == pytest.approx(8 / 1.1, abs=0.01)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_memory_of_freed_tensors_is_kept_inside_the_block_only():
     def megabytes():
