@@ -11,8 +11,9 @@ writes: Pillow and torchvision's transforms for each image in each epoch, a Data
 on every core, float32. `timm` is timm's loader with its own augmentation, and its training step
 with channels_last, fused Adam, and bfloat16 where ours chose it (without AVX-512 it is slow).
 `ours` is the library as `melanoma train` runs it. They take turns, so that whatever else the
-machine does meets all alike, in epochs of `--images`. Also measured: our epoch without its steps
-(`loading`), `predicting`, and decoding.
+machine does meets all alike, in epochs of `--images` after a few steps that do not count: in the
+first ones of an epoch memory is asked for and queues fill, which a whole epoch of 218 steps hardly
+notices. Also measured: our epoch without its steps (`loading`), `predicting`, and decoding.
 
 The file is written after each epoch, and what is in it with the same settings, machine and commit
 is not measured again: interrupt the command (`--seconds` does it by itself) and go on later.
@@ -64,6 +65,7 @@ METHODS = ("plain", "timm", "ours")
 WIDTH, HEIGHT, NOISE = 600, 450, 54  # HAM10000's pictures; grain that makes JPEGs as large
 DISTINCT = 64  # generated pictures; more images are links to these
 RECIPE_IMAGES = 7010  # HAM10000's training part: what `choose` has to know
+UNCOUNTED = {"cpu": 3, "cuda": WARM_UP + 3}  # steps of an epoch before those that count
 GROWTH, SMALL = (1_000, 2_500, 5_000, 10_015), "test_resnet"  # sizes and network of `--growth`
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -149,22 +151,28 @@ def timm_loader(pictures: Pictures, config: Config, device: torch.device) -> Ite
 
 
 class Bench:
-    """Networks and loaders of the methods, made when they are first needed and warmed up."""
+    """Networks and loaders of the methods, made when they are first needed."""
 
     def __init__(self, data: experiment.Data, config: Config, images: int, results: dict):
         self.data, self.config, self.chosen = data, config, results["chosen"]
         self.device = pick_device(config.device)
-        part = data.part("train")
+        self.uncounted = UNCOUNTED[self.device.type]
+        part, images = data.part("train"), images + self.uncounted * config.batch_size
         self.part = HAM10000Dataset(part.pixels, part.labels, part.rows[:images], part.names)
         if len(self.part) < images:
             raise artifacts.MelanomaError(f"there are {len(part)} training images; see --images")
         self.threads = torch.get_num_threads()
-        self.warm_up = WARM_UP + 3 if self.device.type == "cuda" else 1  # steps
         self.loaders: dict[str, Iterable] = {}
         self.trained: dict[str, tuple] = {}
 
-    def epoch(self, key: str, method: str) -> Callable[[], None]:
-        """A function that trains on (or loads, or predicts) all images once, warmed up."""
+    def now(self) -> float:
+        """The time at which everything so far is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def epoch(self, key: str, method: str) -> Callable[[], float]:
+        """A function that trains on (or loads, or predicts) the images once: images a second."""
         if method in ("plain", "timm"):
             return self.loaded(key, method)
         how = self.arithmetic(key)
@@ -173,19 +181,32 @@ class Bench:
             model = build_model(key, len(CLASS_NAMES), self.config.image_size).to(self.device)
             self.trained[key] = how.wrap(model)
         network, train = self.trained[key], resident(self.part, self.device)
-        if method == "predicting":
-            mean_std = normalisation(network)
-            return lambda: predict_logits(network, train, self.config.batch_size, mean_std)
-        step = captured(train_step, self.device) if method == "ours" else no_step
         optimizer, numbers = adam(network, self.config.learning_rate), itertools.count(1)
+        step = captured(train_step, self.device) if method == "ours" else no_step
 
-        def run(part: HAM10000Dataset) -> None:
+        def run() -> float:
             torch.set_num_threads(how.threads)
-            train_epoch(network, optimizer, part, self.config, next(numbers), step=step)
+            steps, start = itertools.count(), []
 
-        rows = np.resize(self.part.rows, self.warm_up * self.config.batch_size)
-        run(resident(HAM10000Dataset(self.part.pixels, self.part.labels, rows), self.device))
-        return lambda: run(train)
+            def counted(*of):
+                if next(steps) == self.uncounted:
+                    start.append(self.now())
+                return step(*of)
+
+            train_epoch(network, optimizer, train, self.config, next(numbers), step=counted)
+            return self.rate(*start)
+
+        def predict() -> float:
+            torch.set_num_threads(how.threads)
+            mean_std, start = normalisation(network), self.now()
+            predict_logits(network, train, self.config.batch_size, mean_std)
+            return len(train) / (self.now() - start)
+
+        return predict if method == "predicting" else run
+
+    def rate(self, start: float) -> float:
+        """Images a second of an epoch whose first step that counts began at `start`."""
+        return (len(self.part) - self.uncounted * self.config.batch_size) / (self.now() - start)
 
     def arithmetic(self, key: str) -> Arithmetic:
         """How the library would train this network here, tried once."""
@@ -196,7 +217,7 @@ class Bench:
             self.chosen[key] = {"arithmetic": asdict(how), "tried": tried}
         return Arithmetic(**self.chosen[key]["arithmetic"])
 
-    def loaded(self, key: str, method: str) -> Callable[[], None]:
+    def loaded(self, key: str, method: str) -> Callable[[], float]:
         """An epoch of one of the two that decode their images themselves."""
         fast, size, device = method == "timm", self.config.image_size, self.device
         layout = torch.channels_last if fast else torch.contiguous_format
@@ -209,13 +230,13 @@ class Bench:
             pictures = Pictures(paths, self.part.labels[self.part.rows].tolist())
             make = timm_loader if fast else plain_loader
             self.loaders[method] = make(pictures, self.config, device)
-            for _ in self.loaders[method]:  # starts the workers
-                pass
 
-        def run(batches: Iterable) -> None:
+        def run() -> float:
             torch.set_num_threads(self.threads)
             torch.backends.cudnn.benchmark = fast  # as timm's own script does
-            for images, labels in batches:
+            for number, (images, labels) in enumerate(self.loaders[method]):
+                if number == self.uncounted:
+                    start = self.now()
                 images, labels = (x.to(device, non_blocking=True) for x in (images, labels))
                 images = images.contiguous(memory_format=layout)
                 with torch.autocast(device.type, torch.bfloat16, enabled=short):
@@ -224,10 +245,9 @@ class Bench:
                 loss.backward()
                 optimizer.step()
             torch.backends.cudnn.benchmark = False
+            return self.rate(start)
 
-        batch = torch.rand(self.config.batch_size, 3, size, size)
-        run([(batch, torch.zeros(len(batch), dtype=int))] * self.warm_up)
-        return lambda: run(self.loaders[method])
+        return run
 
 
 def no_step(model, optimizer, images, labels) -> tuple[torch.Tensor, torch.Tensor]:
@@ -452,13 +472,8 @@ def measure(results: dict, data: experiment.Data, config: Config, options) -> No
             if method not in epochs:
                 epochs[method] = bench.epoch(key, method)
                 artifacts.write_json(options.output, results)  # what was chosen
-            start = time.perf_counter()
-            epochs[method]()
-            if bench.device.type == "cuda":
-                torch.cuda.synchronize(bench.device)
-            rate = options.images / (time.perf_counter() - start)
-            print(f"{key}, {repeat + 1} of {options.repeats}, ", end="")
-            add(results, options.output, rates, method, rate)
+            print(f"{key}, {repeat + 1} of {options.repeats}, ", end="", flush=True)
+            add(results, options.output, rates, method, epochs[method]())
     while len(results["decoding"].get("all", {}).get("images_per_second", [])) < options.repeats:
         with tempfile.TemporaryDirectory() as cache:
             start = time.perf_counter()
@@ -508,7 +523,8 @@ def main() -> None:
         return show()
     config = Config(image_size=options.image_size)
     options.images -= options.images % config.batch_size
-    needed = max(options.images * 10 // 7 + 2, 100)  # seven tenths are the training part
+    images = options.images + max(UNCOUNTED.values()) * config.batch_size
+    needed = max(images * 10 // 7 + 2, 100)  # seven tenths are the training part
     with dataset(options.data_dir, needed) as folder, tempfile.TemporaryDirectory() as scratch:
         data = experiment.prepare(replace(config, data_dir=folder, output_dir=scratch))
         known = about(options, config, data.files.fingerprint)
