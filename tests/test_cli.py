@@ -5,13 +5,15 @@ import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
-from melanoma_lib import batch
+from melanoma_lib import batch, cli
 from melanoma_lib.cli import _parser, configuration, main
-from melanoma_lib.config import PRESETS
+from melanoma_lib.config import PRESETS, Config
 from melanoma_lib.progress import progress, watched
 
 TINY = ["--no-pretrained", "--image-size", "32", "--epochs", "1", "--batch-size", "16"]
@@ -146,3 +148,13 @@ def test_the_metadata_flag_reads_a_table_elsewhere(dataset, tmp_path, capsys):
     assert run("data", "check", "--metadata", table, "--img-dir", dataset) == 0
     assert "105 images" in capsys.readouterr().out
     assert batch.chapters()
+
+
+@pytest.mark.parametrize(
+    "device, gigabytes, jobs", [("cuda", 141, 2), ("cuda", 8, 1), ("mps", 0, 1), ("cpu", 0, None)]
+)
+def test_two_notebooks_at_once_on_a_gpu_with_room_for_them(monkeypatch, device, gigabytes, jobs):
+    gpu = SimpleNamespace(total_memory=gigabytes * 1e9)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: gpu)
+    monkeypatch.setattr("melanoma_lib.models.pick_device", lambda _: torch.device(device))
+    assert cli._default_jobs(Config()) == (jobs or min(4, os.cpu_count()))
