@@ -65,7 +65,7 @@ METHODS = ("plain", "timm", "ours")
 WIDTH, HEIGHT, NOISE = 600, 450, 54  # HAM10000's pictures; grain that makes JPEGs as large
 DISTINCT = 64  # generated pictures; more images are links to these
 RECIPE_IMAGES = 7010  # HAM10000's training part: what `choose` has to know
-UNCOUNTED = {"cpu": 3, "cuda": WARM_UP + 3}  # steps of an epoch before those that count
+UNCOUNTED, ON_A_GPU = 3, WARM_UP + 3  # steps of an epoch before those that count
 GROWTH, SMALL = (1_000, 2_500, 5_000, 10_015), "test_resnet"  # sizes and network of `--growth`
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -156,7 +156,7 @@ class Bench:
     def __init__(self, data: experiment.Data, config: Config, images: int, results: dict):
         self.data, self.config, self.chosen = data, config, results["chosen"]
         self.device = pick_device(config.device)
-        self.uncounted = UNCOUNTED[self.device.type]
+        self.uncounted = ON_A_GPU if self.device.type == "cuda" else UNCOUNTED
         part, images = data.part("train"), images + self.uncounted * config.batch_size
         self.part = HAM10000Dataset(part.pixels, part.labels, part.rows[:images], part.names)
         if len(self.part) < images:
@@ -523,7 +523,7 @@ def main() -> None:
         return show()
     config = Config(image_size=options.image_size)
     options.images -= options.images % config.batch_size
-    images = options.images + max(UNCOUNTED.values()) * config.batch_size
+    images = options.images + ON_A_GPU * config.batch_size  # the more of the two
     needed = max(images * 10 // 7 + 2, 100)  # seven tenths are the training part
     with dataset(options.data_dir, needed) as folder, tempfile.TemporaryDirectory() as scratch:
         data = experiment.prepare(replace(config, data_dir=folder, output_dir=scratch))

@@ -120,8 +120,8 @@ def load_predictions(path: Path) -> Predictions:
 def predict_logits(model, dataset, batch_size: int, normalisation: Sequence) -> np.ndarray:
     """The model's logits for every image of a dataset in order, float32 (n, classes).
 
-    On a GPU in batches four times as large, which without gradients need less memory than a
-    training step of `batch_size`; in smaller ones where memory runs out.
+    On a GPU in batches four times as large, as nothing is kept for gradients; in smaller ones
+    where memory runs out.
     """
     import torch
 
