@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from melanoma_lib.artifacts import MelanomaError, atomic_path, sha256
+from melanoma_lib.xai import as_map
 
 FILE = "known.safetensors"
 NEIGHBOURS = 5
@@ -42,11 +43,22 @@ class Known:
 
 
 def look(model: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (n, classes) and features (n, channels) of normalised images, in one pass."""
+    """Logits (n, classes) and features (n, channels) of normalised images, in one pass.
+
+    By a hook, because not every model of every timm has `forward_intermediates`. One thread at a
+    time: the hook is on the model.
+    """
     stage = math.ceil(3 * len(model.feature_info) / 4) - 1
-    with torch.inference_mode():
-        last, (maps,) = model.forward_intermediates(inputs, indices=[stage])
-        return model.forward_head(last), maps.float().mean((2, 3))
+    features = []
+    hook = model.get_submodule(model.feature_info[stage]["module"]).register_forward_hook(
+        lambda *call: features.append(call[2])
+    )
+    try:
+        with torch.inference_mode():
+            logits = model(inputs)
+    finally:
+        hook.remove()
+    return logits, as_map(model, features[0]).float().mean((2, 3))
 
 
 def learn(features: np.ndarray, lesion_ids: np.ndarray) -> Known:

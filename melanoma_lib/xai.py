@@ -177,17 +177,19 @@ def overlaps(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
     `heat` is a share of each map's maximum; what reaches the cut belongs to it. NaN for a map
     of zeros.
     """
-    n, cuts = len(heat), len(SHARES)
-    reached = np.searchsorted(SHARES, heat.reshape(n, -1), side="right")  # by each pixel: 0..cuts
-    cell = reached + (cuts + 1) * np.arange(n)[:, None]
-    counts = [
-        np.bincount(cell.ravel(), weights, n * (cuts + 1)).reshape(n, -1)[:, ::-1].cumsum(1)
-        for weights in (None, masks.reshape(-1))
-    ]
-    cut, inside = (count[:, :-1][:, ::-1] for count in counts)  # pixels at or above each share
+    cut, inside = [], []  # pixels at or above each share
+    for share in SHARES:
+        reached = heat >= share
+        cut.append(_count(reached))
+        inside.append(_count(reached & masks))
+    cut, inside = np.transpose(cut), np.transpose(inside)
     with np.errstate(invalid="ignore"):
         iou = inside / (cut + masks.sum((1, 2))[:, None] - inside)
     return np.where(heat.any((1, 2))[:, None], iou, np.nan)
+
+
+def _count(flags: np.ndarray) -> list[int]:
+    return [np.count_nonzero(one) for one in flags]  # several times as fast as a sum along axes
 
 
 def centre_prior(size: int) -> np.ndarray:

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import timm
@@ -41,14 +43,17 @@ def test_only_so_many_are_kept(features, monkeypatch):
     assert len(learn(features, np.arange(300)).features) == 100
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
-def test_one_pass_gives_the_logits_of_the_model(name):
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "densenet121"])
+def test_one_pass_gives_the_logits_and_the_features_that_timm_gives(name):
     model = timm.create_model(name, num_classes=7).eval()
     images = torch.rand(2, 3, 160, 160)
     logits, features = look(model, images)
+    stage = math.ceil(3 * len(model.feature_info) / 4) - 1
     with torch.inference_mode():
         assert torch.allclose(logits, model(images), atol=1e-5)
-    assert features.shape[0] == 2 and features.ndim == 2
+        (maps,) = model.forward_intermediates(images, indices=[stage], intermediates_only=True)
+    assert torch.allclose(features, maps.mean((2, 3)), atol=1e-5)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_what_is_known_survives_the_file_and_another_file_is_refused(features, tmp_path):

@@ -20,7 +20,7 @@ ORDER = (
     "data.layouts", "data.metadata", "data.download", "data.sample", "data.augment",
     "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
     "map_scores", "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs",
-    "arithmetic", "training", "familiar", "bundle", "experiment", "xai", "explanations",
+    "arithmetic", "training", "xai", "familiar", "bundle", "experiment", "explanations",
     "subgroups", "comparison", "diagnose", "verdict", "tables", "figures", "redraw", "external",
     "thesis", "batch", "status", "site", "app", "cli", "__main__",
 )
