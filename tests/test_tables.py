@@ -3,6 +3,7 @@ import csv
 import pytest
 from conftest import make_run
 
+from melanoma_lib.artifacts import PROJECT, read_json
 from melanoma_lib.comparison import COLUMNS, compare, price_of_leakage
 from melanoma_lib.intervals import interval_text
 from melanoma_lib.tables import Table, comparison_table, latex, printed, summary, write_tables
@@ -85,3 +86,20 @@ def test_nothing_to_tell_is_an_empty_table(results, tmp_path):
     alone = results | {"differences": []}
     write_tables(alone, tmp_path)
     assert "\\bottomrule" in (tmp_path / "tables" / "differences.tex").read_text()
+
+
+def test_the_documentation_shows_what_was_measured():
+    results = read_json(PROJECT / "benchmarks" / "comparison-h200.json")["results"]
+    text = (PROJECT / "docs" / "reproduce.md").read_text()
+    for row in printed(comparison_table(results)).itertuples(index=False):
+        assert "| " + " | ".join(row) + " |" in text
+    pairs = {(row["first"], row["second"]): row for row in results["differences"]}
+    accuracy = pairs["densenet121", "vit_b_16"]["accuracy"]["p_holm"]
+    auc = pairs["efficientnet_b3", "densenet121"]
+    delong, resamples = auc["delong"]["p_holm"], auc["melanoma_auc"]["p_holm"]
+    text = " ".join(text.split())
+    assert f"in accuracy (p = {accuracy:.2g})" in text
+    assert f"DeLong's test (p = {delong:.2g}, by the resamples {resamples:.2g})" in text
+    others = [row[test]["p_holm"] for row in pairs.values()
+              for test in ("accuracy", "mcnemar", "melanoma_auc", "delong")]  # fmt: skip
+    assert sorted(others)[3] > 0.05  # of both tests on accuracy, and of DeLong's
