@@ -8,7 +8,6 @@ loss and the update stay in float32, and only the large products are made of sho
 import contextlib
 import copy
 import ctypes
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -120,14 +119,15 @@ def choose(
         trial(default)
         if steps * config.batch_size < WORTH_A_TRIAL[device.type] * rates[default]:
             return default, {}
-        # bfloat16 next, so that a float32 that is several times slower is soon given up.
-        for precision, layout in itertools.product(reversed(precisions), layouts):
-            # Where a processor has to emulate a precision, a second layout is as slow.
-            fails = any(not rate for how, rate in rates.items() if how.precision == precision)
-            if not fails and Arithmetic(precision, layout) not in rates:
-                trial(Arithmetic(precision, layout))
-        best = _best(rates)
+        # One choice after the other: on a GPU a network's first step in a layout can take seconds.
+        for precision in precisions:
+            if precision != default.precision:
+                trial(Arithmetic(precision, default.layout))
+        for layout in layouts:
+            if layout != default.layout:
+                trial(Arithmetic(_best(rates).precision, layout))
         if device.type == "cpu" and default.threads > 1 and steps >= MANY_STEPS:
+            best = _best(rates)
             trial(Arithmetic(best.precision, best.layout, default.threads // 2))
         near = [how for how, rate in rates.items() if rate * NEAR > max(rates.values())]
         for how in near if len(near) > 1 else ():
