@@ -215,6 +215,7 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
                 print(f"{step.name}: up to date", flush=True)
             else:
                 waiting.append(step)
+        many = len(waiting) > 4 * jobs
         while waiting or running:
             unfinished = [*waiting, *running.values()]
             ready = [s for s in waiting if not any(s.needs(other) for other in unfinished)]
@@ -225,7 +226,7 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
             beside = min(most, len(ready) + len(running))
             for step in ready[: most - len(running)]:
                 sharing = shared if step in trainings else beside
-                running[pool.submit(execute, config, step, sharing)] = step
+                running[pool.submit(execute, config, step, sharing, many)] = step
                 waiting.remove(step)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 step, error = running.pop(future), future.exception()
@@ -264,18 +265,20 @@ def _start_worker(free: "multiprocessing.Queue | None") -> None:
     """Takes a device; leaves interrupts to the parent, and ends with it even if it is killed."""
     if free:
         os.environ["CUDA_VISIBLE_DEVICES"] = free.get()  # kernels inherit it
+    from melanoma_lib.kernels import end_with_parent
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()  # and its kernel with it
 
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)  # the kernel notices in turn that its parent is gone
+def execute(config: Config, step: Step, jobs: int = 1, many: bool = False) -> None:
+    """Executes one notebook and records it; a failed notebook is kept beside the good ones.
 
-
-def execute(config: Config, step: Step, jobs: int = 1) -> None:
-    """Executes one notebook and records it; a failed notebook is kept beside the good ones."""
+    `jobs` share the processor. Of `many` in this process the later ones start faster.
+    """
     import traitlets.config
+
+    from melanoma_lib import kernels  # slow to import
 
     papermill = _papermill()
     folder = Path(config.output_dir) / "notebooks"
@@ -303,6 +306,7 @@ def execute(config: Config, step: Step, jobs: int = 1) -> None:
                 str(failed),
                 parameters=step.parameters,
                 kernel_name="python3",
+                kernel_manager_class=kernels.manager(many),
                 cwd=str(step.notebook.parent),
                 progress_bar=False,
                 log_output=True,

@@ -20,7 +20,7 @@ from melanoma_lib.config import basis_note
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.data.metadata import index_files
 from melanoma_lib.data.pixels import read_image
-from melanoma_lib.familiar import load_known, look
+from melanoma_lib.familiar import load_known, watched
 from melanoma_lib.intervals import lesion_weights
 from melanoma_lib.models import normalise, to_input
 from melanoma_lib.predictions import softmax
@@ -119,10 +119,10 @@ class Reader:
 
     def read(self, pictures: Sequence[np.ndarray]) -> list[Reading]:
         """Probabilities and familiarity of pictures as `open` gives them."""
-        with self._lock:
-            logits, features = look(self.model, self._inputs(np.stack(pictures)))
+        with self._lock, watched(self.model) as features, torch.inference_mode():
+            logits = self.model(self._inputs(np.stack(pictures)))
         probabilities = softmax(logits.numpy(), self.facts["temperature"])
-        distances = self.known.distance(features.numpy())
+        distances = self.known.distance(features[0].numpy())
         return [
             Reading(
                 picture,

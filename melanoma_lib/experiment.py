@@ -31,14 +31,12 @@ from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.metadata import DatasetFiles, make_split, open_dataset, rows_of
-from melanoma_lib.data.pixels import HAM10000Dataset, decode, loader
+from melanoma_lib.data.pixels import HAM10000Dataset, decode
 from melanoma_lib.models import (
     architecture,
     build_model,
     normalisation,
-    normalise,
     pick_device,
-    to_input,
 )
 from melanoma_lib.predictions import Predictions, predict_logits, save_predictions
 from melanoma_lib.thresholds import choose_operating_points
@@ -121,7 +119,7 @@ def _train(config: Config, key: str) -> Path:
         how = _arithmetic(config, model, data, record)
         write_json(folder / "run.json", record)
         history = _fit(config, key, data, model, distributed.told(how))
-    predictions = predict(model, data, config.batch_size)
+    predictions, known = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
     temperature = fit_temperature(validation.logits, validation.labels)
@@ -129,7 +127,7 @@ def _train(config: Config, key: str) -> Path:
     mean, std = normalisation(model)
     save_bundle(
         folder,
-        familiarity(model, data, config.batch_size),
+        known,
         architecture=key,
         class_names=CLASS_NAMES,
         image_size=config.image_size,
@@ -238,31 +236,27 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
     return record if same else {}
 
 
-def predict(model: nn.Module, data: Data, batch_size: int) -> Predictions:
-    """The model's predictions for validation and test; an image may play both parts."""
+def predict(model: nn.Module, data: Data, batch_size: int) -> tuple[Predictions, familiar.Known]:
+    """The model's predictions for validation and test, and what it knows from validation.
+
+    An image may play both parts.
+    """
     mean_std = normalisation(model)
-    parts = {name: data.part(name) for name in ("val", "test")}
-    logits = [predict_logits(model, part, batch_size, mean_std) for part in parts.values()]
-    rows = np.concatenate([part.rows for part in parts.values()])
-    return Predictions(
+    val, test = parts = [data.part(name) for name in ("val", "test")]
+    with familiar.watched(model) as features:
+        logits = [predict_logits(model, val, batch_size, mean_std)]
+    logits.append(predict_logits(model, test, batch_size, mean_std))
+    rows = np.concatenate([part.rows for part in parts])
+    lesion_ids = data.split["lesion_id"].to_numpy(str)
+    predictions = Predictions(
         image_ids=data.split["image_id"].to_numpy(str)[rows],
-        lesion_ids=data.split["lesion_id"].to_numpy(str)[rows],
-        parts=np.concatenate([[name] * len(part) for name, part in parts.items()]),
+        lesion_ids=lesion_ids[rows],
+        parts=np.repeat(["val", "test"], [len(val), len(test)]),
         labels=data.labels[rows],
         logits=np.concatenate(logits),
     )
-
-
-def familiarity(model: nn.Module, data: Data, batch_size: int) -> familiar.Known:
-    """What the model knows: features of the validation part (see `familiar`)."""
-    part, mean_std = data.part("val"), normalisation(model)
-    device = next(model.parameters()).device
-    features = [
-        familiar.look(model, normalise(to_input(images, device), *mean_std))[1].cpu().numpy()
-        for images, _, _ in loader(part, batch_size)
-    ]
-    lesion_ids = data.split["lesion_id"].to_numpy(str)[part.rows]
-    return familiar.learn(np.concatenate(features), lesion_ids)
+    features = torch.cat(features)[-len(val) :]  # after those of batches that were too large
+    return predictions, familiar.learn(features.cpu().numpy(), lesion_ids[val.rows])
 
 
 def describe(data: Data) -> dict:

@@ -7,7 +7,9 @@ neighbours than nearly all of those are from theirs is foreign (after Sun et al.
 the last features).
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +44,9 @@ class Known:
         return _distances((features - self.mean) / self.scale, self.features)
 
 
-def look(model: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (n, classes) and features (n, channels) of normalised images, in one pass.
+@contextlib.contextmanager
+def watched(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """A list that grows by the features (n, channels) of every batch the model sees in the block.
 
     By a hook, because not every model of every timm has `forward_intermediates`. One thread at a
     time: the hook is on the model.
@@ -51,14 +54,12 @@ def look(model: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     stage = math.ceil(3 * len(model.feature_info) / 4) - 1
     features = []
     hook = model.get_submodule(model.feature_info[stage]["module"]).register_forward_hook(
-        lambda *call: features.append(call[2])
+        lambda *call: features.append(as_map(model, call[2]).float().mean((2, 3)))
     )
     try:
-        with torch.inference_mode():
-            logits = model(inputs)
+        yield features
     finally:
         hook.remove()
-    return logits, as_map(model, features[0]).float().mean((2, 3))
 
 
 def learn(features: np.ndarray, lesion_ids: np.ndarray) -> Known:

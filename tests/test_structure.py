@@ -22,7 +22,7 @@ ORDER = (
     "map_scores", "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs",
     "arithmetic", "training", "xai", "familiar", "bundle", "experiment", "explanations",
     "subgroups", "comparison", "diagnose", "verdict", "tables", "figures", "redraw", "external",
-    "thesis", "batch", "status", "site", "app", "cli", "__main__",
+    "thesis", "kernels", "batch", "status", "site", "app", "cli", "__main__",
 )
 # fmt: on
 

@@ -1,0 +1,96 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import DeadKernelError
+
+from melanoma_lib.kernels import ForkedKernelManager, manager
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
+
+PARENT = """
+import nbformat
+from test_kernels import execute
+execute("import os, time; print(os.getpid(), file=open('pid', 'w'), flush=True); time.sleep(600)")
+"""
+
+
+def execute(*cells, environment=None, monkeypatch=None):
+    """The outputs of cells in a new kernel."""
+    for name, value in (environment or {}).items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(
+        notebook, kernel_manager_class=ForkedKernelManager, kernel_name="python3"
+    ).execute()
+    return [cell["outputs"] for cell in notebook.cells]
+
+
+def printed(*cells, **kwargs):
+    return [output[0]["text"].split() for output in execute(*cells, **kwargs)]
+
+
+def test_a_kernel_is_new_but_for_what_is_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ask = (
+        "import sys, os, multiprocessing\n"
+        "print('torch' in sys.modules, 'melanoma_lib.models' in sys.modules, os.getcwd(),"
+        " multiprocessing.get_start_method(), __name__, 'seen' in globals())\n"
+        "seen = sys.modules['torch'].seen = True"
+    )
+    alone = subprocess.run(
+        [sys.executable, "-c", "import multiprocessing as m; print(m.get_start_method())"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    expected = ["True", "False", str(tmp_path), alone.stdout.strip(), "__main__", "False"]
+    assert printed(ask) == [expected] == printed(ask)
+    (attribute,) = printed("import torch; print(hasattr(torch, 'seen'))")
+    assert attribute == ["False"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_kernel_computes_with_the_threads_it_is_given(threads, monkeypatch):
+    ask = (
+        "import torch, threadpoolctl, os\n"
+        "pools = {pool['num_threads'] for pool in threadpoolctl.threadpool_info()}\n"
+        "print(torch.get_num_threads(), *pools, os.environ['OMP_NUM_THREADS'])"
+    )
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    assert printed(ask, environment=environment, monkeypatch=monkeypatch) == [[str(threads)] * 3]
+
+
+def test_figures_are_shown_in_the_notebook(monkeypatch):
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    (outputs,) = execute("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()")
+    assert "image/png" in outputs[0]["data"]
+
+
+def test_a_kernel_that_dies_is_noticed():
+    with pytest.raises(DeadKernelError):
+        execute("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_a_kernel_ends_with_the_process_that_started_it(tmp_path):
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path, env=here)
+    noted, end = tmp_path / "pid", time.time() + 60
+    while not (noted.exists() and noted.read_text().endswith("\n")) and time.time() < end:
+        time.sleep(0.1)
+    kernel = int(noted.read_text())
+    assert Path(f"/proc/{kernel}").exists()
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    while Path(f"/proc/{kernel}").exists() and time.time() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{kernel}").exists()
+
+
+def test_few_kernels_are_started_as_ever():
+    assert manager(many=True) is ForkedKernelManager and manager(many=False) is AsyncKernelManager
