@@ -19,8 +19,6 @@ IMPORTED = (
     "torch", "timm", "pandas", "matplotlib.pyplot", "sklearn.metrics", "scipy.stats",
     "pyarrow.parquet", "pytorch_grad_cam", "ipykernel.kernelapp",
 )  # fmt: skip
-
-
 INLINE = "module://matplotlib_inline.backend_inline"  # where a kernel draws
 
 
@@ -51,6 +49,7 @@ class _Forked:
 def _serve(arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> None:
     """Becomes the kernel that `python -m ipykernel_launcher` would be."""
     import matplotlib
+    import numpy as np
     import threadpoolctl
     import torch
     from ipykernel.kernelapp import launch_new_instance
@@ -61,6 +60,8 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], folder: str
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(None, force=True)
+    np.random.seed()  # or every fork would draw the same
+    torch.default_generator.seed()
     # What libraries read from the environment when they are imported, which they are.
     matplotlib.rcParams["backend"] = environment.get("MPLBACKEND") or INLINE
     if threads := int(environment.get("OMP_NUM_THREADS", 0)):
@@ -76,7 +77,9 @@ def end_with_parent() -> None:
 
 
 class _Provisioner(LocalProvisioner):
-    async def launch_kernel(self, cmd: Sequence[str], **kwargs) -> dict:
+    async def launch_kernel(self, cmd: list[str], **kwargs) -> dict:
+        if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:
+            return await super().launch_kernel(cmd, **kwargs)  # a kernel of another Python
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         self.cwd = kwargs.get("cwd", Path.cwd())
         self.process = _Forked(arguments, kwargs["env"], str(self.cwd))

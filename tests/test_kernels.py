@@ -55,6 +55,17 @@ def test_a_kernel_is_new_but_for_what_is_imported(tmp_path, monkeypatch):
     assert attribute == ["False"]
 
 
+def test_no_two_kernels_draw_the_same_and_each_may_use_a_gpu():
+    """CUDA refuses to work in a fork of a process that has asked for a GPU."""
+    draw = (
+        "import numpy as np, random, torch\n"
+        "print(random.random(), np.random.rand(), torch.rand(1).item())"
+    )
+    ask = "print(torch.cuda._is_in_bad_fork())"
+    (first, usable), (second, _) = printed(draw, ask), printed(draw, ask)
+    assert not set(first) & set(second) and usable == ["False"]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_kernel_computes_with_the_threads_it_is_given(threads, monkeypatch):
     ask = (
