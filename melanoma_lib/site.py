@@ -1,5 +1,6 @@
 """The notebooks of a run as web pages, to be read without running anything."""
 
+import base64
 import html
 import os
 import re
@@ -110,7 +111,7 @@ def _title(path: Path, body: str) -> str:
 def _linked(body: str, source: Path, pages: list[str]) -> str:
     """Leads links to notebooks and documents to their pages; the text of other local ones stays.
 
-    source: the notebook or document that holds the links.
+    Pictures beside the source, the notebook or document that holds the links, come into the page.
     """
 
     def link(match: re.Match) -> str:
@@ -123,4 +124,11 @@ def _linked(body: str, source: Path, pages: list[str]) -> str:
         found = [name] if name in pages else of_architecture
         return f'<a href="{found[0]}{mark}{part}">{text}</a>' if found else text
 
+    def picture(match: re.Match) -> str:
+        path = source.parent / match[1]
+        if not path.is_file():
+            return match[0]
+        return f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
+
+    body = re.sub(r'src="([^":]+\.png)"', picture, body)
     return re.sub(r'<a href="([^"]+)"[^>]*>(.*?)</a>', link, body, flags=re.DOTALL)

@@ -69,6 +69,7 @@ def test_links_lead_to_pages(site):
     assert '<a href="data-readme.html">card</a>' in page
     assert '<a href="results.html#x">results</a>' in page and " code " in page
     assert "https://example.org" in page
+    assert '<img src="data:image/png;base64,iVBORw0KGgo' in site["reproduce.html"]
 
 
 def test_what_was_not_executed_is_there_as_it_is(site):
