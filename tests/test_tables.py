@@ -89,8 +89,10 @@ def test_nothing_to_tell_is_an_empty_table(results, tmp_path):
 
 
 def test_the_documentation_shows_what_was_measured():
-    results = read_json(PROJECT / "benchmarks" / "comparison-h200.json")["results"]
-    text = (PROJECT / "docs" / "reproduce.md").read_text()
+    measured = read_json(PROJECT / "benchmarks" / "comparison-h200.json")
+    results, text = measured["results"], (PROJECT / "docs" / "reproduce.md").read_text()
+    seconds = sum(training["seconds"] for training in measured["trainings"].values())
+    assert f"({seconds:.0f} s of training)" in text
     for row in printed(comparison_table(results)).itertuples(index=False):
         assert "| " + " | ".join(row) + " |" in text
     pairs = {(row["first"], row["second"]): row for row in results["differences"]}
