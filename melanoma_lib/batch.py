@@ -44,6 +44,7 @@ LOCK = ".lock"  # in a run folder that a batch holds
 SCHEMA = 2  # of the files that say how far a step has come
 TRAINING = "04"  # executed once per architecture
 LAST = "08"  # measures time, so nothing runs beside it
+FEW = 4  # steps a process: for so few it does not pay to import everything first, as forks need
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
 
 
@@ -215,7 +216,7 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
                 print(f"{step.name}: up to date", flush=True)
             else:
                 waiting.append(step)
-        many = len(waiting) > 4 * jobs
+        many = len(waiting) > FEW * jobs
         while waiting or running:
             unfinished = [*waiting, *running.values()]
             ready = [s for s in waiting if not any(s.needs(other) for other in unfinished)]
@@ -265,20 +266,20 @@ def _start_worker(free: "multiprocessing.Queue | None") -> None:
     """Takes a device; leaves interrupts to the parent, and ends with it even if it is killed."""
     if free:
         os.environ["CUDA_VISIBLE_DEVICES"] = free.get()  # kernels inherit it
-    from melanoma_lib.kernels import end_with_parent
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from melanoma_lib.kernels import end_with_parent  # slow to import, and not for `status`
+
     threading.Thread(target=end_with_parent, daemon=True).start()  # and its kernel with it
 
 
 def execute(config: Config, step: Step, jobs: int = 1, many: bool = False) -> None:
     """Executes one notebook and records it; a failed notebook is kept beside the good ones.
 
-    `jobs` share the processor. Of `many` in this process the later ones start faster.
+    `jobs` share the processor. With `many` to come in this process, kernels are forks.
     """
     import traitlets.config
 
-    from melanoma_lib import kernels  # slow to import
+    from melanoma_lib.kernels import ForkedKernelManager
 
     papermill = _papermill()
     folder = Path(config.output_dir) / "notebooks"
@@ -306,7 +307,7 @@ def execute(config: Config, step: Step, jobs: int = 1, many: bool = False) -> No
                 str(failed),
                 parameters=step.parameters,
                 kernel_name="python3",
-                kernel_manager_class=kernels.manager(many),
+                **({"kernel_manager_class": ForkedKernelManager} if many else {}),
                 cwd=str(step.notebook.parent),
                 progress_bar=False,
                 log_output=True,

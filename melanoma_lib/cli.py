@@ -13,7 +13,7 @@ from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Conf
 from melanoma_lib.listeners import TRACKERS, listening
 from melanoma_lib.progress import progress
 
-ROOM_FOR_TWO = 20e9  # bytes of a GPU's memory; a training was seen to take up to 11e9
+ROOM_FOR_TWO = 30e9  # bytes of a GPU's memory: two notebooks were seen to take 29.3e9
 
 # The library's modules are imported where they are used: torch takes seconds, --help none.
 

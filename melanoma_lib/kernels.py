@@ -2,9 +2,11 @@
 
 Importing torch, timm and their like takes longer than executing a short chapter. On Linux a server
 of the standard library (`multiprocessing`'s forkserver) imports them once for each process that
-executes notebooks, and every kernel is a fork of it: new in everything else.
+executes many notebooks, and their kernels are forks of it. They share those modules and the folders
+to import from; variables, random numbers, environment and threads are their own.
 """
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -57,6 +59,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], folder: str
     os.setsid()  # as the provisioner signals to the whole group
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.chdir(folder)
+    sys.argv[:] = ["ipykernel_launcher", *arguments]
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(None, force=True)
@@ -67,6 +70,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], folder: str
     if threads := int(environment.get("OMP_NUM_THREADS", 0)):
         threadpoolctl.threadpool_limits(threads)
         torch.set_num_threads(threads)
+    # With the server as its parent it ends with that one too, and prints no advice.
     launch_new_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
 
 
@@ -78,26 +82,22 @@ def end_with_parent() -> None:
 
 class _Provisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs) -> dict:
-        if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:
-            return await super().launch_kernel(cmd, **kwargs)  # a kernel of another Python
-        arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        self.cwd = kwargs.get("cwd", Path.cwd())
-        self.process = _Forked(arguments, kwargs["env"], str(self.cwd))
-        self.pid = self.pgid = self.process.pid
-        return self.connection_info
+        of_this_python = cmd[0] == sys.executable and "ipykernel_launcher" in cmd
+        if of_this_python and sys.platform == "linux":  # elsewhere a fork of so much is not safe
+            arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
+            self.cwd = kwargs.get("cwd", Path.cwd())
+            # Without a server (an import fails in it, its socket's name is too long, memory is
+            # short) the kernel starts as any other.
+            with contextlib.suppress(EOFError, OSError):
+                self.process = _Forked(arguments, kwargs["env"], str(self.cwd))
+                self.pid = self.pgid = self.process.pid
+                return self.connection_info
+        return await super().launch_kernel(cmd, **kwargs)
 
 
 class ForkedKernelManager(AsyncKernelManager):
-    """Manages a kernel that is a fork."""
+    """Manages a kernel that is a fork where that can be, and an ordinary one elsewhere."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.provisioner = _Provisioner(kernel_spec=self.kernel_spec, parent=self)
-
-
-def manager(many: bool) -> type[AsyncKernelManager]:
-    """The class for the kernels of a process that will start `many`, or only one or two.
-
-    Importing everything first pays for many only; and only on Linux is a fork of it safe.
-    """
-    return ForkedKernelManager if many and sys.platform == "linux" else AsyncKernelManager

@@ -21,15 +21,15 @@ from melanoma_lib.predictions import Predictions, load_predictions, save_predict
 
 os.environ["MELANOMA_HEADLESS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on the internet
-# Side by side, processes would wait for each other's threads. (What starts them leaves none named.)
+# Side by side, processes would wait for each other's threads. (The process that starts
+# them sets no number, which they would inherit.)
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
-
 @pytest.fixture(autouse=True)
 def as_many_threads():
-    """A training sets how many threads its process computes with; the next test has them all."""
+    """A training sets how many threads its process computes with; the next test has them again."""
     torch = sys.modules.get("torch")
     threads = torch and torch.get_num_threads()
     yield

@@ -252,8 +252,12 @@ def test_a_failure_stops_only_what_reads_what_was_to_be_left(config):
     assert states(config) == ["failed", "done", "done", "done", "waiting"]
 
 
-def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(config, tmp_path):
+@pytest.mark.parametrize("few", [4, 0], ids=["ordinary", "forked"])
+def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(
+    config, tmp_path, monkeypatch, few
+):
     """Four architectures on two devices: each device has two at most, and both have some."""
+    monkeypatch.setattr(batch, "FEW", few)
     config = dataclasses.replace(config, architectures=("a", "b", "c", "d"))
     notebook(
         batch.NOTEBOOKS / "04_training.ipynb",
@@ -305,7 +309,8 @@ def test_the_environment_of_notebooks_is_put_back(config):
     assert read_json(marker)["state"] == "done"
 
 
-def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path):
+@pytest.mark.parametrize("few", [4, 0], ids=["ordinary", "forked"])
+def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, few):
     """SIGKILL to the batch alone: a training that went on unseen would meet the next run."""
     notebook(
         batch.NOTEBOOKS / "01_look.ipynb",
@@ -317,7 +322,7 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path):
         "import sys; from pathlib import Path; from melanoma_lib import batch\n"
         "from melanoma_lib.config import Config\n"
         "if __name__ == '__main__':\n"
-        "    batch.NOTEBOOKS = Path(sys.argv[1])\n"
+        f"    batch.NOTEBOOKS, batch.FEW = Path(sys.argv[1]), {few}\n"
         "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
         "    batch.run(config, batch.plan(config, 'data')[:1])\n"
     )
@@ -331,8 +336,12 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path):
     wait_for(lambda: not Path(f"/proc/{pid.read_text()}").exists())
 
 
-def test_a_process_killed_for_memory_is_told_once_and_the_next_run_goes_on(config, tmp_path, capfd):
+@pytest.mark.parametrize("few", [4, 0], ids=["ordinary", "forked"])
+def test_a_process_killed_for_memory_is_told_once_and_the_next_run_goes_on(
+    config, tmp_path, capfd, monkeypatch, few
+):
     """The kernel ends what started it, as the system does with what takes too much."""
+    monkeypatch.setattr(batch, "FEW", few)
     notebook(
         batch.NOTEBOOKS / "04_training.ipynb",
         f"architecture = ''\nseen = {str(tmp_path / 'seen')!r}",
@@ -350,7 +359,8 @@ def test_a_process_killed_for_memory_is_told_once_and_the_next_run_goes_on(confi
     assert states(config) == ["done"] * len(steps)
 
 
-def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path):
+@pytest.mark.parametrize("few", [4, 0], ids=["ordinary", "forked"])
+def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path, few):
     """Ctrl-C: the kernel ends, the step counts as interrupted, and the run can be repeated."""
     pid = tmp_path / "pid"
     notebook(
@@ -365,7 +375,7 @@ def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path)
         "import sys; from pathlib import Path; from melanoma_lib import batch, cli\n"
         "from melanoma_lib.config import Config\n"
         "def run(options):\n"
-        "    batch.NOTEBOOKS = Path(sys.argv[1])\n"
+        f"    batch.NOTEBOOKS, batch.FEW = Path(sys.argv[1]), {few}\n"
         "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
         "    batch.run(config, batch.plan(config, 'data')[:1], jobs=2)\n"
         "cli._run = run\n"

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -7,34 +8,30 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
-from melanoma_lib.kernels import ForkedKernelManager, manager
+from melanoma_lib.kernels import ForkedKernelManager
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 
 PARENT = """
-import nbformat
 from test_kernels import execute
 execute("import os, time; print(os.getpid(), file=open('pid', 'w'), flush=True); time.sleep(600)")
 """
 
 
-def execute(*cells, environment=None, monkeypatch=None):
+def execute(*cells, kernel="python3"):
     """The outputs of cells in a new kernel."""
-    for name, value in (environment or {}).items():
-        monkeypatch.setenv(name, value)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(
-        notebook, kernel_manager_class=ForkedKernelManager, kernel_name="python3"
+        notebook, kernel_manager_class=ForkedKernelManager, kernel_name=kernel
     ).execute()
     return [cell["outputs"] for cell in notebook.cells]
 
 
-def printed(*cells, **kwargs):
-    return [output[0]["text"].split() for output in execute(*cells, **kwargs)]
+def printed(*cells, **options):
+    return [output[0]["text"].split() for output in execute(*cells, **options)]
 
 
 def test_a_kernel_is_new_but_for_what_is_imported(tmp_path, monkeypatch):
@@ -73,8 +70,8 @@ def test_a_kernel_computes_with_the_threads_it_is_given(threads, monkeypatch):
         "pools = {pool['num_threads'] for pool in threadpoolctl.threadpool_info()}\n"
         "print(torch.get_num_threads(), *pools, os.environ['OMP_NUM_THREADS'])"
     )
-    environment = {"OMP_NUM_THREADS": str(threads)}
-    assert printed(ask, environment=environment, monkeypatch=monkeypatch) == [[str(threads)] * 3]
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    assert printed(ask) == [[str(threads)] * 3]
 
 
 def test_figures_are_shown_in_the_notebook(monkeypatch):
@@ -103,5 +100,33 @@ def test_a_kernel_ends_with_the_process_that_started_it(tmp_path):
     assert not Path(f"/proc/{kernel}").exists()
 
 
-def test_few_kernels_are_started_as_ever():
-    assert manager(many=True) is ForkedKernelManager and manager(many=False) is AsyncKernelManager
+FORKED = "import multiprocessing as m; print(m.parent_process() is not None)"
+
+
+def test_where_nothing_can_be_forked_an_ordinary_kernel_starts(tmp_path, monkeypatch):
+    assert printed(FORKED) == [["True"]]
+    launch = ["env", sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (tmp_path / "kernels" / "another").mkdir(parents=True)
+    (tmp_path / "kernels" / "another" / "kernel.json").write_text(
+        json.dumps({"argv": launch, "display_name": "another Python", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert printed(FORKED, kernel="another") == [["False"]]
+    # The server's socket lies in this folder, and its name may have 107 characters.
+    (deep := tmp_path / ("d" * 90)).mkdir()
+    code = f"from test_kernels import *; print(printed(FORKED), printed({FORKED!r}))"
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(deep)}
+    run = subprocess.run([sys.executable, "-c", code], env=here, capture_output=True, text=True)
+    assert run.stdout.strip() == "[['False']] [['False']]", run.stderr
+
+
+def test_a_server_that_cannot_import_is_no_obstacle(tmp_path):
+    (tmp_path / "broken.py").write_text("raise ValueError('not an ImportError')")
+    code = (
+        "from melanoma_lib import kernels; kernels.IMPORTED = ('broken',)\n"
+        "from test_kernels import *; print(printed(FORKED))"
+    )
+    folders = os.pathsep.join([str(Path(__file__).parent), str(tmp_path)])
+    run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": folders},
+                         capture_output=True, text=True)  # fmt: skip
+    assert run.stdout.strip() == "[['False']]", run.stderr
