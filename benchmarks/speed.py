@@ -330,12 +330,13 @@ def table(results: dict) -> str:
 
 def _steps_alone(results: dict) -> str:
     """On a GPU, where loading and steps overlap: what an epoch takes more than its steps."""
-    if results["device"].startswith("CPU"):
-        return ""
     shares = [
-        1 - rates["ours"]["median"] / max(results["chosen"][key]["tried"].values())
+        1 - rates["ours"]["median"] / max(tried.values())
         for key, rates in complete(results).items()
+        if (tried := results["chosen"][key].get("tried"))
     ]
+    if results["device"].startswith("CPU") or not shares:
+        return ""
     return (
         f" Steps alone, as the choice timed them, take {min(shares):.1%} to {max(shares):.1%} less "
         "time than our epochs."

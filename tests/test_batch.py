@@ -18,6 +18,9 @@ from melanoma_lib.config import Config
 
 WRITE = "from pathlib import Path\nPath(figures_dir).mkdir(parents=True, exist_ok=True)\n"
 
+# Of kernels: `FEW` steps are executed in ordinary ones.
+both_kinds = pytest.mark.parametrize("few", [batch.FEW, 0], ids=["ordinary", "forked"])
+
 
 def notebook(path, parameters, code):
     cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
@@ -252,7 +255,7 @@ def test_a_failure_stops_only_what_reads_what_was_to_be_left(config):
     assert states(config) == ["failed", "done", "done", "done", "waiting"]
 
 
-@pytest.mark.parametrize("few", [4, 0], ids=["ordinary", "forked"])
+@both_kinds
 def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(
     config, tmp_path, monkeypatch, few
 ):
@@ -309,7 +312,7 @@ def test_the_environment_of_notebooks_is_put_back(config):
     assert read_json(marker)["state"] == "done"
 
 
-@pytest.mark.parametrize("few", [4, 0], ids=["ordinary", "forked"])
+@both_kinds
 def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, few):
     """SIGKILL to the batch alone: a training that went on unseen would meet the next run."""
     notebook(
@@ -336,7 +339,7 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, few):
     wait_for(lambda: not Path(f"/proc/{pid.read_text()}").exists())
 
 
-@pytest.mark.parametrize("few", [4, 0], ids=["ordinary", "forked"])
+@both_kinds
 def test_a_process_killed_for_memory_is_told_once_and_the_next_run_goes_on(
     config, tmp_path, capfd, monkeypatch, few
 ):
@@ -359,7 +362,7 @@ def test_a_process_killed_for_memory_is_told_once_and_the_next_run_goes_on(
     assert states(config) == ["done"] * len(steps)
 
 
-@pytest.mark.parametrize("few", [4, 0], ids=["ordinary", "forked"])
+@both_kinds
 def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path, few):
     """Ctrl-C: the kernel ends, the step counts as interrupted, and the run can be repeated."""
     pid = tmp_path / "pid"

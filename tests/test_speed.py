@@ -82,6 +82,7 @@ def test_the_table_by_hand(speed, measured):
     shown = speed.table(results)
     assert "| ResNet-50 | 2.0 (1.0 to 200) | 5.0 | 10.0 | 5.0 | 2.0 | 4.0% | bfloat16 |" in shown
     assert "ViT" not in shown and "commit abc" in shown and "Steps alone" not in shown
+    assert "Steps alone" not in speed.table(results | {"device": "mps"})  # where nothing is tried
     results["chosen"]["resnet50"]["tried"] = {"float32": 9.0, "bfloat16": 12.5}
     on_gpu = speed.table(results | {"device": "NVIDIA H200"})
     assert "take 20.0% to 20.0% less time than our epochs." in on_gpu

@@ -91,8 +91,18 @@ def test_nothing_to_tell_is_an_empty_table(results, tmp_path):
 def test_the_documentation_shows_what_was_measured():
     measured = read_json(PROJECT / "benchmarks" / "comparison-h200.json")
     results, text = measured["results"], (PROJECT / "docs" / "reproduce.md").read_text()
-    seconds = sum(training["seconds"] for training in measured["trainings"].values())
-    assert f"({seconds:.0f} s of training)" in text
+    seconds = {key: training["seconds"] for key, training in measured["trainings"].items()}
+    minutes, rest = divmod(round(measured["calls"]["first"]["seconds"]), 60)
+    again = measured["calls"]["second"]["notebooks"]
+    for said in (
+        f"{measured['gpu_memory_mib'] * 2**20 / 1e9:.1f} GB at most",
+        f"after {minutes} min {rest} s all",
+        f"({sum(seconds.values()):.0f} s of training)",
+        f"{seconds['resnet50']:.0f} s of training |",
+        f"the fourth took {again['04_training-densenet121']:.0f} s, 05 "
+        f"{again['05_calibration']:.0f} s and 06 {again['06_operating_thresholds']:.0f} s",
+    ):
+        assert said in text
     for row in printed(comparison_table(results)).itertuples(index=False):
         assert "| " + " | ".join(row) + " |" in text
     pairs = {(row["first"], row["second"]): row for row in results["differences"]}
@@ -101,6 +111,11 @@ def test_the_documentation_shows_what_was_measured():
     delong, resamples = auc["delong"]["p_holm"], auc["melanoma_auc"]["p_holm"]
     text = " ".join(text.split())
     assert f"in accuracy (p = {accuracy:.2g})" in text
+    earlier = measured["earlier_resnet50"]["metrics"]
+    assert (
+        f"accuracy {interval_text(earlier['accuracy'])} and melanoma AUC "
+        f"{interval_text(earlier['melanoma_auc'])}, as far from"
+    ) in text
     assert f"DeLong's test (p = {delong:.2g}, by the resamples {resamples:.2g})" in text
     others = [row[test]["p_holm"] for row in pairs.values()
               for test in ("accuracy", "mcnemar", "melanoma_auc", "delong")]  # fmt: skip
