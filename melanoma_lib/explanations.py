@@ -59,11 +59,11 @@ def explain(
     Columns: image_id, lesion_id, label and predicted (codes); `network` (trained, random, or none
     for a baseline), `map` (a method of `xai.METHODS`, or a baseline), `target`, the class that is
     explained (predicted or melanoma); `share`, where the map is cut for iou, chosen on up to
-    `chosen_on` validation images; inside, pointing and iou (see `xai`) where there is a mask, and
-    road of up to `faithful_images`, at most an eighth of all. NaN: not measured, or `empty`, a
-    map of zeros. Kept as `explanations.parquet` in the run folder, and only read while weights
-    and masks are the same; beside it the maps of those images, small, as they are and with
-    random weights layer by layer from the output on (Adebayo et al., 2018).
+    `chosen_on` validation images, at most half of all; inside, pointing and iou (see `xai`) where
+    there is a mask, and road of up to `faithful_images`, at most an eighth of all. NaN: not
+    measured, or `empty`, a map of zeros. Kept as `explanations.parquet` in the run folder, and only
+    read while weights and masks are the same; beside it the maps of those images, small, as they
+    are and with random weights layer by layer from the output on (Adebayo et al., 2018).
     """
     weights = read_json(Path(folder) / "bundle.json").get("weights_sha256")
     predictions = load_predictions(Path(folder) / "predictions.parquet")
@@ -76,7 +76,7 @@ def explain(
     val, test = (predictions.part(name) for name in ("val", "test"))
     scored, may_choose = ([row for row, name in enumerate(part.image_ids) if name in files.masks]
                           for part in (test, val))  # fmt: skip
-    chosen = draw(may_choose, chosen_on)
+    chosen = draw(may_choose, min(chosen_on, -(-len(may_choose) // 2)))
     faithful = draw(range(len(test.labels)), max(1, min(faithful_images, len(test.labels) // 8)))
     subject = _Subject(files, facts, model.to(pick_device(device)))
     cuts = {name: int(np.nan_to_num(known_mean(scores[:, 3:])).argmax())

@@ -14,7 +14,7 @@ from melanoma_lib.intervals import FEW, interval
 from melanoma_lib.predictions import Predictions
 
 FILE, MAPS = "explanations.parquet", "explanations.npz"  # the scores, and some maps, small
-SCHEMA = 2
+SCHEMA = 3
 SCORES = ("inside", "pointing", "iou", "road")
 CENTRE, UNIFORM = "centre prior", "uniform map"
 COUNTS = ("images", "without_mask", "chosen_on", "faithful_images")

@@ -1,3 +1,4 @@
+import math
 import shutil
 
 import numpy as np
@@ -68,6 +69,20 @@ def test_a_second_time_does_nothing_until_weights_or_masks_change(
     monkeypatch.setattr(explanations, "pick_device", stop)
     with pytest.raises(InterruptedError):
         explain(explained / KEY, sample_files, "cpu", faithful_images=5, chosen_on=10)
+
+
+def test_at_most_half_of_validation_chooses_the_cuts(explained, sample_files, monkeypatch):
+    chosen = []
+
+    def stop(_subject, part, rows):
+        chosen.extend(part.image_ids[rows])
+        raise InterruptedError
+
+    monkeypatch.setattr(explanations._Subject, "against_masks", stop)
+    with pytest.raises(InterruptedError):
+        explain(explained / KEY, sample_files, "cpu", chosen_on=10_000)
+    val = load_predictions(explained / KEY / "predictions.parquet").part("val").image_ids
+    assert len(set(chosen)) == math.ceil(len(val) / 2) and set(chosen) <= set(val)
 
 
 def test_half_of_what_was_left_counts_as_nothing(explained, sample_files, tmp_path):
