@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
@@ -61,6 +62,22 @@ def test_no_two_kernels_draw_the_same_and_each_may_use_a_gpu():
     ask = "print(torch.cuda._is_in_bad_fork())"
     (first, usable), (second, _) = printed(draw, ask), printed(draw, ask)
     assert not set(first) & set(second) and usable == ["False"]
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
+def test_nothing_that_is_imported_asks_for_a_gpu():
+    """A process that has asked CUDA even for the number of GPUs leaves its forks without one."""
+    code = (
+        "import importlib, torch\n"
+        "from melanoma_lib.kernels import IMPORTED\n"
+        "def stop(*_): raise SystemExit('asked for a GPU')\n"
+        "torch._C._cuda_getDeviceCount = torch._C._cuda_init = stop\n"
+        "[importlib.import_module(name) for name in IMPORTED]\n"
+        "print('imported', end='')\n"
+        "torch.cuda.is_available()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.stdout, run.stderr.strip()) == ("imported", "asked for a GPU")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
