@@ -97,18 +97,19 @@ CATALOG = {
     "the test part, against the threshold at which one acts; one unit is one melanoma found per "
     "image without a false alarm. Grey: acting on every image, or on none.",
     "07-1-grad-cam": "Grad-CAM heat maps of the models: where the evidence for melanoma lies in "
-    "the image, whatever its diagnosis. Dark all over: nothing speaks for melanoma. White "
-    "outline: the lesion mask.",
+    "the image, whatever its diagnosis. Dark all over: nothing speaks for melanoma; bright all "
+    "over: all places speak alike, however little. White outline: the lesion mask.",
     "07-2-mask-overlap": "Grad-CAM maps of the diagnosis that a model predicts, scored against "
     "the lesion masks of the test part, and how much more of its probability is lost with the "
     "hottest fifth of the pixels than with the coldest (ROAD): means with 95% intervals. Grey: the "
     "models with random weights, and maps that do not look at the image (dashed; their ROAD is of "
     "the first model).",
     "07-3-doubtful-maps": "Test images, picked by rule, whose Grad-CAM maps should not be taken "
-    "at their word. Dark all over: nothing speaks for the class. White outline: the lesion mask.",
+    "at their word. Dark all over: nothing speaks for the class; bright all over: all places "
+    "speak alike, however little. White outline: the lesion mask.",
     "07-4-randomised-weights": "How alike the maps of a model are to its own while its weights are "
     "made random layer by layer, from the output on: mean rank correlation, with 95% intervals. A "
-    "map that stays alike does not show what the model has learned.",
+    "map that stays alike does not show what the model has learned. Empty maps are left out.",
     "07-5-agreement": "How alike the Grad-CAM maps of two models are on the same test images, each "
     "for the class its model predicts, and how alike to a blob in the middle of the image: mean "
     "rank correlation, with 95% intervals.",
