@@ -100,7 +100,7 @@ def main() -> None:
         "versions": experiment.versions(),
         "dataset": files.fingerprint, "config": {name: config[name] for name in asked},
     }  # fmt: skip
-    results = artifacts.read_json(options.output) if options.output.exists() else {}
+    results = artifacts.read_json(options.output, {})
     if any(results.get(name) != value for name, value in known.items()):
         results = known | {"seeds": {}}
     results["date"] = datetime.date.today().isoformat()

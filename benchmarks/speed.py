@@ -544,7 +544,7 @@ def main() -> None:
     with dataset(options.data_dir, needed) as folder, tempfile.TemporaryDirectory() as scratch:
         data = experiment.prepare(replace(config, data_dir=folder, output_dir=scratch))
         known = about(options, config, data.files.fingerprint)
-        results = artifacts.read_json(options.output) if options.output.exists() else {}
+        results = artifacts.read_json(options.output, {})
         if any(results.get(name) != value for name, value in known.items()):
             results = known | {"chosen": {}, "rates": {}, "decoding": {}, "growth": {}}
         results["date"] = datetime.date.today().isoformat()

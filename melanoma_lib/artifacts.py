@@ -73,7 +73,7 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
 
 def sweep(folder: Path) -> None:
     """Removes the temporary files of killed writers; only where no other process writes."""
-    for path in folder.glob(".*"):
+    for path in folder.glob(".*-*"):  # not the folders that editors leave
         path.unlink()
 
 
@@ -135,14 +135,19 @@ def write_json(path: Path | str, value: object) -> Path:
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> dict:
-    """Reads a JSON object; raises `MelanomaError` when it is missing or something else."""
+def read_json(path: Path | str, otherwise: dict | None = None) -> dict:
+    """Reads a JSON object, or takes another where there is no file.
+
+    Raises `MelanomaError` when it is missing and there is no other, or holds something else.
+    """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise ValueError("it holds no JSON object")
         return value
     except FileNotFoundError:
+        if otherwise is not None:
+            return otherwise
         raise MelanomaError(f"{path} does not exist; run the step that writes it first") from None
     except (ValueError, OSError) as error:
         raise MelanomaError(f"{path} cannot be read ({error}); delete it and run again") from None

@@ -77,9 +77,7 @@ def chapters() -> list[Path]:
 
 def declared(notebook: Path) -> dict[str, object]:
     """The names in a notebook's parameters cell."""
-    papermill = _papermill()
-    with _quiet():
-        return papermill.inspect_notebook(str(notebook))
+    return _papermill().inspect_notebook(str(notebook))
 
 
 def _papermill() -> ModuleType:
@@ -104,13 +102,10 @@ def plan(
     if fixed:
         raise MelanomaError(f"{offenders(fixed)} cannot be set with -p; use the option of its own")
     names = {path: declared(path) for path in chapters()}
-    unknown = set(extra) - {name for known in names.values() for name in known}
-    if unknown:
-        known = sorted({name for declared in names.values() for name in declared})
-        raise MelanomaError(
-            f"no notebook has a parameter {offenders(sorted(unknown))}; there are "
-            f"{', '.join(known)}"
-        )
+    known = {name for parameters in names.values() for name in parameters}
+    if unknown := sorted(set(extra) - known):
+        there = ", ".join(sorted(known))
+        raise MelanomaError(f"no notebook has a parameter {offenders(unknown)}; there are {there}")
     common = digest([_library_digest(), fingerprint, contents])
     steps: list[Step] = []
     for path in chapters():
@@ -179,20 +174,17 @@ def state_of(config: Config, step: Step) -> str:
 
 def _trained(config: Config, step: Step) -> bool:
     """Whether the run folder holds the training that a step of chapter 04 left there."""
-    if not step.training_key:
-        return True
-    path = Path(config.output_dir) / step.parameters["architecture"] / "run.json"
-    record = read_json(path) if path.exists() else {}
-    asked = step.training_key, config.epochs, True
-    return (record.get("training_key"), record.get("epochs"), record.get("finished")) == asked
+    key = step.training_key
+    return not key or config.trained(step.parameters["architecture"], key)
 
 
 def _files(config: Config, step: Step) -> dict[str, int]:
     """What a step may have written, with the time it was written: notebook, figures, tables."""
     output, architecture = Path(config.output_dir), step.parameters.get("architecture", "")
+    ending = f"-{architecture}" if architecture else ""
     found = [output / "notebooks" / f"{step.name}.ipynb"]
-    ending = f"-{architecture}.*" if architecture else ".*"
-    found += config.figures.glob(f"{step.chapter}-*{ending}")
+    drawn = config.figures.glob(f"{step.chapter}-*")
+    found += [path for path in drawn if path.stem.endswith(ending)]  # names may hold dots
     if step.chapter == "08":
         found += [*output.glob("comparison_*"), *output.glob("summary.md")]
         found += output.glob("tables/*")
@@ -286,7 +278,7 @@ def execute(config: Config, step: Step, jobs: int = 1, many: bool = False) -> No
     folder.mkdir(parents=True, exist_ok=True)
     target, failed = folder / f"{step.name}.ipynb", folder / f"{step.name}.failed.ipynb"
     path = marker(config, step)
-    before = read_json(path).get("outputs", {}) if path.exists() else {}
+    before = read_json(path, {}).get("outputs", {})
     record = {"schema": SCHEMA, "key": step.key, "state": "started", "started": time.time()}
     record["outputs"] = before  # until they are written again
     write_json(marker(config, step), record)
@@ -350,17 +342,6 @@ def _environment(**values: str) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("papermill")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 class _Terminal(logging.Handler):

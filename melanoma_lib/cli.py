@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import MelanomaError, read_json, write_csv
+from melanoma_lib.artifacts import MelanomaError, write_csv
 from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
 from melanoma_lib.listeners import TRACKERS, listening
 from melanoma_lib.progress import progress
@@ -221,11 +221,10 @@ def configuration(options: argparse.Namespace) -> Config:
     if given["architectures"]:
         names = [name for text in given["architectures"] for name in text.split(",") if name]
         given["architectures"] = tuple(dict.fromkeys(names))
-    if given["weights"] is not None:
-        weights = _pairs(given["weights"], "--weights")
-        given["weights"] = {
-            name: str(Path(file).expanduser().resolve()) for name, file in weights.items()
-        }
+    weights = _pairs(given["weights"], "--weights")
+    given["weights"] = {
+        name: str(Path(file).expanduser().resolve()) for name, file in weights.items()
+    }
     if given["img_dir"] and given["metadata"] and not given["data_dir"]:
         given["data_dir"] = ""
     return preset(options.preset, **given)
@@ -326,10 +325,7 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
             )
     sizes = {}
     for key in filter(None, keys):
-        record = Path(config.output_dir) / key / "run.json"
-        training_key = config.training_key(key, files.fingerprint)
-        found = read_json(record) if record.exists() else {}
-        if (found.get("training_key"), found.get("finished")) != (training_key, True):
+        if not config.trained(key, config.training_key(key, files.fingerprint)):
             weights = config.weights.get(key, "")
             with torch.device("cpu" if config.pretrained or weights else "meta"):  # no memory
                 model = build_model(
@@ -366,7 +362,7 @@ def _scalar(text: str) -> object:
 
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError):
         return text
 
 
@@ -489,7 +485,3 @@ def _data_check(options: argparse.Namespace) -> None:
     print(report)
     if problems:
         raise MelanomaError(f"this would stop a run: {'; '.join(problems)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

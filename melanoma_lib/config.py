@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, digest, sha256
+from melanoma_lib.artifacts import PROJECT, MelanomaError, digest, read_json, sha256
 
 PROTOCOLS = ("lesion", "image")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -90,6 +90,12 @@ class Config:
             raise MelanomaError(f"the weights file {weights} for {architecture} does not exist")
         values |= {"weights": sha256(weights) if weights else ""}
         return digest(values | {"augmentation": dataclasses.asdict(self.augmentation)})
+
+    def trained(self, architecture: str, training_key: str) -> bool:
+        """Whether the run folder holds the training that is asked for, to its last epoch."""
+        record = read_json(Path(self.output_dir) / architecture / "run.json", {})
+        asked = training_key, self.epochs, True
+        return (record.get("training_key"), record.get("epochs"), record.get("finished")) == asked
 
     def recipe(self, architecture: str, fingerprint: str) -> str:
         """Identifies what a training's weights depend on apart from the split."""

@@ -7,9 +7,8 @@ process alone writes. Outside of torchrun there is one process, and nothing here
 
 import contextlib
 import datetime
-import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import timm.layers
 import torch
@@ -76,16 +75,6 @@ def wait() -> None:
     """Until every process has come here."""
     if size() > 1:
         distributed.barrier()
-
-
-def first_only(function: Callable) -> Callable:
-    """Makes a function that writes do so in the first process alone."""
-
-    @functools.wraps(function)
-    def guarded(*arguments, **options):
-        return function(*arguments, **options) if rank() == 0 else None
-
-    return guarded
 
 
 def wrap(model: nn.Module) -> nn.Module:

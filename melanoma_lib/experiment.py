@@ -210,7 +210,7 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
     More epochs of the same training go on from its checkpoint.
     """
     aside = folder.parent / "replaced"
-    record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    record = read_json(folder / "run.json", {})
     done = len(read_history(folder))
     same = record.get("training_key") == training_key
     trained = any(folder.glob("checkpoint-*"))

@@ -42,12 +42,15 @@ def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def agreement(
-    folders: Sequence[Path], test: Predictions, weights: np.ndarray, method: str = "grad_cam"
+    folders: Sequence[Path], test: Predictions, weights: np.ndarray
 ) -> dict[str, float | None]:
-    """The figure of how alike two networks' maps of the classes they predict are (`similarity`)."""
+    """The figure of how alike two networks' Grad-CAM maps are, by `similarity`.
+
+    Each is of the class that its network predicts.
+    """
     rows, maps = zip(*(_maps_of(folder, test) for folder in folders), strict=True)
     both = np.intersect1d(*rows)
-    pair = [found[f"trained/{method}"][np.searchsorted(at, both)]
+    pair = [found["trained/grad_cam"][np.searchsorted(at, both)]
             for at, found in zip(rows, maps, strict=True)]  # fmt: skip
     return _figure(similarity(*pair), both, weights)
 
@@ -115,12 +118,9 @@ def summarise(folder: Path, bundle: Mapping, test: Predictions, weights: np.ndar
     return {**counts, "layer": table.attrs["layer"], "maps": maps}
 
 
-def of_map(
-    explained: Mapping, network: str = "trained", method: str = "grad_cam",
-    target: str = "predicted",
-) -> dict:  # fmt: skip
-    """The figures of one map in what `summarise` gives."""
-    wanted = [network, method, target]
+def of_map(explained: Mapping, network: str = "trained", method: str = "grad_cam") -> dict:
+    """The figures of one map of the predicted class in what `summarise` gives."""
+    wanted = [network, method, "predicted"]
     return next(row for row in explained["maps"] if [row[name] for name in NAME] == wanted)
 
 

@@ -38,7 +38,7 @@ def finished_epochs(config: Config, step: Step) -> list[dict[str, str]]:
     Not of one that will be set aside for it: with other parameters, or of more epochs.
     """
     folder = Path(config.output_dir) / step.parameters["architecture"]
-    record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    record = read_json(folder / "run.json", {})
     history = read_history(folder) if record.get("training_key") == step.training_key else []
     return history if len(history) <= config.epochs else []
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from melanoma_lib import distributed, listeners
 from melanoma_lib.arithmetic import Arithmetic, adam, kept_memory
@@ -188,7 +188,8 @@ def fit(
         counted = {"state": checkpoint["optimizer"]["state"]}
         optimizer.load_state_dict(optimizer.state_dict() | counted)
         history = checkpoint["history"]
-        save_results(folder, checkpoint)  # a kill may have come between the two
+        if distributed.rank() == 0:
+            save_results(folder, checkpoint)  # a kill may have come between the two
         print(f"going on after epoch {len(history)} of {config.epochs}")
     print(HEADER)
     with ThreadPoolExecutor(max_workers=1) as writer:
@@ -209,9 +210,8 @@ def fit(
                 saved.result()  # one at a time; raises what went wrong in writing
             row["seconds"] = time.perf_counter() - start
             history.append(row)
-            weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            state = tree_map(_copy, weights) | {"epoch": epoch, "history": list(history)}
-            saved = writer.submit(save_epoch, folder, state)
+            if distributed.rank() == 0:
+                saved = writer.submit(save_epoch, folder, _state(model, optimizer, history))
             print(log_line(history, config.epochs), flush=True)
             listeners.epoch_ended(folder, row, config.epochs)
     if saved:
@@ -236,19 +236,19 @@ def log_line(history: list[dict], epochs: int) -> str:
     )
 
 
-def _copy(value: object) -> object:
-    """A tensor's copy in the computer's memory, where the next epoch cannot change it."""
-    return value.detach().to("cpu", copy=True) if torch.is_tensor(value) else value
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict]) -> dict:
+    """All that is needed to go on, in copies on the CPU that the next epoch cannot change."""
+    weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    copies = tree_map_only(torch.Tensor, lambda value: value.detach().to("cpu", copy=True), weights)
+    return copies | {"epoch": len(history), "history": list(history)}
 
 
-@distributed.first_only
 def save_epoch(folder: Path, state: dict) -> None:
     """Writes the checkpoint of a finished epoch, and then what follows from it."""
     save_checkpoint(folder, state)
     save_results(folder, state)
 
 
-@distributed.first_only
 def save_results(folder: Path, state: Mapping) -> None:
     """Writes the history of a checkpoint, and its weights if they are the best yet."""
     if state["history"][-1]["best"]:

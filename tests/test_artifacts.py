@@ -74,12 +74,24 @@ def test_a_full_disk_is_an_error_and_loses_nothing(kind, tmp_path, request):
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path):
-    (tmp_path / "folder").mkdir()
-    for name in (".checkpoint-0001-ab12.pt", "history.csv", "folder/.deeper"):
+    editors = ".ipynb_checkpoints"  # which JupyterLab leaves beside a file it has saved
+    for name in ("folder", editors):
+        (tmp_path / name).mkdir()
+    for name in (".checkpoint-0001-ab12.pt", "history.csv", "folder/.deeper-1"):
         (tmp_path / name).touch()
     sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "history.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [editors, "folder", "history.csv"]
     sweep(tmp_path / "absent")
+
+
+def test_a_missing_file_may_have_a_stand_in(tmp_path):
+    path = tmp_path / "run.json"
+    assert read_json(path, {}) == {}
+    with pytest.raises(MelanomaError, match="does not exist"):
+        read_json(path)
+    path.write_text("{")
+    with pytest.raises(MelanomaError, match="cannot be read"):
+        read_json(path, {})
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):

@@ -115,6 +115,16 @@ def test_outputs_of_an_earlier_execution_do_not_pass_for_current(config, tmp_pat
     assert not old.exists() and old.with_name("01-1-b.png").exists()
 
 
+def test_a_step_has_no_figures_of_a_network_whose_name_begins_alike(config):
+    config = dataclasses.replace(config, architectures=("resnet50", "resnet50.tv_in1k"))
+    figures = {name: config.figures / f"04-1-a-{name}.png" for name in config.architectures}
+    config.figures.mkdir()
+    for path in figures.values():
+        path.touch()
+    for step in batch.plan(config, "data")[1:3]:
+        assert set(batch._files(config, step)) == {str(figures[step.parameters["architecture"]])}
+
+
 def test_a_step_recorded_by_another_version_is_done_again(config):
     step = batch.plan(config, "data")[0]
     write_json(batch.marker(config, step), {"schema": 1, "state": "done", "outputs": ["a"]})

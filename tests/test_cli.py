@@ -1,5 +1,6 @@
 """The command as its user meets it."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import torch
 from melanoma_lib import batch, cli
 from melanoma_lib.cli import _parser, configuration, main
 from melanoma_lib.config import PRESETS, Config
+from melanoma_lib.data.metadata import open_dataset
 from melanoma_lib.progress import progress, watched
 
 TINY = ["--no-pretrained", "--image-size", "32", "--epochs", "1", "--batch-size", "16"]
@@ -75,6 +77,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(tiny, tmp_path
         (["run", "--data-dir", tmp_path / "absent"], "does not exist"),
         (["run", *tiny, "--architectures", "resnet5O"], "unknown architecture 'resnet5O'"),
         (["run", *tiny, "--architectures", "test_resnet", "-p", "tarjet=1"], "tarjet"),
+        (["run", *tiny, "--architectures", "test_resnet", "-p", "tarjet={{1}}"], "tarjet"),
         (["run", *tiny, "-p", "target"], "wants NAME=VALUE"),
         (["run", *tiny, "--devices", "0,x"], "--devices names "),
         (["train", "test_resnet", *tiny, "--notify", "nowhere"], "apprise does not know"),
@@ -113,6 +116,13 @@ def test_train_leaves_a_run_folder_and_status_knows_it(tiny, tmp_path, capsys):
     assert run("status", *tiny, "--architectures", "test_resnet", "--epochs", "4") == 0
     out = capsys.readouterr().out
     assert "1 of 4 epochs" in out and "training left" in out and "waiting" in out
+    # Before a run all that a training needs is looked for, unless it is done to its last epoch.
+    flags = map(str, ["run", *tiny, "--architectures", "test_resnet"])
+    asked = configuration(_parser().parse_args(list(flags)))
+    for epochs, open_ones in ((1, set()), (4, {"test_resnet"})):
+        config = dataclasses.replace(asked, epochs=epochs)
+        files = open_dataset(config.data_dir)
+        assert set(cli._check_training(config, files, config.architectures)) == open_ones
 
 
 def test_data_sample_and_check(dataset, capsys):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, offenders, read_json
+from melanoma_lib.artifacts import MelanomaError, offenders
 from melanoma_lib.config import PROTOCOLS, Config
 from melanoma_lib.data import layouts
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
@@ -99,10 +99,8 @@ def _counts(read: Table, table: pd.DataFrame, masks: Mapping) -> list[str]:
         "ages missing": int(table["age"].isna().sum()),
         **{code: int((table["dx"] == code).sum()) for code in CLASS_NAMES},
     }  # fmt: skip
-    marker = read.path.with_name("sample.json")
-    generated = marker.exists() and bool(read_json(marker).get("generated"))
-    name = "generated sample" if generated else read.layout.name
-    compared = read.layout is layouts.HAM10000 and not generated
+    name = "generated sample" if read.generated else read.layout.name
+    compared = read.layout is layouts.HAM10000 and not read.generated
     lines = [
         f"{name}: {len(table):,} images of {len(lesions):,} lesions, {len(masks):,} masks",
         "",

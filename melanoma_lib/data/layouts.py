@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, offenders
+from melanoma_lib.artifacts import MelanomaError, offenders, read_json
 from melanoma_lib.data.classes import CLASS_NAMES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
@@ -67,6 +67,11 @@ class Table:
     layout: Layout
     left_out: dict[str, int] = field(default_factory=dict)
     pictures: np.ndarray | None = None
+
+    @property
+    def generated(self) -> bool:
+        """Whether the marker of a generated sample lies beside the table."""
+        return bool(read_json(self.path.with_name("sample.json"), {}).get("generated"))
 
 
 def find_table(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, digest, offenders, read_json
+from melanoma_lib.artifacts import MelanomaError, digest, offenders
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.layouts import COLUMNS, HAM10000, Layout, Table, find_table, read_table
 
@@ -125,13 +125,12 @@ def open_dataset(
                 f"{img_dir or data_dir or '.'}: {offenders(absent)}"
             )
         paths = [images[name] for name in table["image_id"]]
-    marker = read.path.with_name("sample.json")
     return DatasetFiles(
         metadata=table,
         images=paths,
         masks={name: masks[name] for name in table["image_id"] if name in masks},
         fingerprint=_fingerprint(read.path, [] if read.pictures is not None else paths),
-        generated=marker.exists() and bool(read_json(marker).get("generated")),
+        generated=read.generated,
         layout=read.layout,
         left_out=read.left_out,
     )

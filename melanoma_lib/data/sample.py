@@ -439,7 +439,7 @@ def generate_sample(folder: Path | str, seed: int = 42) -> Path:
     """
     place = Path(folder).resolve()  # where a linked folder really lies
     marker = place / "sample.json"
-    found = read_json(marker) if marker.exists() else {}
+    found = read_json(marker, {})
     if (found.get("generated"), found.get("seed"), found.get("version")) == (True, seed, VERSION):
         return Path(folder)
     files = place.is_file() + sum(len(names) for _, _, names in os.walk(place))
