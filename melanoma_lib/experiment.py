@@ -110,7 +110,7 @@ def _train(config: Config, key: str) -> Path:
         "name": entry.name,
         "timm_name": entry.timm_name,
         "config": dataclasses.asdict(config),
-        "dataset": describe(data),
+        "dataset": describe(data.files, data.split),
         "versions": versions(),
         "epochs": config.epochs,
     }
@@ -259,15 +259,15 @@ def predict(model: nn.Module, data: Data, batch_size: int) -> tuple[Predictions,
     return predictions, familiar.learn(features.cpu().numpy(), lesion_ids[val.rows])
 
 
-def describe(data: Data) -> dict:
-    """The dataset in numbers: name, fingerprint, images, lesions, images by part."""
+def describe(files: DatasetFiles, split: pd.DataFrame) -> dict:
+    """The images of a split in numbers: name, fingerprint, images, lesions, images by part."""
     return {
-        "name": data.files.name,
-        "generated": data.files.generated,
-        "fingerprint": data.files.fingerprint,
-        "images": len(data.split),
-        "lesions": int(data.split["lesion_id"].nunique()),
-        "parts": data.split["part"].value_counts().to_dict(),
+        "name": files.name,
+        "generated": files.generated,
+        "fingerprint": files.fingerprint,
+        "images": len(split),
+        "lesions": int(split["lesion_id"].nunique()),
+        "parts": split["part"].value_counts().to_dict(),
     }
 
 

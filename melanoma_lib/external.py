@@ -18,6 +18,7 @@ from melanoma_lib.config import basis_note
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.metadata import DatasetFiles, lesion_groups
 from melanoma_lib.data.pixels import HAM10000Dataset, decode
+from melanoma_lib.experiment import describe
 from melanoma_lib.intervals import RESAMPLES, SEED, lesion_weights
 from melanoma_lib.models import pick_device
 from melanoma_lib.predictions import (
@@ -104,13 +105,15 @@ def evaluate(
     """
     rows, left_out = unseen(folders[0].parent, files)
     own = {folder.name: comparison.load(folder) for folder in folders}
+    lesions = lesion_groups(files.metadata)
+    dataset = describe(files, files.metadata.assign(lesion_id=lesions, part="test").iloc[rows])
     predictions, models = {}, {}
     for folder in folders:
         record, bundle, held_out = own[folder.name]
         print(f"{record['name']}: {len(rows):,} images", flush=True)
         predictions[folder.name] = predict(folder, files, rows, device, batch_size)
         combined = _joined(held_out.part("val"), predictions[folder.name])
-        models[folder.name] = record | {"dataset": _describe(files, rows)}, bundle, combined
+        models[folder.name] = record | {"dataset": dataset}, bundle, combined
     results = comparison.side_by_side(folders[0].parent.name, models, files.metadata, resamples)
     first = next(iter(own.values()))
     test = first[2].part("test")
@@ -128,18 +131,6 @@ def evaluate(
     for key, (_, bundle, held_out) in own.items():
         results["models"][key]["own"] = _at_home(bundle, held_out, models[key][2], resamples)
     return results, predictions
-
-
-def _describe(files: DatasetFiles, rows: np.ndarray) -> dict:
-    """The dataset as a run's record describes its own."""
-    return {
-        "name": files.name,
-        "generated": files.generated,
-        "fingerprint": files.fingerprint,
-        "images": len(rows),
-        "lesions": int(lesion_groups(files.metadata).iloc[rows].nunique()),
-        "parts": {"test": len(rows)},
-    }
 
 
 def _joined(first: Predictions, second: Predictions) -> Predictions:

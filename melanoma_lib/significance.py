@@ -49,16 +49,12 @@ def _pairs_won(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
     A tie counts half. An image's midrank among all, less that among its own kind, is the number
     of the other kind below it.
     """
-    ranks = _midranks(scores)
-    won = ranks[positive] - _midranks(scores[positive])
-    below = ranks[~positive] - _midranks(scores[~positive])
+    from scipy.stats import rankdata  # slow to import
+
+    ranks = rankdata(scores)
+    won = ranks[positive] - rankdata(scores[positive])
+    below = ranks[~positive] - rankdata(scores[~positive])
     return won, positive.sum() - below
-
-
-def _midranks(scores: np.ndarray) -> np.ndarray:
-    """The mean place, counted from 0, of each score among all; equal scores share it."""
-    ordered = np.sort(scores)
-    return sum(np.searchsorted(ordered, scores, side) for side in ("left", "right")) / 2
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:

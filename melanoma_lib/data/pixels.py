@@ -162,21 +162,17 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def loader(dataset: Dataset, batch_size: int, generator: torch.Generator | None = None, **options):
+def loader(
+    dataset: HAM10000Dataset, batch_size: int, generator: torch.Generator | None = None
+) -> DataLoader:
     """A DataLoader that shuffles and leaves out an incomplete last batch if given a generator.
 
     An incomplete training batch can be a single image (8,513 = 266 x 32 + 1), for which batch
     statistics are degenerate. Without a generator: every image once, in order.
     """
     train = generator is not None
-    if hasattr(dataset, "__getitems__"):
-        options["collate_fn"] = _stacked
     return DataLoader(
-        dataset, batch_size, shuffle=train, drop_last=train, generator=generator, **options
-    )
-
-
-def _stacked(batch: tuple) -> tuple:
-    """What `__getitems__` returns is a batch already."""
-    return batch
+        dataset, batch_size, shuffle=train, drop_last=train, generator=generator,
+        collate_fn=lambda batch: batch,  # what `__getitems__` returns is one already
+    )  # fmt: skip
 
