@@ -145,7 +145,7 @@ def read_json(path: Path | str, otherwise: dict | None = None) -> dict:
         if not isinstance(value, dict):
             raise ValueError("it holds no JSON object")
         return value
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if otherwise is not None:
             return otherwise
         raise MelanomaError(f"{path} does not exist; run the step that writes it first") from None

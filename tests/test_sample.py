@@ -155,7 +155,7 @@ def test_foreign_data_is_left_alone(names, tmp_path):
         (tmp_path / name).write_text("mine")
     with pytest.raises(MelanomaError, match="new or an empty folder"):
         sample.generate_sample(tmp_path)
-    with pytest.raises(MelanomaError):
+    with pytest.raises(MelanomaError, match="new or an empty folder"):
         sample.generate_sample(tmp_path / names[0])
     assert contents(tmp_path).keys() == set(names)
 
