@@ -112,7 +112,7 @@ PRESETS = {
         "output_dir": str(PROJECT / "runs" / "sample"),
         "image_size": 64,
         "epochs": 2,
-        "batch_size": 16,  # half the recipe's, so that 441 images make enough updates
+        "batch_size": 16,  # half the recipe's: so few images make too few updates otherwise
         "learning_rate": 5e-4,  # larger than the recipe's, because it starts from random weights
         "pretrained": False,
     },
