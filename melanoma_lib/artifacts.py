@@ -17,6 +17,8 @@ from typing import IO
 from safetensors import SafetensorError
 
 PROJECT = Path(__file__).resolve().parent.parent
+_UMASK = os.umask(0)  # read once: it belongs to all threads, and is read by being changed
+os.umask(_UMASK)
 
 
 class MelanomaError(Exception):
@@ -52,9 +54,7 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if checksum:

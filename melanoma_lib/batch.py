@@ -12,17 +12,14 @@ import contextlib
 import hashlib
 import itertools
 import logging
-import multiprocessing
 import os
 import re
-import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +41,6 @@ LOCK = ".lock"  # in a run folder that a batch holds
 SCHEMA = 2  # of the files that say how far a step has come
 TRAINING = "04"  # executed once per architecture
 LAST = "08"  # measures time, so nothing runs beside it
-FEW = 4  # steps a process: for so few it does not pay to import everything first, as forks need
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
 
 
@@ -196,78 +192,70 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
 
     The first in the order given begins that waits for nothing. `devices` are GPUs as
     CUDA_VISIBLE_DEVICES names them; side by side, each has one in turn. A step that fails does
-    not stop the others that do not need it; `MelanomaError` is raised then, as it is when a
-    process that executes notebooks is killed.
+    not stop the others that do not need it; `MelanomaError` is raised then.
     """
-    waiting, running = [], {}
-    trainings = [step for step in steps if step.training_key]
-    errors: dict[str, BaseException] = {}  # by text: steps of a killed process all say the same
-    with lock(Path(config.output_dir) / LOCK), _workers(jobs, devices) as pool:
+    waiting = []
+    with lock(Path(config.output_dir) / LOCK):
         for step in steps:
             if state_of(config, step) == "done":
                 print(f"{step.name}: up to date", flush=True)
             else:
                 waiting.append(step)
-        many = len(waiting) > FEW * jobs
-        while waiting or running:
-            unfinished = [*waiting, *running.values()]
-            ready = [s for s in waiting if not any(s.needs(other) for other in unfinished)]
-            # A training goes on exactly only with as many threads as before, whatever is left; and
-            # threads that have to wait for another process make it many times slower.
-            shared = min(jobs, len(trainings))
-            most = shared if any(step in trainings for step in unfinished) else jobs
-            beside = min(most, len(ready) + len(running))
-            for step in ready[: most - len(running)]:
-                sharing = shared if step in trainings else beside
-                running[pool.submit(execute, config, step, sharing, many)] = step
-                waiting.remove(step)
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                step, error = running.pop(future), future.exception()
-                if error:
-                    errors[str(error)] = error
-                    waiting = [s for s in waiting if not s.needs(step)]
-        for text in list(errors)[1:]:
-            print(text, flush=True)
-        if errors:
-            raise next(iter(errors.values()))
+        trainings = sum(bool(step.training_key) for step in steps)
+        errors = _work(config, waiting, jobs, min(jobs, trainings), devices)
+    for text in list(errors)[1:]:
+        print(text, flush=True)
+    if errors:
+        raise next(iter(errors.values()))
 
 
-@contextlib.contextmanager
-def _workers(jobs: int, devices: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
-    """Processes that execute notebooks; an interrupt ends them, and their kernels with them."""
-    context = multiprocessing.get_context("spawn")
-    free = context.Queue()
-    for device in itertools.islice(itertools.cycle(devices), jobs):
-        free.put(device)
-    start = _start_worker, (free if devices else None,)
-    with ProcessPoolExecutor(jobs, context, *start) as pool:
+def _work(
+    config: Config, waiting: list[Step], jobs: int, shared: int, devices: Sequence[str]
+) -> dict[str, BaseException]:
+    """Executes steps side by side, `shared` of them while one is a training; the errors by text.
+
+    Threads wait for the kernels, which are processes; an interrupt ends those.
+    """
+    running: dict[Future, tuple[Step, str]] = {}
+    errors: dict[str, BaseException] = {}
+    free, stop = list(itertools.islice(itertools.cycle(devices or [""]), jobs)), threading.Event()
+    with ThreadPoolExecutor(jobs) as pool:
         try:
-            yield pool
-        except BrokenProcessPool:
-            raise MelanomaError(
-                "a process that executes notebooks was killed, as a rule for want of memory; run "
-                "again to go on, with fewer --jobs"
-            ) from None
+            while waiting or running:
+                unfinished = [*waiting, *(step for step, _ in running.values())]
+                ready = [s for s in waiting if not any(s.needs(other) for other in unfinished)]
+                # A training goes on exactly only with as many threads as before, whatever is left;
+                # and threads that have to wait for another process make it many times slower.
+                most = shared if any(step.training_key for step in unfinished) else jobs
+                beside = min(most, len(ready) + len(running))
+                for step in ready[: most - len(running)]:
+                    threads = (os.cpu_count() or 1) // (shared if step.training_key else beside)
+                    device = free.pop(0)
+                    future = pool.submit(execute, config, step, max(1, threads), device, stop)
+                    running[future] = step, device
+                    waiting.remove(step)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    step, device = running.pop(future)
+                    free.append(device)
+                    if error := future.exception():
+                        errors[str(error)] = error
+                        waiting = [s for s in waiting if not s.needs(step)]
         except KeyboardInterrupt:
-            for worker in multiprocessing.active_children():
-                worker.kill()  # a gentler signal is taken over by nbclient, which may wait
+            from melanoma_lib.kernels import kill_all
+
+            stop.set()
+            while wait(running, timeout=0.2).not_done:
+                kill_all()
             raise
+    return errors
 
 
-def _start_worker(free: "multiprocessing.Queue | None") -> None:
-    """Takes a device; leaves interrupts to the parent, and ends with it even if it is killed."""
-    if free:
-        os.environ["CUDA_VISIBLE_DEVICES"] = free.get()  # kernels inherit it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from melanoma_lib.kernels import end_with_parent  # slow to import, and not for `status`
-
-    threading.Thread(target=end_with_parent, daemon=True).start()  # and its kernel with it
-
-
-def execute(config: Config, step: Step, jobs: int = 1, many: bool = False) -> None:
+def execute(
+    config: Config, step: Step, threads: int, device: str, stop: threading.Event
+) -> None:
     """Executes one notebook and records it; a failed notebook is kept beside the good ones.
 
-    `jobs` share the processor. With `many` to come in this process, kernels are forks.
+    On `device`, a GPU, if it is named; interrupted, when `stop` is set, it records no failure.
     """
     import traitlets.config
 
@@ -284,33 +272,38 @@ def execute(config: Config, step: Step, jobs: int = 1, many: bool = False) -> No
     write_json(marker(config, step), record)
     print(f"{step.name}: started", flush=True)
     earlier = _files(config, step)
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))  # or they would wait for each other
+    environment = {HEADLESS: "1", "OMP_NUM_THREADS": str(threads)}  # or threads would wait
+    environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
     try:
         with (
-            _environment(**{HEADLESS: "1", "OMP_NUM_THREADS": threads}),
             _log(Path(config.output_dir) / "run.log", step.name),
             tempfile.TemporaryDirectory(prefix="melanoma-", dir=_short_folder()) as sockets,
         ):
             # Two kernels that start at once may choose the same TCP port; files of their own
-            # they cannot share.
-            transport = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+            # they cannot share. The folder is set here, as papermill would change this process's.
+            manager = {
+                "transport": "ipc", "ip": f"{sockets}/kernel", "environment": environment,
+                "folder": str(step.notebook.parent),
+            }  # fmt: skip
             papermill.execute_notebook(
                 str(step.notebook),
                 str(failed),
                 parameters=step.parameters,
                 kernel_name="python3",
-                **({"kernel_manager_class": ForkedKernelManager} if many else {}),
-                cwd=str(step.notebook.parent),
+                kernel_manager_class=ForkedKernelManager,
                 progress_bar=False,
                 log_output=True,
-                config=traitlets.config.Config({"KernelManager": transport}),
+                config=traitlets.config.Config({"ForkedKernelManager": manager}),
                 extra_arguments=["--log-level=ERROR"],
                 shutdown_kernel="immediate",  # all that it made is on disk
             )
     except papermill.PapermillExecutionError as error:
         problem = f"{error.ename}: {error.evalue.strip()} (see {failed})"
     except (RuntimeError, OSError) as error:  # the kernel died, or the disk is full
-        problem = f"{error}; run again to go on"
+        if stop.is_set():
+            return
+        hint = ", with fewer --jobs if memory was short" if "died" in str(error) else ""
+        problem = f"{error}; run again to go on{hint}"
     else:
         failed.replace(target)
         seconds = time.time() - record["started"]
@@ -331,19 +324,6 @@ def _short_folder() -> str | None:
     return "/tmp" if len(tempfile.gettempdir()) > 70 else None
 
 
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    earlier = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in earlier.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
 class _Terminal(logging.Handler):
     """Shows the training table's lines while a notebook runs."""
 
@@ -359,20 +339,18 @@ class _Terminal(logging.Handler):
 
 @contextlib.contextmanager
 def _log(path: Path, name: str) -> Iterator[None]:
-    """Sends what a notebook prints to the run's log, and its epochs to the terminal too."""
-    logger = logging.getLogger("papermill")
-    handlers = [logging.FileHandler(path, encoding="utf-8"), _Terminal(name)]
-    handlers[0].setFormatter(logging.Formatter(f"%(asctime)s {name}: %(message)s"))
-    level, propagate = logger.level, logger.propagate
+    """Sends what this thread's notebook prints to the run's log, and its epochs to the terminal."""
+    logger, thread = logging.getLogger("papermill"), threading.get_ident()
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    handlers = [logging.FileHandler(path, encoding="utf-8"), _Terminal(name)]
+    handlers[0].setFormatter(logging.Formatter(f"%(asctime)s {name}: %(message)s"))
     for handler in handlers:
+        handler.addFilter(lambda record: record.thread == thread)
         logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        logger.propagate = propagate
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()

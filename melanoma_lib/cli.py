@@ -241,20 +241,22 @@ def _ready(config: Config):
 
 
 def _run(options: argparse.Namespace) -> None:
-    from melanoma_lib import batch
+    from melanoma_lib import batch, kernels
 
     config = configuration(options)
     if options.jobs is not None and options.jobs < 1:
         raise MelanomaError(f"--jobs is {options.jobs}; it must be 1 or more")
     devices = _visible(options.devices) if options.devices else []
+    if config.data_dir == str(SAMPLE_DIR) and not SAMPLE_DIR.exists():
+        kernels.start_server()  # it imports while the sample is painted
     files = _ready(config)
     _check_other_split(config, files.fingerprint)
     steps = batch.plan(config, files.fingerprint, _extra(options), files.contents)
     stale = [step for step in steps if batch.state_of(config, step) != "done"]
     jobs = options.jobs or 1
     if stale:
-        sizes = _check_training(config, files, [s.parameters.get("architecture") for s in stale])
-        jobs = options.jobs or len(devices) or _default_jobs(config)
+        sizes, most = _look_ahead(config, files, [s.parameters.get("architecture") for s in stale])
+        jobs = options.jobs or len(devices) or most
         if jobs > 1:  # the trainings first, and of them the largest: they take longest
             steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
             steps.reverse()
@@ -277,6 +279,21 @@ def _visible(devices: str) -> list[str]:
     if bad := [number for number in numbers if not number.isdigit() or int(number) >= there]:
         raise MelanomaError(f"--devices names {', '.join(bad)}; this machine has {there} GPUs")
     return [names.split(",")[int(number)] for number in numbers]
+
+
+def _look_ahead(config: Config, files, keys: Sequence[str | None]) -> tuple[dict, int]:
+    """What `_check_training` and `_default_jobs` say, while this process imports no torch.
+
+    Then all images are decoded, once.
+    """
+    from melanoma_lib.kernels import in_fork, start_server
+
+    start_server()
+    from melanoma_lib.data.pixels import decode  # slow to import, which the server is doing too
+
+    found = in_fork(_check_training, config, files, keys), in_fork(_default_jobs, config)
+    decode(files, config.image_size)
+    return found
 
 
 def _default_jobs(config: Config) -> int:
@@ -305,7 +322,6 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
 
     from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
     from melanoma_lib.data.metadata import PARTS, make_split, rows_of
-    from melanoma_lib.data.pixels import decode
     from melanoma_lib.models import architecture, build_model, pick_device
 
     for key in config.architectures:
@@ -332,7 +348,6 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
                     key, len(CLASS_NAMES), config.image_size, config.pretrained, weights
                 )
             sizes[key] = sum(parameter.numel() for parameter in model.parameters())
-    decode(files, config.image_size)
     return sizes
 
 
@@ -369,12 +384,15 @@ def _scalar(text: str) -> object:
 def _train(options: argparse.Namespace) -> None:
     options.architectures = [options.architecture]
     from melanoma_lib import distributed, experiment
+    from melanoma_lib.data.pixels import decode
 
     config = configuration(options)
     name = f"melanoma train {config.architectures[0]}"
     with listening(options.track, options.notify, name), distributed.group(config):
         if distributed.rank() == 0:
-            _check_training(config, _ready(config), config.architectures)
+            files = _ready(config)
+            _check_training(config, files, config.architectures)
+            decode(files, config.image_size)
         print(experiment.train(config, config.architectures[0]))
 
 

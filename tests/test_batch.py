@@ -12,14 +12,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from melanoma_lib import batch
+from melanoma_lib import batch, kernels
 from melanoma_lib.artifacts import MelanomaError, lock, locked, read_json, write_json
 from melanoma_lib.config import Config
 
 WRITE = "from pathlib import Path\nPath(figures_dir).mkdir(parents=True, exist_ok=True)\n"
 
-# Of kernels: `FEW` steps are executed in ordinary ones.
-both_kinds = pytest.mark.parametrize("few", [batch.FEW, 0], ids=["ordinary", "forked"])
+both_kinds = pytest.mark.parametrize("forking", [False, True], ids=["ordinary", "forked"])
 
 
 def notebook(path, parameters, code):
@@ -267,10 +266,10 @@ def test_a_failure_stops_only_what_reads_what_was_to_be_left(config):
 
 @both_kinds
 def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(
-    config, tmp_path, monkeypatch, few
+    config, tmp_path, monkeypatch, forking
 ):
     """Four architectures on two devices: each device has two at most, and both have some."""
-    monkeypatch.setattr(batch, "FEW", few)
+    monkeypatch.setattr(kernels, "FORKING", forking)
     config = dataclasses.replace(config, architectures=("a", "b", "c", "d"))
     notebook(
         batch.NOTEBOOKS / "04_training.ipynb",
@@ -323,7 +322,7 @@ def test_the_environment_of_notebooks_is_put_back(config):
 
 
 @both_kinds
-def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, few):
+def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, forking):
     """SIGKILL to the batch alone: a training that went on unseen would meet the next run."""
     notebook(
         batch.NOTEBOOKS / "01_look.ipynb",
@@ -332,10 +331,10 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, few):
         "Path(folder, 'pid').write_text(str(os.getpid()))\ntime.sleep(120)",
     )
     code = (
-        "import sys; from pathlib import Path; from melanoma_lib import batch\n"
+        "import sys; from pathlib import Path; from melanoma_lib import batch, kernels\n"
         "from melanoma_lib.config import Config\n"
         "if __name__ == '__main__':\n"
-        f"    batch.NOTEBOOKS, batch.FEW = Path(sys.argv[1]), {few}\n"
+        f"    batch.NOTEBOOKS, kernels.FORKING = Path(sys.argv[1]), {forking}\n"
         "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
         "    batch.run(config, batch.plan(config, 'data')[:1])\n"
     )
@@ -350,30 +349,40 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, few):
 
 
 @both_kinds
-def test_a_process_killed_for_memory_is_told_once_and_the_next_run_goes_on(
-    config, tmp_path, capfd, monkeypatch, few
+def test_a_kernel_killed_for_memory_is_told_and_the_next_run_goes_on(
+    config, tmp_path, monkeypatch, forking
 ):
-    """The kernel ends what started it, as the system does with what takes too much."""
-    monkeypatch.setattr(batch, "FEW", few)
+    monkeypatch.setattr(kernels, "FORKING", forking)
     notebook(
         batch.NOTEBOOKS / "04_training.ipynb",
         f"architecture = ''\nseen = {str(tmp_path / 'seen')!r}",
-        "import multiprocessing, os, signal\nfrom pathlib import Path\n"
+        "import os, signal\nfrom pathlib import Path\n"
         "first = not Path(seen).exists()\nPath(seen).write_text('x')\n"
-        "started_by = multiprocessing.parent_process()\n"  # of a fork; or else
-        "if first:\n    os.kill(started_by.pid if started_by else os.getppid(), signal.SIGKILL)",
+        "if first:\n    os.kill(os.getpid(), signal.SIGKILL)",
     )
     steps = batch.plan(config, "data")
-    with pytest.raises(MelanomaError, match="killed, as a rule for want of memory; run again"):
+    with pytest.raises(MelanomaError, match="died; run again to go on, with fewer --jobs if mem"):
         batch.run(config, steps)
-    shown = capfd.readouterr().out
-    assert "abruptly" not in shown and "failed" not in shown
     batch.run(config, steps)
     assert states(config) == ["done"] * len(steps)
 
 
+@pytest.mark.skipif(not kernels.FORKING, reason="kernels are forked on Linux only")
+def test_a_server_killed_takes_its_kernels_and_another_one_goes_on(config):
+    notebook(
+        batch.NOTEBOOKS / "04_training.ipynb",
+        "architecture = ''",
+        "import os, signal, time\n"
+        "if architecture == 'resnet50':\n    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    time.sleep(60)",
+    )
+    with pytest.raises(MelanomaError, match="04_training-resnet50 failed: Kernel died"):
+        batch.run(config, batch.plan(config, "data"))
+    assert states(config) == ["done", "failed", "done", "waiting"]
+
+
 @both_kinds
-def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path, few):
+def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path, forking):
     """Ctrl-C: the kernel ends, the step counts as interrupted, and the run can be repeated."""
     pid = tmp_path / "pid"
     notebook(
@@ -385,10 +394,10 @@ def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path,
     )
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys; from pathlib import Path; from melanoma_lib import batch, cli\n"
+        "import sys; from pathlib import Path; from melanoma_lib import batch, cli, kernels\n"
         "from melanoma_lib.config import Config\n"
         "def run(options):\n"
-        f"    batch.NOTEBOOKS, batch.FEW = Path(sys.argv[1]), {few}\n"
+        f"    batch.NOTEBOOKS, kernels.FORKING = Path(sys.argv[1]), {forking}\n"
         "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
         "    batch.run(config, batch.plan(config, 'data')[:1], jobs=2)\n"
         "cli._run = run\n"
@@ -407,6 +416,7 @@ def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path,
     assert "interrupted; the same command goes on from here" in holder.communicate(timeout=60)[1]
     assert holder.returncode == 130
     wait_for(lambda: not Path(f"/proc/{pid.read_text()}").exists())
+    assert read_json(tmp_path / "run" / "steps" / "01_look.json")["state"] == "started"
     assert subprocess.run(command, check=False).returncode == 0
 
 
