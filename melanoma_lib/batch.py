@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder that a batch holds
 SCHEMA = 2  # of the files that say how far a step has come
 TRAINING = "04"  # executed once per architecture
+SHOW = "--InlineBackend.print_figure_kwargs={'bbox_inches': None}"  # or each is drawn once more
 LAST = "08"  # measures time, so nothing runs beside it
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
 
@@ -257,10 +258,6 @@ def execute(
 
     On `device`, a GPU, if it is named; interrupted, when `stop` is set, it records no failure.
     """
-    import traitlets.config
-
-    from melanoma_lib.kernels import ForkedKernelManager
-
     papermill = _papermill()
     folder = Path(config.output_dir) / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -269,34 +266,14 @@ def execute(
     before = read_json(path, {}).get("outputs", {})
     record = {"schema": SCHEMA, "key": step.key, "state": "started", "started": time.time()}
     record["outputs"] = before  # until they are written again
-    write_json(marker(config, step), record)
+    write_json(path, record)
     print(f"{step.name}: started", flush=True)
     earlier = _files(config, step)
     environment = {HEADLESS: "1", "OMP_NUM_THREADS": str(threads)}  # or threads would wait
     environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
     try:
-        with (
-            _log(Path(config.output_dir) / "run.log", step.name),
-            tempfile.TemporaryDirectory(prefix="melanoma-", dir=_short_folder()) as sockets,
-        ):
-            # Two kernels that start at once may choose the same TCP port; files of their own
-            # they cannot share. The folder is set here, as papermill would change this process's.
-            manager = {
-                "transport": "ipc", "ip": f"{sockets}/kernel", "environment": environment,
-                "folder": str(step.notebook.parent),
-            }  # fmt: skip
-            papermill.execute_notebook(
-                str(step.notebook),
-                str(failed),
-                parameters=step.parameters,
-                kernel_name="python3",
-                kernel_manager_class=ForkedKernelManager,
-                progress_bar=False,
-                log_output=True,
-                config=traitlets.config.Config({"ForkedKernelManager": manager}),
-                extra_arguments=["--log-level=ERROR"],
-                shutdown_kernel="immediate",  # all that it made is on disk
-            )
+        with _log(Path(config.output_dir) / "run.log", step.name):
+            _execute(step, failed, environment)
     except papermill.PapermillExecutionError as error:
         problem = f"{error.ename}: {error.evalue.strip()} (see {failed})"
     except (RuntimeError, OSError) as error:  # the kernel died, or the disk is full
@@ -311,12 +288,37 @@ def execute(
         for gone in set(before) - set(outputs):  # not part of this execution any more
             Path(gone).unlink(missing_ok=True)
         done = {"state": "done", "seconds": seconds, "outputs": outputs}
-        write_json(marker(config, step), record | done)
+        write_json(path, record | done)
         print(f"{step.name}: done in {seconds:.0f} s", flush=True)
         return
-    write_json(marker(config, step), record | {"state": "failed"})
+    write_json(path, record | {"state": "failed"})
     print(f"{step.name}: failed", flush=True)
     raise MelanomaError(f"{step.name} failed: {problem}")
+
+
+def _execute(step: Step, output: Path, environment: Mapping[str, str]) -> None:
+    """Executes a step's notebook through papermill, in a kernel with that environment."""
+    import traitlets.config
+
+    from melanoma_lib.kernels import ForkedKernelManager
+
+    # Two kernels that start at once may choose the same TCP port; files of their own they cannot
+    # share. The folder is the kernel's alone, while papermill's `cwd` would be this process's.
+    with tempfile.TemporaryDirectory(prefix="melanoma-", dir=_short_folder()) as sockets:
+        manager = {"transport": "ipc", "ip": f"{sockets}/kernel", "environment": environment,
+                   "folder": str(step.notebook.parent)}  # fmt: skip
+        _papermill().execute_notebook(
+            str(step.notebook),
+            str(output),
+            parameters=step.parameters,
+            kernel_name="python3",
+            kernel_manager_class=ForkedKernelManager,
+            progress_bar=False,
+            log_output=True,
+            config=traitlets.config.Config({"ForkedKernelManager": manager}),
+            extra_arguments=["--log-level=ERROR", SHOW],
+            shutdown_kernel="immediate",  # all that it made is on disk
+        )
 
 
 def _short_folder() -> str | None:

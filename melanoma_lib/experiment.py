@@ -285,7 +285,7 @@ def device_name(model: nn.Module) -> str:
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
-def latency(models: Mapping[str, nn.Module], image_size: int, repeats: int = 20) -> dict[str, dict]:
+def latency(models: Mapping[str, nn.Module], image_size: int, repeats: int = 10) -> dict[str, dict]:
     """By model, milliseconds from one normalised image to its logits, and the device in words.
 
     `median_ms`, `low_ms` and `high_ms` (5th and 95th percentile). One image at a time, the models

@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from fontTools import subset
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -52,6 +53,9 @@ STYLE = {
     "lines.markeredgewidth": 0.8,
     "pdf.fonttype": 42,  # text stays text in the PDF
 }
+# A PDF places every letter itself. Tables of a font that say how to place letters are no use in it,
+# and take most of the time that embedding a font takes.
+getattr(subset.Options, "_drop_tables_default", []).extend(["GDEF", "GPOS", "GSUB"])
 CHAPTERS = {
     "01": "The data",
     "02": "Preparing the images",
@@ -205,7 +209,8 @@ def save(
             with atomic_path(path) as temporary:
                 metadata = dict.fromkeys(left_out[path.suffix])
                 figure.savefig(temporary, dpi=200, metadata=metadata)
-            figure.set_layout_engine("none")  # places are found once, and are the same in both
+            with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+                figure.set_layout_engine(None)  # places are found once, and are the same in both
     finally:
         plt.close(figure)
     return paths
