@@ -9,7 +9,6 @@ clinical value.
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -468,15 +467,12 @@ def _write(folder: Path, seed: int) -> None:
     classes = rng.permutation(np.repeat(list(LESIONS), list(LESIONS.values())))
     views = rng.permutation(np.repeat(list(IMAGES_PER_LESION), list(IMAGES_PER_LESION.values())))
     rows: list[dict[str, str]] = []
-    tasks = []
     # Real ids lie far below 9000001.
     for lesion, (dx, count) in enumerate(zip(classes.tolist(), views, strict=True), 9000001):
         who = patient(dx, rng)
         names = [f"ISIC_{9000001 + len(rows) + number}" for number in range(count)]
         rows += [{"lesion_id": f"HAM_{lesion}", "image_id": name, **who} for name in names]
-        tasks.append((folder, [seed, lesion], dx, names))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda task: _write_lesion(*task), tasks))
+        _write_lesion(folder, [seed, lesion], dx, names)
     write_csv(folder / "HAM10000_metadata.csv", rows)
     counts = {"images": len(rows), "lesions": len(classes)}
     write_json(folder / "sample.json",
