@@ -12,7 +12,7 @@ import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
-from melanoma_lib.kernels import ForkedKernelManager
+from melanoma_lib.kernels import ForkedKernelManager, in_fork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 
@@ -97,6 +97,20 @@ def test_figures_are_shown_in_the_notebook(monkeypatch):
     assert "image/png" in outputs[0]["data"]
 
 
+def of_here(number):
+    """Whose process called it, and what is imported there."""
+    if number < 0:
+        raise FileNotFoundError(f"{number}")
+    return os.getpid(), "timm" in sys.modules, number
+
+
+def test_a_function_is_called_in_a_fork_and_its_error_comes_back():
+    process, imported, number = in_fork(of_here, 3)
+    assert process != os.getpid() and imported and number == 3
+    with pytest.raises(FileNotFoundError, match="-1"):
+        in_fork(of_here, -1)
+
+
 def test_a_kernel_that_dies_is_noticed():
     with pytest.raises(DeadKernelError):
         execute("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
@@ -141,9 +155,9 @@ def test_a_server_that_cannot_import_is_no_obstacle(tmp_path):
     (tmp_path / "broken.py").write_text("raise ValueError('not an ImportError')")
     code = (
         "from melanoma_lib import kernels; kernels.IMPORTED = ('broken',)\n"
-        "from test_kernels import *; print(printed(FORKED))"
+        "from test_kernels import *; print(printed(FORKED), in_fork(of_here, 3)[0] == os.getpid())"
     )
     folders = os.pathsep.join([str(Path(__file__).parent), str(tmp_path)])
     run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": folders},
                          capture_output=True, text=True)  # fmt: skip
-    assert run.stdout.strip() == "[['False']]", run.stderr
+    assert run.stdout.strip() == "[['False']] True", run.stderr
