@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import traitlets
 from jupyter_client.manager import AsyncKernelManager
@@ -32,7 +32,21 @@ def start_server() -> None:
     """Lets the server begin to import, unless it has; it ends with this process."""
     if FORKING:
         multiprocessing.forkserver.set_forkserver_preload(list(IMPORTED))
-        multiprocessing.forkserver.ensure_running()
+        with _deaf():
+            multiprocessing.forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """What starts in here does not hear Ctrl-C: this process does, and ends it."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def in_fork(function: Callable, *arguments: object) -> object:

@@ -111,6 +111,22 @@ def test_a_function_is_called_in_a_fork_and_its_error_comes_back():
         in_fork(of_here, -1)
 
 
+def test_an_interrupt_while_the_server_imports_is_told_by_one_process():
+    code = (
+        "import time; from melanoma_lib.kernels import start_server\n"
+        "start_server()\nprint('started', flush=True)\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('interrupted')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stdout.readline() == "started\n"
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60) == ("interrupted\n", "")
+
+
 def test_a_kernel_that_dies_is_noticed():
     with pytest.raises(DeadKernelError):
         execute("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
