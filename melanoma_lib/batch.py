@@ -40,9 +40,9 @@ NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder that a batch holds
 SCHEMA = 2  # of the files that say how far a step has come
 TRAINING = "04"  # executed once per architecture
-SHOW = "--InlineBackend.print_figure_kwargs={'bbox_inches': None}"  # or each is drawn once more
 LAST = "08"  # measures time, so nothing runs beside it
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
+SHOW = "--InlineBackend.print_figure_kwargs={'bbox_inches': None}"  # or each is drawn once more
 
 
 @dataclass(frozen=True)
@@ -251,9 +251,7 @@ def _work(
     return errors
 
 
-def execute(
-    config: Config, step: Step, threads: int, device: str, stop: threading.Event
-) -> None:
+def execute(config: Config, step: Step, threads: int, device: str, stop: threading.Event) -> None:
     """Executes one notebook and records it; a failed notebook is kept beside the good ones.
 
     On `device`, a GPU, if it is named; interrupted, when `stop` is set, it records no failure.
@@ -269,7 +267,7 @@ def execute(
     write_json(path, record)
     print(f"{step.name}: started", flush=True)
     earlier = _files(config, step)
-    environment = {HEADLESS: "1", "OMP_NUM_THREADS": str(threads)}  # or threads would wait
+    environment = {HEADLESS: "1", "OMP_NUM_THREADS": str(threads)}  # or they wait for each other
     environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
     try:
         with _log(Path(config.output_dir) / "run.log", step.name):
