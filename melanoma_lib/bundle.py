@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from melanoma_lib.artifacts import MelanomaError, offenders, read_json, sha256, write_json
@@ -54,6 +55,10 @@ def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
         raise MelanomaError(f"{folder / 'bundle.json'}: missing or wrong: {offenders(wrong)}")
     if sha256(folder / "model.safetensors") != facts["weights_sha256"]:
         raise MelanomaError(f"{folder}: model.safetensors is not the file of its bundle.json")
-    model = build_model(facts["architecture"], len(facts["class_names"]), facts["image_size"])
-    load_weights(model, folder)
-    return model.eval(), facts
+    network = facts["architecture"], len(facts["class_names"]), facts["image_size"]
+    with torch.device("meta"):  # without memory: no weights are drawn that the file replaces
+        model = build_model(*network)
+    if {name for name, _ in model.named_buffers()} - set(model.state_dict()):
+        model = build_model(*network)  # what no file holds has to be computed
+    load_weights(model, folder, assign=True)
+    return model.to(memory_format=torch.channels_last).eval(), facts

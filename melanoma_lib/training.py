@@ -258,11 +258,14 @@ def save_results(folder: Path, state: Mapping) -> None:
     write_csv(folder / "history.csv", state["history"])
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Reads model.safetensors into the model; raises `MelanomaError` when it does not fit."""
+def load_weights(model: nn.Module, folder: Path, assign: bool = False) -> None:
+    """Reads model.safetensors into the model, or makes the file's own tensors its weights.
+
+    Raises `MelanomaError` when they do not fit.
+    """
     path = folder / "model.safetensors"
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_file(path), assign=assign)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise MelanomaError(

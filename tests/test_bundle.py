@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import save_model
 
-from melanoma_lib.artifacts import MelanomaError, read_json, write_json
+from melanoma_lib.artifacts import MelanomaError, atomic_path, read_json, write_json
 from melanoma_lib.bundle import load_bundle, save_bundle
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.familiar import learn
@@ -12,26 +12,43 @@ from melanoma_lib.models import build_model
 KNOWN = learn(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20))
 
 
-@pytest.fixture
-def folder(tmp_path):
+def bundle(folder, key):
     torch.manual_seed(0)
-    save_model(build_model("test_resnet", 7, 32), tmp_path / "model.safetensors")
+    model = build_model(key, 7, 32).eval()
+    save_model(model, folder / "model.safetensors")
     save_bundle(
-        tmp_path, KNOWN, architecture="test_resnet", class_names=CLASS_NAMES, image_size=32,
+        folder, KNOWN, architecture=key, class_names=CLASS_NAMES, image_size=32,
         mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5, operating_points=[], generated=True,
     )
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    bundle(tmp_path, "test_resnet")
     return tmp_path
 
 
-def test_a_bundle_is_all_that_is_needed_to_use_a_model(folder):
-    model, facts = load_bundle(folder)
-    torch.manual_seed(0)
-    same = build_model("test_resnet", 7, 32).eval()
+@pytest.mark.parametrize("key", ["test_resnet", "test_vit_relpos"])  # it also has computed tables
+def test_a_bundle_is_all_that_is_needed_to_use_a_model(tmp_path, key):
+    same = bundle(tmp_path, key)
+    model, facts = load_bundle(tmp_path)
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(model(images), same(images))
     assert not model.training
+    assert all(weight.requires_grad for weight in model.parameters())
     assert facts["temperature"] == 1.5 and facts["class_names"] == list(CLASS_NAMES)
+
+
+def test_a_model_keeps_its_weights_when_another_training_replaces_the_file(folder):
+    model, _ = load_bundle(folder)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        before = model(images)
+        with atomic_path(folder / "model.safetensors") as temporary:
+            temporary.write_bytes(b"")
+        assert torch.equal(model(images), before)
 
 
 def test_foreign_weights_another_schema_or_nothing_are_refused(folder, tmp_path):
