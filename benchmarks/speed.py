@@ -50,8 +50,9 @@ from melanoma_lib import artifacts, experiment, figures, scaling
 from melanoma_lib.arithmetic import Arithmetic, adam, choose
 from melanoma_lib.config import Config
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.images import decode
 from melanoma_lib.data.layouts import COLUMNS
-from melanoma_lib.data.pixels import HAM10000Dataset, decode, resident
+from melanoma_lib.data.pixels import HAM10000Dataset, resident
 from melanoma_lib.graphs import WARM_UP, captured
 from melanoma_lib.models import architecture, build_model, normalisation, pick_device
 from melanoma_lib.predictions import predict_logits

@@ -5,12 +5,10 @@ loss and the update stay in float32, and only the large products are made of sho
 (Kalamkar et al., 2019). What is faster depends on network, image size and machine, so it is tried.
 """
 
-import contextlib
 import copy
-import ctypes
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -18,8 +16,8 @@ from torch import nn
 
 from melanoma_lib.config import PRECISIONS, Config
 from melanoma_lib.graphs import WARM_UP, captured
+from melanoma_lib.memory import kept_memory
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # numbers of malloc.h
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 # Seconds that a training would take without a choice; on a GPU a trial takes a second or two.
 WORTH_A_TRIAL = {"cpu": 60.0, "cuda": 20.0}
@@ -61,31 +59,6 @@ class _Wrapped(nn.Module):
         short = self.how.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=short):
             return self.model(images).float()
-
-
-@contextlib.contextmanager
-def kept_memory() -> Iterator[None]:
-    """Inside the block this process keeps the memory of freed tensors; afterwards it is given back.
-
-    A step on the CPU frees gigabytes and asks for them again, and the system clears them page by
-    page each time: a tenth to a quarter of a step. Only where the C library is glibc (mallopt(3)).
-    """
-    try:
-        libc = ctypes.CDLL(None)
-        mallopt, trim = libc.mallopt, libc.malloc_trim
-    except (AttributeError, TypeError):  # another C library
-        yield
-        return
-    mallopt(_TRIM_THRESHOLD, -1)  # never
-    mallopt(_MMAP_MAX, 0)  # large ones come from the same heap
-    try:
-        yield
-    finally:
-        # What glibc adjusts itself to in a process with large arrays.
-        mallopt(_MMAP_MAX, 65536)
-        mallopt(_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_TRIM_THRESHOLD, 64 << 20)
-        trim(0)
 
 
 @kept_memory()

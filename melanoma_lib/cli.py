@@ -286,10 +286,8 @@ def _look_ahead(config: Config, files, keys: Sequence[str | None]) -> tuple[dict
 
     Then all images are decoded, once.
     """
-    from melanoma_lib.kernels import in_fork, start_server
-
-    start_server()
-    from melanoma_lib.data.pixels import decode  # slow to import, which the server is doing too
+    from melanoma_lib.data.images import decode
+    from melanoma_lib.kernels import in_fork
 
     found = in_fork(_check_training, config, files, keys), in_fork(_default_jobs, config)
     decode(files, config.image_size)
@@ -384,7 +382,7 @@ def _scalar(text: str) -> object:
 def _train(options: argparse.Namespace) -> None:
     options.architectures = [options.architecture]
     from melanoma_lib import distributed, experiment
-    from melanoma_lib.data.pixels import decode
+    from melanoma_lib.data.images import decode
 
     config = configuration(options)
     name = f"melanoma train {config.architectures[0]}"

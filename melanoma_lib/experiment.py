@@ -30,8 +30,9 @@ from melanoma_lib.bundle import save_bundle
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.images import decode
 from melanoma_lib.data.metadata import DatasetFiles, make_split, open_dataset, rows_of
-from melanoma_lib.data.pixels import HAM10000Dataset, decode
+from melanoma_lib.data.pixels import HAM10000Dataset
 from melanoma_lib.models import (
     architecture,
     build_model,

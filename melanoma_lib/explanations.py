@@ -22,8 +22,8 @@ from melanoma_lib import xai
 from melanoma_lib.artifacts import atomic_path, digest, read_json
 from melanoma_lib.bundle import load_bundle
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.data.images import decode, read_mask
 from melanoma_lib.data.metadata import DatasetFiles
-from melanoma_lib.data.pixels import decode, read_mask
 from melanoma_lib.map_scores import (
     CENTRE,
     FILE,

@@ -16,8 +16,9 @@ from melanoma_lib.bundle import load_bundle
 from melanoma_lib.comparison import CALIBRATION, METRICS
 from melanoma_lib.config import basis_note
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.images import decode
 from melanoma_lib.data.metadata import DatasetFiles, lesion_groups
-from melanoma_lib.data.pixels import HAM10000Dataset, decode
+from melanoma_lib.data.pixels import HAM10000Dataset
 from melanoma_lib.experiment import describe
 from melanoma_lib.intervals import RESAMPLES, SEED, lesion_weights
 from melanoma_lib.models import pick_device

@@ -19,13 +19,14 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from melanoma_lib import distributed, listeners
-from melanoma_lib.arithmetic import Arithmetic, adam, kept_memory
+from melanoma_lib.arithmetic import Arithmetic, adam
 from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
 from melanoma_lib.data.augment import augment, draw, generator
 from melanoma_lib.data.pixels import HAM10000Dataset, loader, resident, to_device
 from melanoma_lib.graphs import captured
+from melanoma_lib.memory import kept_memory
 from melanoma_lib.models import normalisation, normalise, pick_device, to_input
 from melanoma_lib.predictions import predict_logits
 from melanoma_lib.progress import progress

@@ -10,8 +10,8 @@ from PIL import Image
 from melanoma_lib.artifacts import MelanomaError, read_json
 from melanoma_lib.comparison import compare
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.data.images import decode
 from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.data.pixels import decode
 from melanoma_lib.diagnose import (
     Reader,
     find_bundle,

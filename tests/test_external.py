@@ -16,8 +16,8 @@ from melanoma_lib.artifacts import MelanomaError, read_json
 from melanoma_lib.cli import main
 from melanoma_lib.comparison import CALIBRATION, METRICS, compare
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.images import read_image
 from melanoma_lib.data.metadata import open_dataset, read_metadata
-from melanoma_lib.data.pixels import read_image
 from melanoma_lib.figures import EXTERNAL
 from melanoma_lib.metrics import accuracy
 from melanoma_lib.predictions import ISIC_COLUMNS, load_predictions

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from melanoma_lib.artifacts import MelanomaError, read_json, write_csv, write_json
+from melanoma_lib.memory import kept_memory
 
 VERSION = 2  # raise it when the pictures or the table change
 WIDTH, HEIGHT = 200, 150  # pixels of an image
@@ -428,6 +429,7 @@ def patient(dx: str, rng: np.random.Generator) -> dict[str, str]:
     }
 
 
+@kept_memory()
 def generate_sample(folder: Path | str, seed: int = 42) -> Path:
     """Writes the generated dataset into `folder` and returns that path.
 
