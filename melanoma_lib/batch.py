@@ -311,6 +311,7 @@ def _execute(step: Step, output: Path, environment: Mapping[str, str]) -> None:
             parameters=step.parameters,
             kernel_name="python3",
             kernel_manager_class=ForkedKernelManager,
+            request_save_on_cell_execute=False,  # once at the end: the log tells of the cells
             progress_bar=False,
             log_output=True,
             config=traitlets.config.Config({"ForkedKernelManager": manager}),

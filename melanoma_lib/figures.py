@@ -298,6 +298,9 @@ def _counts(axis: Axis) -> None:
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     """Names the rows 0, 1, ... of a horizontal plot, the first at the top."""
+    if not axes.yaxis.get_tick_params()["labelleft"]:  # the panel to the left has the names
+        axes.yaxis.set_visible(False)
+        return
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -823,14 +826,15 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float]) -> Figure:
                                   sharey=True)
     for axes, (measure, value) in zip(panels, overall.items(), strict=True):
         axes.axvline(value, color=DARK, linestyle="--", linewidth=0.8, zorder=1)
-        for position, row in enumerate(rows):
-            if isinstance(row, str) or row[measure]["value"] is None:
-                continue
-            look = {"color": GREY if row["small"] else _line(0)["color"]}
-            if row[measure]["low"] is not None:
-                axes.hlines(position, row[measure]["low"], row[measure]["high"], **look)
-            axes.plot(row[measure]["value"], position, marker="o", **look,
-                      markerfacecolor="white" if row["small"] else look["color"])
+        for small, colour in ((False, _line(0)["color"]), (True, GREY)):
+            told = {position: row[measure] for position, row in enumerate(rows)
+                    if not isinstance(row, str) and row["small"] == small
+                    and row[measure]["value"] is not None}  # fmt: skip
+            sure = {position: each for position, each in told.items() if each["low"] is not None}
+            axes.hlines(list(sure), [each["low"] for each in sure.values()],
+                        [each["high"] for each in sure.values()], color=colour)
+            axes.plot([each["value"] for each in told.values()], list(told), "o", color=colour,
+                      markerfacecolor="white" if small else colour)
         _rows(axes, [row if isinstance(row, str) else
                      f"{row['group']} ({row['lesions']:,}, {row['melanoma_lesions']:,})"
                      for row in rows])
