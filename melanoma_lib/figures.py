@@ -479,7 +479,7 @@ def abcde(table: pd.DataFrame) -> Figure:
         drawn = axes.boxplot(  # seaborn's warns under matplotlib 3.11
             list(values.values()), positions=range(len(values)), orientation="horizontal",
             widths=0.6, whis=(5, 95), showfliers=False, showcaps=False, patch_artist=True,
-            medianprops={"color": "black"},
+            medianprops={"color": "black"}, manage_ticks=False,
         )
         for code, box in zip(values, drawn["boxes"], strict=True):
             box.set_facecolor(MALIGNANT if code == MELANOMA else PALE)
