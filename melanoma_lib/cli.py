@@ -242,6 +242,7 @@ def _ready(config: Config):
 
 def _run(options: argparse.Namespace) -> None:
     from melanoma_lib import batch, kernels
+    from melanoma_lib.data.images import decode
 
     config = configuration(options)
     if options.jobs is not None and options.jobs < 1:
@@ -255,7 +256,9 @@ def _run(options: argparse.Namespace) -> None:
     stale = [step for step in steps if batch.state_of(config, step) != "done"]
     jobs = options.jobs or 1
     if stale:
-        sizes, most = _look_ahead(config, files, [s.parameters.get("architecture") for s in stale])
+        keys = [step.parameters.get("architecture") for step in stale]
+        sizes, most = kernels.in_fork(_look_ahead, config, files, keys)
+        decode(files, config.image_size)  # once
         jobs = options.jobs or len(devices) or most
         if jobs > 1:  # the trainings first, and of them the largest: they take longest
             steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
@@ -282,16 +285,8 @@ def _visible(devices: str) -> list[str]:
 
 
 def _look_ahead(config: Config, files, keys: Sequence[str | None]) -> tuple[dict, int]:
-    """What `_check_training` and `_default_jobs` say, while this process imports no torch.
-
-    Then all images are decoded, once.
-    """
-    from melanoma_lib.data.images import decode
-    from melanoma_lib.kernels import in_fork
-
-    found = in_fork(_check_training, config, files, keys), in_fork(_default_jobs, config)
-    decode(files, config.image_size)
-    return found
+    """What `_check_training` and `_default_jobs` say; both import torch and may start CUDA."""
+    return _check_training(config, files, keys), _default_jobs(config)
 
 
 def _default_jobs(config: Config) -> int:
