@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -220,7 +221,7 @@ def _work(
     running: dict[Future, tuple[Step, str]] = {}
     errors: dict[str, BaseException] = {}
     free, stop = list(itertools.islice(itertools.cycle(devices or [""]), jobs)), threading.Event()
-    with ThreadPoolExecutor(jobs) as pool:
+    with _interrupted_once(), ThreadPoolExecutor(jobs) as pool:
         try:
             while waiting or running:
                 unfinished = [*waiting, *(step for step, _ in running.values())]
@@ -249,6 +250,26 @@ def _work(
                 kill_all()
             raise
     return errors
+
+
+@contextlib.contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Inside, only the first Ctrl-C counts: a second one would end what ends the kernels."""
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()  # which alone may say so
+    if not main or before is not signal.default_int_handler:  # it is ignored, in the background
+        yield
+        return
+
+    def first(*_) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def execute(config: Config, step: Step, threads: int, device: str, stop: threading.Event) -> None:
