@@ -414,6 +414,7 @@ def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path,
     wait_for(lambda: pid.exists() and pid.read_text())
     for _ in range(2):  # as by one who is impatient
         holder.send_signal(signal.SIGINT)
+        time.sleep(0.05)
     assert "interrupted; the same command goes on from here" in holder.communicate(timeout=60)[1]
     assert holder.returncode == 130
     wait_for(lambda: not Path(f"/proc/{pid.read_text()}").exists())
