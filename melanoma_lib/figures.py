@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -23,6 +24,7 @@ from melanoma_lib.artifacts import MelanomaError, atomic_path
 from melanoma_lib.data.classes import CLASS_NAMES, DIAGNOSES, DISPLAY_NAMES, MELANOMA
 
 WIDTH = 16 / 2.54  # inches: the text width of the thesis page
+PNG_DPI = 200  # pixels an inch of a saved picture
 FONT_SIZE = 8  # points, of most text in a figure; `page` changes both for a block
 DARK, GREY, LIGHT, PALE = "#333333", "#666666", "#BBBBBB", "#E6E6E6"
 MALIGNANT, BENIGN = "#D55E00", LIGHT  # apart in grey too
@@ -185,16 +187,36 @@ def _narrow() -> bool:
     return WIDTH * 72 / STYLE["font.size"] < 52
 
 
+@dataclass(frozen=True)
+class Saved:
+    """The files of a figure; as the last line of a notebook's cell it shows the picture saved."""
+
+    png: Path
+    pdf: Path
+    caption: str
+
+    def __repr__(self) -> str:
+        return f"<figure {self.png.stem}>"
+
+    def _repr_png_(self) -> tuple[bytes, dict]:
+        """The picture, and for IPython its size on a screen and its description."""
+        picture = self.png.read_bytes()
+        pixels = np.frombuffer(picture[16:24], ">u4")  # width and height, by the PNG standard
+        width, height = (pixels * STYLE["figure.dpi"] // PNG_DPI).tolist()
+        return picture, {"width": width, "height": height, "alt": self.caption}
+
+
 @style()
 def save(
     figure: Figure, name: str, folder: Path | str, variant: str = "", note: str = ""
-) -> list[Path]:
-    """Writes `<name>[-variant].png` (200 dpi) and `.pdf` into `folder` and returns both paths.
+) -> Saved:
+    """Writes `<name>[-variant].png` (200 dpi) and `.pdf` into `folder` and closes the figure.
 
-    Equal figures give equal bytes. `note` is set small and grey at the lower right edge. The
-    figure is closed; a notebook shows it by naming it in the cell's last line.
+    Equal figures give equal bytes. `note` is set small and grey at the lower right edge. What
+    is returned shows the picture where a notebook's cell ends with it.
     """
-    if name not in CATALOG | EXTERNAL:
+    captions = CATALOG | EXTERNAL
+    if name not in captions:
         raise MelanomaError(f"unknown figure {name!r}; known figures: {', '.join(CATALOG)}")
     if variant and not re.fullmatch(r"[A-Za-z0-9_.-]+", variant):
         raise MelanomaError(f"figure variant {variant!r} may hold letters, digits, _ . - only")
@@ -208,12 +230,12 @@ def save(
         for path in paths:
             with atomic_path(path) as temporary:
                 metadata = dict.fromkeys(left_out[path.suffix])
-                figure.savefig(temporary, dpi=200, metadata=metadata)
+                figure.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
             with matplotlib.rc_context({"figure.constrained_layout.use": False}):
                 figure.set_layout_engine(None)  # places are found once, and are the same in both
     finally:
         plt.close(figure)
-    return paths
+    return Saved(*paths, captions[name])
 
 
 def catalog_page() -> str:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.text import Text
 
 from melanoma_lib import figures
@@ -472,21 +473,37 @@ def test_the_style_does_not_leak():
 def test_equal_figures_are_saved_as_equal_bytes(tmp_path):
     name, contents = "08-4-accuracy-latency", []
     for folder in ("a", "b"):
-        paths = figures.save(FIGURES[name](MODELS[:1]), name, tmp_path / folder, note="made up")
-        assert [path.name for path in paths] == [f"{name}.png", f"{name}.pdf"]
-        contents.append([path.read_bytes() for path in paths])
+        saved = figures.save(FIGURES[name](MODELS[:1]), name, tmp_path / folder, note="made up")
+        assert (saved.png.name, saved.pdf.name) == (f"{name}.png", f"{name}.pdf")
+        contents.append([path.read_bytes() for path in (saved.png, saved.pdf)])
     assert contents[0] == contents[1]
     assert contents[0][0].startswith(b"\x89PNG") and contents[0][1].startswith(b"%PDF")
+    assert b"/Type3" not in contents[0][1]  # text that can be searched, as journals want it
     assert b"Matplotlib" not in contents[0][0] + contents[0][1]
     assert not plt.get_fignums()
 
 
+def test_a_notebook_shows_the_picture_that_was_saved(tmp_path):
+    figure = temperature_curve(MODELS)
+    saved = figures.save(figure, "05-2-temperature", tmp_path, "resnet50")
+    formatter = DisplayFormatter()
+    data, metadata = formatter.format(saved, include={"text/plain", "image/png"})
+    assert data == {
+        "text/plain": "<figure 05-2-temperature-resnet50>", "image/png": saved.png.read_bytes()
+    }
+    width, height = figure.get_size_inches() * 110
+    assert metadata["image/png"] == {
+        "width": pytest.approx(width, abs=1.1),
+        "height": pytest.approx(height, abs=1.1),
+        "alt": figures.CATALOG["05-2-temperature"],
+    }
+
+
 def test_a_note_belongs_to_one_save_and_a_variant_to_the_file_name(tmp_path):
     figure = temperature_curve(MODELS)
-    paths = figures.save(figure, "05-2-temperature", tmp_path, "resnet50", note="generated sample")
-    assert [path.name for path in paths] == [
-        "05-2-temperature-resnet50.png", "05-2-temperature-resnet50.pdf"
-    ]
+    saved = figures.save(figure, "05-2-temperature", tmp_path, "resnet50", note="generated sample")
+    assert saved.png.name == "05-2-temperature-resnet50.png"
+    assert saved.pdf.name == "05-2-temperature-resnet50.pdf"
     assert figure.get_supxlabel() == "generated sample"
     figures.save(figure, "05-2-temperature", tmp_path)
     assert figure.get_supxlabel() == ""
@@ -513,8 +530,8 @@ def test_unknown_names_and_bad_variants_are_refused(tmp_path):
 
 def test_a_failing_write_keeps_the_old_file(tmp_path):
     name = "04-1-training-curves"
-    paths = figures.save(training_curves(MODELS[:1]), name, tmp_path)
-    before = [path.read_bytes() for path in paths]
+    saved = figures.save(training_curves(MODELS[:1]), name, tmp_path)
+    before = saved.png.read_bytes(), saved.pdf.read_bytes()
     figure = training_curves(MODELS)
 
     def broken(path, **_options):
@@ -524,7 +541,7 @@ def test_a_failing_write_keeps_the_old_file(tmp_path):
     refused = pytest.raises(MelanomaError, match="disk full")
     with mock.patch.object(figure, "savefig", broken), refused:
         figures.save(figure, name, tmp_path)
-    assert [path.read_bytes() for path in paths] == before
+    assert (saved.png.read_bytes(), saved.pdf.read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
     assert not plt.get_fignums()
 
