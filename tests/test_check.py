@@ -83,7 +83,7 @@ def test_the_sample_and_other_layouts_are_not_held_against_what_was_published(
     sample_dir, tmp_path, capsys
 ):
     report, problems = check(sample_dir)
-    assert not problems and report.startswith("generated sample: 640 images of 450 lesions")
+    assert not problems and report.startswith("generated sample: 512 images of 360 lesions")
     assert "published" not in report
     np.savez(tmp_path / "dermamnist.npz", test_images=np.zeros((2, 28, 28, 3), np.uint8),
              test_labels=np.array([4, 5]))  # fmt: skip
