@@ -212,8 +212,7 @@ def fit(
             row["seconds"] = time.perf_counter() - start
             history.append(row)
             if distributed.rank() == 0:
-                more = epoch < config.epochs
-                saved = writer.submit(save_epoch, folder, _state(model, optimizer, history, more))
+                saved = writer.submit(save_epoch, folder, _state(model, optimizer, history, config))
             print(log_line(history, config.epochs), flush=True)
             listeners.epoch_ended(folder, row, config.epochs)
     if saved:
@@ -238,8 +237,11 @@ def log_line(history: list[dict], epochs: int) -> str:
     )
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer, history: list, copy: bool) -> dict:
-    """All that is needed to go on, on the CPU; in a `copy`, if another epoch is to change it."""
+def _state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict], config: Config
+) -> dict:
+    """All that is needed to go on, on the CPU; in copies, if another epoch is to change it."""
+    copy = len(history) < config.epochs
     weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     here = tree_map_only(torch.Tensor, lambda value: value.detach().to("cpu", copy=copy), weights)
     return here | {"epoch": len(history), "history": list(history)}
