@@ -62,3 +62,29 @@ def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
         model = build_model(*network)  # what no file holds has to be computed
     load_weights(model, folder, assign=True)
     return model.to(memory_format=torch.channels_last).eval(), facts
+
+
+def find_bundles(folder: Path | str) -> list[Path]:
+    """The folder itself if it holds a bundle, or else those in it that do.
+
+    Raises `MelanomaError` that says what to run when there are none.
+    """
+    folder = Path(folder)
+    if (folder / "bundle.json").exists():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob("*/bundle.json"))
+    if not found:
+        raise MelanomaError(
+            f"there is no trained model in {folder}; train first, on HAM10000 with `melanoma run` "
+            "or on generated pictures with `melanoma run --preset sample`, and name a model with "
+            "--bundle, for example runs/sample/resnet50"
+        )
+    return found
+
+
+def find_bundle(folder: Path | str) -> Path:
+    """The only one of `find_bundles`. Raises `MelanomaError` naming them when there are more."""
+    found = find_bundles(folder)
+    if len(found) > 1:
+        raise MelanomaError(f"--bundle must name one of {offenders(found)}")
+    return found[0]

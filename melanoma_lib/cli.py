@@ -404,11 +404,12 @@ def _status(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from melanoma_lib import external
+    from melanoma_lib.bundle import find_bundles
     from melanoma_lib.data.metadata import open_dataset
 
     if not (options.data_dir or options.metadata):
         raise MelanomaError("evaluate needs images from elsewhere; name their folder: --data-dir")
-    folders = external.bundles(Path(options.bundle).expanduser().resolve())
+    folders = find_bundles(Path(options.bundle).expanduser().resolve())
     data = options.data_dir or ("" if options.img_dir else Path(options.metadata).parent)
     files = open_dataset(data, options.metadata or "", options.img_dir or "", external=True)
     results, predictions = external.evaluate(folders, files, options.device, options.batch_size)
@@ -443,8 +444,9 @@ def _site(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     from melanoma_lib import diagnose, verdict
+    from melanoma_lib.bundle import find_bundle
 
-    reader = diagnose.Reader(diagnose.find_bundle(options.bundle))
+    reader = diagnose.Reader(find_bundle(options.bundle))
     point, paths = reader.point(options.operating_point), diagnose.pictures(options.images)
     overlays = Path(options.overlay_dir) if options.overlay_dir else None
     results = diagnose.judge(reader, paths, point["name"], overlays)
@@ -465,8 +467,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> None:
     from melanoma_lib import diagnose
+    from melanoma_lib.bundle import find_bundle
 
-    reader = diagnose.Reader(diagnose.find_bundle(options.bundle))
+    reader = diagnose.Reader(find_bundle(options.bundle))
     from melanoma_lib import app
 
     app.serve(reader, options.host, options.port, options.operating_point)

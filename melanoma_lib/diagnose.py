@@ -226,26 +226,6 @@ def _facts(reading: Reading, decision: Decision) -> dict:
     }
 
 
-def find_bundle(folder: Path | str) -> Path:
-    """The folder of a bundle: the one given, or the only one below it.
-
-    Raises `MelanomaError` that says what to run when there is none, or which there are.
-    """
-    folder = Path(folder)
-    if (folder / "bundle.json").exists():
-        return folder
-    found = sorted(path.parent for path in folder.glob("*/bundle.json"))
-    if not found:
-        raise MelanomaError(
-            f"there is no trained model in {folder}; train first, on HAM10000 with `melanoma run` "
-            "or on generated pictures with `melanoma run --preset sample`, and name a model with "
-            "--bundle, for example runs/sample/resnet50"
-        )
-    if len(found) > 1:
-        raise MelanomaError(f"--bundle must name one of {offenders(found)}")
-    return found[0]
-
-
 def log_odds(probability: float) -> float:
     """log(p / (1 - p)), for p from 0 to 1; what lies beyond a millionth counts as a millionth."""
     probability = min(max(probability, 1e-6), 1 - 1e-6)

@@ -33,19 +33,6 @@ OWN = "own test part"
 GAIN = ("ece", "nll", "brier")  # what a temperature is judged by
 
 
-def bundles(path: Path) -> list[Path]:
-    """The folder itself if it holds a bundle, or else those in it that do.
-
-    Raises `MelanomaError` when there are none.
-    """
-    folders = [path] if (path / "bundle.json").exists() else [
-        folder for folder in sorted(path.glob("*")) if (folder / "bundle.json").exists()
-    ]  # fmt: skip
-    if not folders:
-        raise MelanomaError(f"{path} holds no trained model; name a run's folder, or one in it")
-    return folders
-
-
 def unseen(run_dir: Path, files: DatasetFiles) -> tuple[np.ndarray, dict[str, int]]:
     """The rows of images that are not the run's own, nor of its lesions, and what was left out.
 

@@ -1,10 +1,13 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from conftest import KEYS
 from safetensors.torch import save_model
 
 from melanoma_lib.artifacts import MelanomaError, atomic_path, read_json, write_json
-from melanoma_lib.bundle import load_bundle, save_bundle
+from melanoma_lib.bundle import find_bundle, find_bundles, load_bundle, save_bundle
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.familiar import learn
 from melanoma_lib.models import build_model
@@ -60,3 +63,15 @@ def test_foreign_weights_another_schema_or_nothing_are_refused(folder, tmp_path)
         load_bundle(folder)
     with pytest.raises(MelanomaError, match="does not exist"):
         load_bundle(tmp_path / "nowhere")
+
+
+def test_the_bundle_is_found_or_what_to_run_is_said(sample_run, tmp_path):
+    assert find_bundle(sample_run / KEYS[1]) == sample_run / KEYS[1]
+    with pytest.raises(MelanomaError, match=f"{KEYS[0]}, .*{KEYS[1]}"):
+        find_bundle(sample_run)
+    with pytest.raises(MelanomaError, match="melanoma run --preset sample"):
+        find_bundle(tmp_path)
+    shutil.copytree(sample_run / KEYS[0], tmp_path / KEYS[0])
+    assert find_bundle(tmp_path) == tmp_path / KEYS[0]
+    assert read_json(find_bundle(tmp_path) / "bundle.json")["generated"]
+    assert find_bundles(sample_run) == sorted(sample_run / key for key in KEYS)

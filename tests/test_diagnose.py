@@ -1,4 +1,3 @@
-import shutil
 import threading
 
 import numpy as np
@@ -7,14 +6,13 @@ import pytest
 from conftest import KEYS
 from PIL import Image
 
-from melanoma_lib.artifacts import MelanomaError, read_json
+from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.comparison import compare
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.metadata import open_dataset
 from melanoma_lib.diagnose import (
     Reader,
-    find_bundle,
     heat_layer,
     judge,
     log_odds,
@@ -165,14 +163,3 @@ def test_of_a_folder_the_images_and_not_the_masks(dataset, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MelanomaError, match="holds no images"):
         pictures([tmp_path / "empty"])
-
-
-def test_the_bundle_is_found_or_what_to_run_is_said(sample_run, tmp_path):
-    assert find_bundle(sample_run / KEYS[1]) == sample_run / KEYS[1]
-    with pytest.raises(MelanomaError, match=f"{KEYS[0]}, .*{KEYS[1]}"):
-        find_bundle(sample_run)
-    with pytest.raises(MelanomaError, match="melanoma run --preset sample"):
-        find_bundle(tmp_path)
-    shutil.copytree(sample_run / KEYS[0], tmp_path / KEYS[0])
-    assert find_bundle(tmp_path) == tmp_path / KEYS[0]
-    assert read_json(find_bundle(tmp_path) / "bundle.json")["generated"]

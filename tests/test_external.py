@@ -161,7 +161,7 @@ def test_the_command_leaves_results_tables_figures_and_submissions(run, tmp_path
     ("arguments", "message"),
     [
         (["--bundle", "{run}"], "name their folder: --data-dir"),
-        (["--bundle", "{data}", "--data-dir", "{data}"], "holds no trained model"),
+        (["--bundle", "{data}", "--data-dir", "{data}"], "there is no trained model"),
         (["--bundle", "{run}", "--data-dir", "{run}"], "holds no HAM10000_metadata table"),
         (["--bundle", "{run}", "--data-dir", "{data}"], "needs others"),
         (["--bundle", "{run}", "--data-dir", "{data}/absent"], "does not exist"),
