@@ -76,8 +76,8 @@ def find_bundles(folder: Path | str) -> list[Path]:
     if not found:
         raise MelanomaError(
             f"there is no trained model in {folder}; train first, on HAM10000 with `melanoma run` "
-            "or on generated pictures with `melanoma run --preset sample`, and name a model with "
-            "--bundle, for example runs/sample/resnet50"
+            "or on generated pictures with `melanoma run --preset sample`, and name the folder of "
+            "the run, or one in it, with --bundle, for example runs/sample/resnet50"
         )
     return found
 

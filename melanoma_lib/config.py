@@ -113,7 +113,7 @@ PRESETS = {
         "image_size": 64,
         "epochs": 2,
         "batch_size": 16,  # half the recipe's: so few images make too few updates otherwise
-        "learning_rate": 2e-4,  # the recipe's double: few updates, and from random weights
+        "learning_rate": 2e-4,  # twice the recipe's: few updates, and from random weights
         "pretrained": False,
     },
 }

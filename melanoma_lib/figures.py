@@ -199,7 +199,7 @@ class Saved:
         return f"<figure {self.png.stem}>"
 
     def _repr_png_(self) -> tuple[bytes, dict]:
-        """The picture, and for IPython its size on a screen and its description."""
+        """The picture, its size on a screen, and its description for pages made of a notebook."""
         picture = self.png.read_bytes()
         pixels = np.frombuffer(picture[16:24], ">u4")  # width and height, by the PNG standard
         width, height = (pixels * STYLE["figure.dpi"] // PNG_DPI).tolist()
@@ -235,7 +235,7 @@ def save(
                 figure.set_layout_engine(None)  # places are found once, and are the same in both
     finally:
         plt.close(figure)
-    return Saved(*paths, captions[name])
+    return Saved(*paths, captions[name] + f" ({variant})" * bool(variant))
 
 
 def catalog_page() -> str:

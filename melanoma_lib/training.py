@@ -212,7 +212,7 @@ def fit(
             row["seconds"] = time.perf_counter() - start
             history.append(row)
             if distributed.rank() == 0:
-                saved = writer.submit(save_epoch, folder, _state(model, optimizer, history, config))
+                saved = writer.submit(save_epoch, folder, _state(model, optimizer, history))
             print(log_line(history, config.epochs), flush=True)
             listeners.epoch_ended(folder, row, config.epochs)
     if saved:
@@ -237,14 +237,11 @@ def log_line(history: list[dict], epochs: int) -> str:
     )
 
 
-def _state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict], config: Config
-) -> dict:
-    """All that is needed to go on, on the CPU; in copies, if another epoch is to change it."""
-    copy = len(history) < config.epochs
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict]) -> dict:
+    """All that is needed to go on, in copies on the CPU that the next epoch cannot change."""
     weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    here = tree_map_only(torch.Tensor, lambda value: value.detach().to("cpu", copy=copy), weights)
-    return here | {"epoch": len(history), "history": list(history)}
+    copies = tree_map_only(torch.Tensor, lambda value: value.detach().to("cpu", copy=True), weights)
+    return copies | {"epoch": len(history), "history": list(history)}
 
 
 def save_epoch(folder: Path, state: dict) -> None:

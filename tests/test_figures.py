@@ -495,7 +495,7 @@ def test_a_notebook_shows_the_picture_that_was_saved(tmp_path):
     assert metadata["image/png"] == {
         "width": pytest.approx(width, abs=1.1),
         "height": pytest.approx(height, abs=1.1),
-        "alt": figures.CATALOG["05-2-temperature"],
+        "alt": figures.CATALOG["05-2-temperature"] + " (resnet50)",
     }
 
 

@@ -98,6 +98,17 @@ def test_the_best_epoch_is_kept_as_a_real_copy(tmp_path, monkeypatch):
     assert torch.equal(weights_of(model), seen[1]) and not torch.equal(seen[1], seen[2])
 
 
+def test_weights_with_two_names_are_kept_too(tmp_path):
+    """Some networks of timm use a layer in two places; safetensors refuses shared memory."""
+    model, again = new_model(), new_model()
+    for network in (model, again):
+        network.twin = network.classifier
+    data = coloured()
+    training.fit(model, data, data, dataclasses.replace(CONFIG, epochs=1), tmp_path)
+    training.load_weights(again, tmp_path)
+    assert torch.equal(weights_of(again), weights_of(model))
+
+
 def test_equal_accuracy_keeps_the_earlier_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "validate", lambda *_: {"val_loss": 1.0, "val_accuracy": 0.5})
     history = training.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
