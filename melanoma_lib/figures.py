@@ -210,7 +210,7 @@ class Saved:
 def save(
     figure: Figure, name: str, folder: Path | str, variant: str = "", note: str = ""
 ) -> Saved:
-    """Writes `<name>[-variant].png` (200 dpi) and `.pdf` into `folder` and closes the figure.
+    """Writes `<name>[-variant].png` and `.pdf` into `folder` and closes the figure.
 
     Equal figures give equal bytes. `note` is set small and grey at the lower right edge. What
     is returned shows the picture where a notebook's cell ends with it.

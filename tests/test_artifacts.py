@@ -73,6 +73,13 @@ def test_a_full_disk_is_an_error_and_loses_nothing(kind, tmp_path, request):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_the_reason_is_the_first_line_that_says_something(tmp_path):
+    refused = pytest.raises(MelanomaError, match=r"\(Some tensors share memory\)")
+    with refused, atomic_path(tmp_path / "weights"):
+        raise RuntimeError("\n            Some tensors share memory\nmore")  # as safetensors does
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_writer_left_is_swept_away(tmp_path):
     editors = ".ipynb_checkpoints"  # which JupyterLab leaves beside a file it has saved
     for name in ("folder", editors):
