@@ -20,10 +20,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from melanoma_lib import arithmetic, artifacts, cli, comparison, experiment
+from melanoma_lib import arithmetic, cli, comparison
 from melanoma_lib.config import PRECISIONS
-from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.models import pick_device
+from melanoma_lib.core import environment
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.files import PROJECT, read_json, write_json
+from melanoma_lib.data.dataset_files import open_dataset
 
 SCHEMA = 1
 PRODUCTS = {
@@ -84,29 +86,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("architecture")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--runs", type=Path, default=artifacts.PROJECT / "runs" / "precision")
+    parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "precision")
     options, arguments = parser.parse_known_args()
     imitated = arithmetic.emulated(pick_device())
     if imitated:
         arithmetic._Wrapped.forward = imitated_forward
     folders = {name: train(options.architecture, name, options.runs, arguments)
                for name in PRECISIONS if name != "auto"}  # fmt: skip
-    record = artifacts.read_json(folders["bfloat16"] / "run.json")
+    record = read_json(folders["bfloat16"] / "run.json")
     config = record["config"]
     files = open_dataset(config["data_dir"], config["metadata"], config["img_dir"])
     asked = ("image_size", "epochs", "batch_size", "split", "pretrained")
     known = {
         "schema": SCHEMA, "architecture": options.architecture, "imitated": imitated,
-        "versions": experiment.versions(),
+        "versions": environment.versions(),
         "dataset": files.fingerprint, "config": {name: config[name] for name in asked},
     }  # fmt: skip
-    results = artifacts.read_json(options.output, {})
+    results = read_json(options.output, {})
     if any(results.get(name) != value for name, value in known.items()):
         results = known | {"seeds": {}}
     results["date"] = datetime.date.today().isoformat()
     compared = {"device": record["device"], **compare(folders, files.metadata)}
     results["seeds"][str(config["seed"])] = compared
-    artifacts.write_json(options.output, results)
+    write_json(options.output, results)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lib import verdict
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, COLOURS, DISPLAY_NAMES, MELANOMA
 from melanoma_lib.data.images import MAX_PIXELS, read_image
-from melanoma_lib.data.sample import paint, photograph
+from melanoma_lib.data.synthetic import paint, photograph
 from melanoma_lib.diagnose import MOST_BYTES, Decision, Reader, Reading, heat_layer, log_odds
 
 HERE = ("127.0.0.1", "localhost", "::1")

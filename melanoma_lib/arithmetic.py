@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from melanoma_lib.config import PRECISIONS, Config
+from melanoma_lib.core.memory import kept_memory
 from melanoma_lib.graphs import WARM_UP, captured
-from melanoma_lib.memory import kept_memory
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 # Seconds that a training would take without a choice; on a GPU a trial takes a second or two.

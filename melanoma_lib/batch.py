@@ -25,17 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from melanoma_lib.artifacts import (
-    PROJECT,
-    MelanomaError,
-    digest,
-    lock,
-    offenders,
-    read_json,
-    write_json,
-)
 from melanoma_lib.config import Config
-from melanoma_lib.progress import HEADLESS
+from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.files import PROJECT, digest, read_json, write_json
+from melanoma_lib.core.locks import lock
+from melanoma_lib.core.progress import HEADLESS
 
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder that a batch holds

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from melanoma_lib.artifacts import MelanomaError, offenders, read_json, sha256, write_json
+from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.files import read_json, sha256, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.familiar import Known, save_known
 from melanoma_lib.models import build_model

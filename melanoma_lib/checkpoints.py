@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from melanoma_lib.artifacts import MelanomaError, atomic_path, checksum_holds, offenders
+from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.files import atomic_path, checksum_holds
 
 KEEP = 2  # generations
 

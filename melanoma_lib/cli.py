@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import MelanomaError, write_csv
 from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import write_csv
+from melanoma_lib.core.progress import progress
 from melanoma_lib.listeners import TRACKERS, listening
-from melanoma_lib.progress import progress
 
 ROOM_FOR_TWO = 30e9  # bytes of a GPU's memory: two notebooks were seen to take 29.3e9
 
@@ -232,8 +233,8 @@ def configuration(options: argparse.Namespace) -> Config:
 
 def _ready(config: Config):
     """Checks the dataset; the sample is generated where it is meant and not there yet."""
-    from melanoma_lib.data.metadata import open_dataset
-    from melanoma_lib.data.sample import generate_sample
+    from melanoma_lib.data.dataset_files import open_dataset
+    from melanoma_lib.data.synthetic import generate_sample
 
     if config.data_dir == str(SAMPLE_DIR):
         generate_sample(SAMPLE_DIR)  # returns at once where it is complete
@@ -296,7 +297,7 @@ def _default_jobs(config: Config) -> int:
     """
     import torch
 
-    from melanoma_lib.models import pick_device
+    from melanoma_lib.core.environment import pick_device
 
     device = pick_device(config.device)
     if device.type == "cpu":
@@ -313,9 +314,10 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
     """
     import torch
 
+    from melanoma_lib.core.environment import pick_device
     from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-    from melanoma_lib.data.metadata import PARTS, make_split, rows_of
-    from melanoma_lib.models import architecture, build_model, pick_device
+    from melanoma_lib.data.split import PARTS, make_split, rows_of
+    from melanoma_lib.models import architecture, build_model
 
     for key in config.architectures:
         architecture(key)
@@ -391,7 +393,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _status(options: argparse.Namespace) -> None:
     from melanoma_lib.batch import plan
-    from melanoma_lib.data.metadata import open_dataset
+    from melanoma_lib.data.dataset_files import open_dataset
     from melanoma_lib.status import report, thesis
 
     config, known = configuration(options), ("", "")
@@ -405,7 +407,7 @@ def _status(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from melanoma_lib import external
     from melanoma_lib.bundle import find_bundles
-    from melanoma_lib.data.metadata import open_dataset
+    from melanoma_lib.data.dataset_files import open_dataset
 
     if not (options.data_dir or options.metadata):
         raise MelanomaError("evaluate needs images from elsewhere; name their folder: --data-dir")
@@ -476,7 +478,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _data_sample(options: argparse.Namespace) -> None:
-    from melanoma_lib.data.sample import generate_sample
+    from melanoma_lib.data.synthetic import generate_sample
 
     print(generate_sample(options.folder, options.seed))
 
@@ -491,7 +493,7 @@ def _data_download(options: argparse.Namespace) -> None:
 
 
 def _data_check(options: argparse.Namespace) -> None:
-    from melanoma_lib.data.check import check
+    from melanoma_lib.data.validate import check
 
     folder = options.folder or options.data_dir
     folder = folder or ("" if options.img_dir and options.metadata else ".")

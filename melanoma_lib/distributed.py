@@ -15,9 +15,9 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.config import Config
-from melanoma_lib.progress import HEADLESS
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.progress import HEADLESS
 
 
 def rank() -> int:

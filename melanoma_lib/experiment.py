@@ -2,68 +2,39 @@
 
 import contextlib
 import dataclasses
-import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
-from melanoma_lib import __version__, distributed, familiar
+from melanoma_lib import distributed, familiar
 from melanoma_lib.arithmetic import Arithmetic, choose
-from melanoma_lib.artifacts import (
-    MelanomaError,
-    atomic_path,
-    lock,
-    read_history,
-    read_json,
-    sha256,
-    sweep,
-    write_json,
-)
 from melanoma_lib.bundle import save_bundle
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
+from melanoma_lib.core.environment import device_name, pick_device, versions
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path, read_history, read_json, sha256, sweep, write_json
+from melanoma_lib.core.locks import lock
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
-from melanoma_lib.data.metadata import DatasetFiles, make_split, open_dataset, rows_of
-from melanoma_lib.data.pixels import HAM10000Dataset
-from melanoma_lib.models import (
-    architecture,
-    build_model,
-    normalisation,
-    pick_device,
-)
+from melanoma_lib.data.split import describe_split, make_split
+from melanoma_lib.data.torch_dataset import Data
+from melanoma_lib.models import architecture, build_model, normalisation
 from melanoma_lib.predictions import Predictions, predict_logits, save_predictions
 from melanoma_lib.thresholds import choose_operating_points
 from melanoma_lib.training import fit, train_step
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet", familiar.FILE
 )  # fmt: skip
 SCHEMA = 4
 WARM_UP = 3  # first runs of a network, which are slower
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What an experiment trains on: the files, the split, the pixels and the labels by row."""
-
-    files: DatasetFiles
-    split: pd.DataFrame
-    pixels: np.ndarray
-    labels: np.ndarray
-
-    def part(self, name: str) -> HAM10000Dataset:
-        """The images of `train`, `val` or `test`."""
-        names = self.split["image_id"].tolist()
-        return HAM10000Dataset(self.pixels, self.labels, rows_of(self.split, name), names)
 
 
 def prepare(config: Config) -> Data:
@@ -111,7 +82,7 @@ def _train(config: Config, key: str) -> Path:
         "name": entry.name,
         "timm_name": entry.timm_name,
         "config": dataclasses.asdict(config),
-        "dataset": describe(data.files, data.split),
+        "dataset": describe_split(data.files, data.split),
         "versions": versions(),
         "epochs": config.epochs,
     }
@@ -258,32 +229,6 @@ def predict(model: nn.Module, data: Data, batch_size: int) -> tuple[Predictions,
     )
     features = torch.cat(features)[-len(val) :]  # after those of batches that were too large
     return predictions, familiar.learn(features.cpu().numpy(), lesion_ids[val.rows])
-
-
-def describe(files: DatasetFiles, split: pd.DataFrame) -> dict:
-    """The images of a split in numbers: name, fingerprint, images, lesions, images by part."""
-    return {
-        "name": files.name,
-        "generated": files.generated,
-        "fingerprint": files.fingerprint,
-        "images": len(split),
-        "lesions": int(split["lesion_id"].nunique()),
-        "parts": split["part"].value_counts().to_dict(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions that numbers depend on."""
-    found = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "melanoma_lib": __version__, **found}
-
-
-def device_name(model: nn.Module) -> str:
-    """What the model runs on, in words."""
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
 def latency(models: Mapping[str, nn.Module], image_size: int, repeats: int = 10) -> dict[str, dict]:

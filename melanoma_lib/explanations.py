@@ -19,11 +19,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from melanoma_lib import xai
-from melanoma_lib.artifacts import atomic_path, digest, read_json
 from melanoma_lib.bundle import load_bundle
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.files import atomic_path, digest, read_json
+from melanoma_lib.core.progress import progress
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode, read_mask
-from melanoma_lib.data.metadata import DatasetFiles
 from melanoma_lib.map_scores import (
     CENTRE,
     FILE,
@@ -35,9 +37,8 @@ from melanoma_lib.map_scores import (
     known_mean,
     read,
 )
-from melanoma_lib.models import build_model, normalise, pick_device, to_input
+from melanoma_lib.models import build_model, normalise, to_input
 from melanoma_lib.predictions import Predictions, load_predictions
-from melanoma_lib.progress import progress
 
 SEED = 42  # of the random network, of the draws of images, and of ROAD's noise
 BATCH = 32

@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib import comparison, figures, redraw, tables
-from melanoma_lib.artifacts import MelanomaError, write_json, write_text
 from melanoma_lib.bundle import load_bundle
 from melanoma_lib.comparison import CALIBRATION, METRICS
 from melanoma_lib.config import basis_note
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import write_json, write_text
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode
-from melanoma_lib.data.metadata import DatasetFiles, lesion_groups
-from melanoma_lib.data.pixels import HAM10000Dataset
-from melanoma_lib.experiment import describe
+from melanoma_lib.data.split import describe_split, lesion_groups
+from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.intervals import RESAMPLES, SEED, lesion_weights
-from melanoma_lib.models import pick_device
 from melanoma_lib.predictions import (
     Predictions,
     isic_submission,
@@ -94,7 +95,8 @@ def evaluate(
     rows, left_out = unseen(folders[0].parent, files)
     own = {folder.name: comparison.load(folder) for folder in folders}
     lesions = lesion_groups(files.metadata)
-    dataset = describe(files, files.metadata.assign(lesion_id=lesions, part="test").iloc[rows])
+    table = files.metadata.assign(lesion_id=lesions, part="test")
+    dataset = describe_split(files, table.iloc[rows])
     predictions, models = {}, {}
     for folder in folders:
         record, bundle, held_out = own[folder.name]

@@ -18,7 +18,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from melanoma_lib.artifacts import MelanomaError, atomic_path, sha256
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path, sha256
 from melanoma_lib.xai import as_map
 
 FILE = "known.safetensors"

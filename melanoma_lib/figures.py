@@ -20,7 +20,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from melanoma_lib.artifacts import MelanomaError, atomic_path
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path
 from melanoma_lib.data.classes import CLASS_NAMES, DIAGNOSES, DISPLAY_NAMES, MELANOMA
 
 WIDTH = 16 / 2.54  # inches: the text width of the thesis page

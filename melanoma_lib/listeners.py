@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from melanoma_lib.artifacts import MelanomaError, read_json
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json
 
 TRACK, NOTIFY = "MELANOMA_TRACK", "MELANOMA_NOTIFY"
 TRACKERS = ("tensorboard", "mlflow")

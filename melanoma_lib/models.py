@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from melanoma_lib.artifacts import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, offenders
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,3 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
         for values in (mean, std)
     )
     return (images - centre) / scale
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device by name; `auto` is the first CUDA device, or the CPU where there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise MelanomaError(f"device {name!r} cannot be used ({reason}); try cpu") from None

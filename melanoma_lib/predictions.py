@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, atomic_path
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path
+from melanoma_lib.core.progress import progress
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.progress import progress
 
 LOGIT = "logit_"  # prefix of the logit columns; the class's code follows
 # The columns of a submission to task 3 of the ISIC 2018 challenge: our codes in capitals.
@@ -125,7 +126,7 @@ def predict_logits(model, dataset, batch_size: int, normalisation: Sequence) -> 
     """
     import torch
 
-    from melanoma_lib.data.pixels import loader
+    from melanoma_lib.data.torch_dataset import loader
     from melanoma_lib.models import normalise, to_input
 
     device = next(model.parameters()).device

@@ -10,9 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from melanoma_lib import calibration, comparison, figures, tables, thresholds
-from melanoma_lib.artifacts import MelanomaError, read_json
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.data.metadata import leaked, lesion_groups, make_split, read_metadata
+from melanoma_lib.data.dataset_files import read_metadata
+from melanoma_lib.data.split import leaked, lesion_groups, make_split
 from melanoma_lib.intervals import interval_text
 from melanoma_lib.map_scores import CENTRE, TITLES, UNIFORM, of_map
 from melanoma_lib.metrics import nll, top_class

@@ -7,7 +7,7 @@ of benchmarks/speed.py takes its rates first.
 import sys
 from collections.abc import Mapping
 
-from melanoma_lib.artifacts import PROJECT, read_json, write_json, write_text
+from melanoma_lib.core.files import PROJECT, read_json, write_json, write_text
 from melanoma_lib.intervals import RESAMPLES
 
 RATES = PROJECT / "benchmarks" / "rates.json"

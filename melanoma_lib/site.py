@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, write_text
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import PROJECT, write_text
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

@@ -4,9 +4,10 @@ import re
 import time
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, locked, read_history, read_json
 from melanoma_lib.batch import LAST, LOCK, Step, marker, state_of
 from melanoma_lib.config import Config
+from melanoma_lib.core.files import PROJECT, read_history, read_json
+from melanoma_lib.core.locks import locked
 
 GUIDE = PROJECT / "docs" / "thesis_guide.md"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_lib.artifacts import write_csv, write_text
 from melanoma_lib.comparison import COLUMNS, clearly_best
+from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import left_out_text
 from melanoma_lib.intervals import interval_text

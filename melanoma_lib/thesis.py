@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from melanoma_lib import figures, tables
-from melanoma_lib.artifacts import atomic_path, write_text
 from melanoma_lib.config import basis_note
+from melanoma_lib.core.files import atomic_path, write_text
 from melanoma_lib.redraw import Run, draw
 from melanoma_lib.tables import Table, describe, escaped
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.core.errors import MelanomaError
 
 # What a chosen threshold must reach on the part that chooses it.
 CRITERIA = (("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95))

@@ -20,16 +20,18 @@ from torch.utils._pytree import tree_map_only
 
 from melanoma_lib import distributed, listeners
 from melanoma_lib.arithmetic import Arithmetic, adam
-from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.files import atomic_path, write_csv
+from melanoma_lib.core.memory import kept_memory
+from melanoma_lib.core.progress import progress
 from melanoma_lib.data.augment import augment, draw, generator
-from melanoma_lib.data.pixels import HAM10000Dataset, loader, resident, to_device
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, resident, to_device
 from melanoma_lib.graphs import captured
-from melanoma_lib.memory import kept_memory
-from melanoma_lib.models import normalisation, normalise, pick_device, to_input
+from melanoma_lib.models import normalisation, normalise, to_input
 from melanoma_lib.predictions import predict_logits
-from melanoma_lib.progress import progress
 
 
 def train_step(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from melanoma_lib.artifacts import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, offenders
 
 # The scored methods, by the package's class: those that need only features and gradients. Where
 # pooling and one linear layer follow, its HiResCAM is the same map as Grad-CAM.

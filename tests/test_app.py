@@ -9,13 +9,13 @@ import time
 import numpy as np
 import papermill
 import pytest
-from conftest import KEYS
+from helpers import KEYS
 from PIL import Image
 
 from melanoma_lib import app, verdict
-from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.batch import NOTEBOOKS
 from melanoma_lib.cli import main
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.diagnose import Reader
 

@@ -13,8 +13,10 @@ import nbformat
 import pytest
 
 from melanoma_lib import batch, kernels
-from melanoma_lib.artifacts import MelanomaError, lock, locked, read_json, write_json
 from melanoma_lib.config import Config
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json, write_json
+from melanoma_lib.core.locks import lock, locked
 
 WRITE = "from pathlib import Path\nPath(figures_dir).mkdir(parents=True, exist_ok=True)\n"
 
@@ -290,7 +292,7 @@ def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(
 
 def test_two_runs_cannot_share_a_folder(config, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from melanoma_lib.artifacts import lock\n"
+        "import sys, time; from pathlib import Path; from melanoma_lib.core.files import lock\n"
         "with lock(Path(sys.argv[1]) / '.lock'):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     holder = subprocess.Popen(

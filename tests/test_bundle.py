@@ -3,11 +3,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import KEYS
+from helpers import KEYS
 from safetensors.torch import save_model
 
-from melanoma_lib.artifacts import MelanomaError, atomic_path, read_json, write_json
 from melanoma_lib.bundle import find_bundle, find_bundles, load_bundle, save_bundle
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path, read_json, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.familiar import learn
 from melanoma_lib.models import build_model

@@ -15,8 +15,8 @@ import torch
 from melanoma_lib import batch, cli
 from melanoma_lib.cli import _parser, configuration, main
 from melanoma_lib.config import PRESETS, Config
-from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.progress import progress, watched
+from melanoma_lib.core.progress import progress, watched
+from melanoma_lib.data.dataset_files import open_dataset
 
 TINY = ["--no-pretrained", "--image-size", "32", "--epochs", "1", "--batch-size", "16"]
 

@@ -6,9 +6,8 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import fast, make_run, table_of
+from helpers import fast, make_run, table_of
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, read_json, write_csv, write_json
 from melanoma_lib.comparison import (
     COLUMNS,
     clearly_best,
@@ -17,6 +16,8 @@ from melanoma_lib.comparison import (
     price_of_leakage,
     rates_at,
 )
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import PROJECT, read_json, write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.intervals import lesion_weights
 from melanoma_lib.metrics import accuracy, auc

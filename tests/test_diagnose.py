@@ -3,14 +3,14 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import KEYS
+from helpers import KEYS
 from PIL import Image
 
-from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.comparison import compare
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
-from melanoma_lib.data.metadata import open_dataset
 from melanoma_lib.diagnose import (
     Reader,
     heat_layer,

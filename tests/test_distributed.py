@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from melanoma_lib import distributed
-from melanoma_lib.artifacts import MelanomaError, read_history, read_json
 from melanoma_lib.cli import main
 from melanoma_lib.config import Config
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_history, read_json
 from melanoma_lib.models import build_model
 
 TARGET = Path(__file__).with_name("torchrun_target.py")

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import KEYS
+from helpers import KEYS
 
 from melanoma_lib import batch, exercises
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.data.pixels import HAM10000Dataset, loader
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader
 
 SOLUTIONS = sorted((batch.NOTEBOOKS / "solutions").glob("*.ipynb"))
 CHECKED = re.compile(r"exercises\.check\(\"(.+?)\"")

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from melanoma_lib import experiment, training
-from melanoma_lib.artifacts import MelanomaError, lock, read_json
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config, preset
-from melanoma_lib.data.sample import generate_sample
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json
+from melanoma_lib.core.locks import lock
+from melanoma_lib.data.synthetic import generate_sample
 from melanoma_lib.experiment import OUTPUTS, latency, train
 from melanoma_lib.metrics import auc
 from melanoma_lib.models import ARCHITECTURES

@@ -4,14 +4,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import KEYS, fast
+from helpers import KEYS, fast
 from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
 from melanoma_lib import explanations, xai
-from melanoma_lib.artifacts import read_json
 from melanoma_lib.comparison import compare
-from melanoma_lib.data.metadata import open_dataset
+from melanoma_lib.core.files import read_json
+from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.explanations import PLACES, explain, random_network, road
 from melanoma_lib.map_scores import FILE, MAPS, NAME, SCORES, of_map, read
 from melanoma_lib.predictions import load_predictions

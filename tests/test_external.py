@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import fast, make_dataset
+from helpers import ROOT, fast, make_dataset
 from PIL import Image
 
 from melanoma_lib import external
-from melanoma_lib.artifacts import MelanomaError, read_json
 from melanoma_lib.cli import main
 from melanoma_lib.comparison import CALIBRATION, METRICS, compare
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.dataset_files import open_dataset, read_metadata
 from melanoma_lib.data.images import read_image
-from melanoma_lib.data.metadata import open_dataset, read_metadata
 from melanoma_lib.figures import EXTERNAL
 from melanoma_lib.metrics import accuracy
 from melanoma_lib.predictions import ISIC_COLUMNS, load_predictions
 
 KEY, SIZE = "test_resnet", 32
-DOC = (Path(__file__).parents[1] / "docs" / "results.md").read_text()
+DOC = (ROOT / "docs" / "results.md").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from melanoma_lib import familiar
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.familiar import learn, load_known, save_known, watched
 
 

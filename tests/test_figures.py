@@ -16,7 +16,7 @@ from IPython.core.formatters import DisplayFormatter
 from matplotlib.text import Text
 
 from melanoma_lib import figures
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
 from melanoma_lib.thresholds import operating_curve
 

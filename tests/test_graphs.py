@@ -2,12 +2,12 @@ import dataclasses
 
 import pytest
 import torch
-from test_training import CONFIG, coloured, weights_of
+from helpers import CONFIG, coloured, weights_of
 
 from melanoma_lib import arithmetic, training
 from melanoma_lib.arithmetic import MANY_STEPS, Arithmetic, adam, choose
 from melanoma_lib.config import Config
-from melanoma_lib.data.pixels import ResidentDataset
+from melanoma_lib.data.torch_dataset import ResidentDataset
 from melanoma_lib.graphs import WARM_UP, CapturedStep, captured
 from melanoma_lib.models import build_model
 

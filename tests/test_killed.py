@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from melanoma_lib.artifacts import read_history
+from melanoma_lib.core.files import read_history
 from melanoma_lib.predictions import load_predictions
 
 TARGET = Path(__file__).with_name("kill_target.py")

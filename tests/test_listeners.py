@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from melanoma_lib import listeners
-from melanoma_lib.artifacts import MelanomaError, read_history, write_json
 from melanoma_lib.cli import main
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_history, write_json
 from melanoma_lib.listeners import epoch_ended, listening
 
 

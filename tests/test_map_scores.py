@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import KEYS, fast
+from helpers import KEYS, fast
 from scipy.stats import spearmanr
 
-from melanoma_lib.artifacts import read_json, write_json
 from melanoma_lib.comparison import compare
+from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.map_scores import FILE, MAPS, NAME, SCORES, agreement, read, similarity
 from melanoma_lib.predictions import load_predictions
 from melanoma_lib.redraw import Run, draw, overlap_table

@@ -4,14 +4,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.models import (
     ARCHITECTURES,
     architecture,
     build_model,
     normalisation,
     normalise,
-    pick_device,
     to_input,
 )
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import KEYS
+from helpers import KEYS
 
 from melanoma_lib import batch
-from melanoma_lib.artifacts import read_json
 from melanoma_lib.cli import main
+from melanoma_lib.core.files import read_json
 from melanoma_lib.figures import CATALOG
 
 NOTEBOOKS = sorted(batch.NOTEBOOKS.glob("*.ipynb"))

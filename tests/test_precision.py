@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from melanoma_lib import arithmetic
-from melanoma_lib.artifacts import PROJECT, read_json
+from melanoma_lib.core.files import PROJECT, read_json
 from melanoma_lib.intervals import interval_text
 from melanoma_lib.models import build_model
 

@@ -6,9 +6,9 @@ import pytest
 import scipy.special
 import torch
 
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.data.pixels import HAM10000Dataset
+from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.models import build_model, normalisation
 from melanoma_lib.predictions import (
     ISIC_COLUMNS,

@@ -1,25 +1,13 @@
 import numpy as np
 import pytest
-from conftest import make_run
+from helpers import make_run, results_of
 
 from melanoma_lib import figures
-from melanoma_lib.artifacts import MelanomaError, read_json, write_csv, write_json
-from melanoma_lib.comparison import compare, price_of_leakage
+from melanoma_lib.comparison import price_of_leakage
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.redraw import DRAW, draw, open_run
 from melanoma_lib.subgroups import ATTRIBUTES
-
-
-def results_of(run_dir, latency, metadata):
-    """Leaves beside trained models what chapters 04 and 08 leave; returns the results' file."""
-    for key in latency:
-        rows = [
-            {"epoch": n, "train_loss": 2 / n, "val_loss": 2.5 / n, "train_accuracy": n / 4,
-             "val_accuracy": n / 5, "best": True}
-            for n in (1, 2, 3)
-        ]  # fmt: skip
-        write_csv(run_dir / key / "history.csv", rows)
-    results = compare(run_dir, latency, metadata, resamples=50)
-    return write_json(run_dir / "comparison_results.json", results)
 
 
 @pytest.fixture

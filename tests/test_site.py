@@ -5,8 +5,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.cli import main
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.site import build
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"  # the head of a picture

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import table_of
+from helpers import table_of
 
 from melanoma_lib.intervals import FEW, exact_interval, lesion_weights
 from melanoma_lib.metrics import accuracy, auc

@@ -4,12 +4,11 @@ import subprocess
 
 import pandas as pd
 import pytest
-from conftest import make_run, table_of
-from test_redraw import results_of
+from helpers import make_run, results_of, table_of
 
 from melanoma_lib import figures, tables
-from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.cli import main
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.predictions import load_predictions
 from melanoma_lib.redraw import draw, open_run
 from melanoma_lib.thesis import write

@@ -4,7 +4,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.metrics import sensitivity, specificity
 from melanoma_lib.thresholds import (
     CRITERIA,

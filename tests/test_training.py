@@ -5,34 +5,22 @@ import threading
 import numpy as np
 import pytest
 import torch
+from helpers import CONFIG, coloured, weights_of
 from safetensors.torch import save_file
 
 from melanoma_lib import training
-from melanoma_lib.artifacts import MelanomaError, read_history
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
-from melanoma_lib.config import Augmentation, Config
-from melanoma_lib.data.pixels import HAM10000Dataset
+from melanoma_lib.config import Augmentation
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_history
 from melanoma_lib.models import ARCHITECTURES, build_model
 
 STILL = Augmentation(flip=0, rotation=0, brightness=0, contrast=0, saturation=0)
-CONFIG = Config(epochs=3, batch_size=8, image_size=32, learning_rate=1e-3, device="cpu")
-
-
-def coloured(n=40):
-    """Pictures whose brightness tells their class."""
-    labels = np.arange(n) % 7
-    noise = np.random.default_rng(1).integers(0, 20, (n, 32, 32, 3))
-    pixels = (labels[:, None, None, None] * 34 + noise).astype(np.uint8)
-    return HAM10000Dataset(pixels, labels, np.arange(n))
 
 
 def new_model():
     torch.manual_seed(0)
     return build_model("test_efficientnet", 7, 32)
-
-
-def weights_of(model):
-    return torch.cat([value.flatten().float() for value in model.state_dict().values()])
 
 
 @pytest.mark.parametrize("key", [*ARCHITECTURES, "test_resnet"])

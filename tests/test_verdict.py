@@ -2,7 +2,7 @@ import csv
 import json
 
 import pytest
-from conftest import KEYS
+from helpers import KEYS
 
 from melanoma_lib import verdict
 from melanoma_lib.cli import main

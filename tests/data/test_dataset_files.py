@@ -1,16 +1,9 @@
 import pandas as pd
 import pytest
 
-from melanoma_lib.artifacts import MelanomaError
-from melanoma_lib.data.metadata import (
-    SAME_LESION,
-    leaked,
-    lesion_groups,
-    make_split,
-    open_dataset,
-    read_metadata,
-    rows_of,
-)
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.data.dataset_files import open_dataset, read_metadata
+from melanoma_lib.data.split import SAME_LESION, leaked, lesion_groups, make_split, rows_of
 
 
 def table_of(dataset):

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from melanoma_lib.cli import main
-from melanoma_lib.data.check import PUBLISHED, check
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.download import FILES
-from melanoma_lib.data.metadata import SAME_LESION
+from melanoma_lib.data.split import SAME_LESION
+from melanoma_lib.data.validate import PUBLISHED, check
 
 
 def line(report, head):

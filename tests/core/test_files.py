@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from melanoma_lib import figures
-from melanoma_lib.artifacts import (
-    MelanomaError,
+from melanoma_lib.checkpoints import save_checkpoint
+from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.files import (
     atomic_path,
     checksum_holds,
     digest,
-    offenders,
     read_history,
     read_json,
     sweep,
@@ -21,7 +21,6 @@ from melanoma_lib.artifacts import (
     write_json,
     write_text,
 )
-from melanoma_lib.checkpoints import save_checkpoint
 from melanoma_lib.training import save_results
 
 

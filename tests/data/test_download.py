@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.cli import main
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data import download as module
 from melanoma_lib.data.download import FILES, download, unpack
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lib.abcde import (
+from melanoma_lib.data.abcde import (
     asymmetry,
     border_irregularity,
     colour_variegation,

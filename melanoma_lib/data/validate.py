@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, offenders
 from melanoma_lib.config import PROTOCOLS, Config
+from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.progress import progress
 from melanoma_lib.data import layouts
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
+from melanoma_lib.data.dataset_files import checked, locate
 from melanoma_lib.data.images import read_image, read_mask
 from melanoma_lib.data.layouts import Table
-from melanoma_lib.data.metadata import checked, lesion_groups, locate, make_split
-from melanoma_lib.progress import progress
+from melanoma_lib.data.split import lesion_groups, make_split
 
 # HAM10000 as it was published (Tschandl et al., 2018; masks: Tschandl et al., 2020).
 PUBLISHED = {

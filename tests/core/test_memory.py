@@ -7,7 +7,7 @@ import pytest
 KEPT = """
 import torch
 from pathlib import Path
-from melanoma_lib.memory import kept_memory
+from melanoma_lib.core.memory import kept_memory
 
 def megabytes():
     lines = Path("/proc/self/status").read_text().splitlines()

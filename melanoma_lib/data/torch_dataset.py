@@ -1,10 +1,15 @@
 """Pixels: the decoded images of a part of the dataset, in batches."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from melanoma_lib.data.dataset_files import DatasetFiles
+from melanoma_lib.data.split import rows_of
 
 
 class HAM10000Dataset(Dataset):
@@ -92,3 +97,17 @@ def loader(
         collate_fn=lambda batch: batch,  # what `__getitems__` returns is one already
     )  # fmt: skip
 
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What an experiment trains on: the files, the split, the pixels and the labels by row."""
+
+    files: DatasetFiles
+    split: pd.DataFrame
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def part(self, name: str) -> HAM10000Dataset:
+        """The images of `train`, `val` or `test`."""
+        names = self.split["image_id"].tolist()
+        return HAM10000Dataset(self.pixels, self.labels, rows_of(self.split, name), names)

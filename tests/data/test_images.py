@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melanoma_lib.artifacts import MelanomaError
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode, read_image, read_mask
-from melanoma_lib.data.metadata import open_dataset
 
 
 def test_the_whole_picture_is_squeezed_into_the_square(tmp_path):

@@ -10,26 +10,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import ROOT
 from PIL import Image
 
-from melanoma_lib.artifacts import MelanomaError
-from melanoma_lib.data import sample
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.data import synthetic
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.data.metadata import COLUMNS, lesion_groups, open_dataset
+from melanoma_lib.data.dataset_files import COLUMNS, open_dataset
+from melanoma_lib.data.split import lesion_groups
 
 SMALL = {"LESIONS": dict.fromkeys(CLASS_NAMES, 2), "IMAGES_PER_LESION": {1: 10, 2: 4}}
 
 
 @pytest.fixture(scope="session")
 def full(tmp_path_factory) -> Path:
-    return sample.generate_sample(tmp_path_factory.mktemp("generated") / "sample")
+    return synthetic.generate_sample(tmp_path_factory.mktemp("generated") / "sample")
 
 
 @pytest.fixture
 def small(monkeypatch) -> None:
     """Shrinks the sample to two lesions a class, for tests that generate it again."""
     for name, value in SMALL.items():
-        monkeypatch.setattr(sample, name, value)
+        monkeypatch.setattr(synthetic, name, value)
 
 
 def table_of(folder: Path) -> pd.DataFrame:
@@ -62,7 +64,7 @@ def test_counts_and_layout(full):
     assert table["lesion_id"].nunique() == marker["lesions"] == 360
     assert marker["generated"] is True and marker["seed"] == 42
     lesions = table.drop_duplicates("lesion_id")
-    assert lesions["dx"].value_counts().to_dict() == sample.LESIONS
+    assert lesions["dx"].value_counts().to_dict() == synthetic.LESIONS
 
 
 def test_the_project_reads_it_as_a_generated_dataset(full):
@@ -115,36 +117,36 @@ def test_masks_fit_the_images(full):
 
 
 def test_same_seed_same_bytes_in_another_process(small, tmp_path):
-    here = sample.generate_sample(tmp_path / "here", 7)
+    here = synthetic.generate_sample(tmp_path / "here", 7)
     code = f"""
-from melanoma_lib.data import sample
-vars(sample).update({SMALL!r})
-sample.generate_sample({str(tmp_path / "there")!r}, 7)
+from melanoma_lib.data import synthetic
+vars(synthetic).update({SMALL!r})
+synthetic.generate_sample({str(tmp_path / "there")!r}, 7)
 """
-    root = Path(sample.__file__).parents[2]
+    root = ROOT
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=root, env=os.environ | {"PYTHONHASHSEED": "1"}
     )
     assert contents(here) == contents(tmp_path / "there")
-    other = contents(sample.generate_sample(tmp_path / "other", 8))
+    other = contents(synthetic.generate_sample(tmp_path / "other", 8))
     shared = set(contents(here).values()) & set(other.values())
     assert set(contents(here)) == set(other) and not shared
 
 
 def test_a_second_call_writes_nothing(small, tmp_path):
-    folder = sample.generate_sample(tmp_path / "sample")
+    folder = synthetic.generate_sample(tmp_path / "sample")
     before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
-    assert sample.generate_sample(folder) == folder
+    assert synthetic.generate_sample(folder) == folder
     assert before == {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
 
 
 def test_another_seed_replaces_a_sample_but_not_one_with_further_files(small, tmp_path):
-    folder = sample.generate_sample(tmp_path / "sample", 1)
-    sample.generate_sample(folder, 2)
+    folder = synthetic.generate_sample(tmp_path / "sample", 1)
+    synthetic.generate_sample(folder, 2)
     assert json.loads((folder / "sample.json").read_text())["seed"] == 2
     (folder / "images" / "mine.jpg").write_bytes(b"mine")
     with pytest.raises(MelanomaError, match="not a generated sample"):
-        sample.generate_sample(folder, 3)
+        synthetic.generate_sample(folder, 3)
     assert (folder / "images" / "mine.jpg").read_bytes() == b"mine"
     assert [path.name for path in tmp_path.iterdir()] == ["sample"]
 
@@ -154,14 +156,14 @@ def test_foreign_data_is_left_alone(names, tmp_path):
     for name in names:
         (tmp_path / name).write_text("mine")
     with pytest.raises(MelanomaError, match="new or an empty folder"):
-        sample.generate_sample(tmp_path)
+        synthetic.generate_sample(tmp_path)
     with pytest.raises(MelanomaError, match="new or an empty folder"):
-        sample.generate_sample(tmp_path / names[0])
+        synthetic.generate_sample(tmp_path / names[0])
     assert contents(tmp_path).keys() == set(names)
 
 
 def test_a_failure_half_way_leaves_nothing(small, tmp_path, monkeypatch):
-    calls, photograph = [], sample.photograph
+    calls, photograph = [], synthetic.photograph
 
     def until_the_disk_is_full(*arguments):
         calls.append(1)
@@ -169,9 +171,9 @@ def test_a_failure_half_way_leaves_nothing(small, tmp_path, monkeypatch):
             raise OSError("No space left on device")
         return photograph(*arguments)
 
-    monkeypatch.setattr(sample, "photograph", until_the_disk_is_full)
+    monkeypatch.setattr(synthetic, "photograph", until_the_disk_is_full)
     with pytest.raises(OSError, match="No space left"):
-        sample.generate_sample(tmp_path / "sample")
+        synthetic.generate_sample(tmp_path / "sample")
     assert not list(tmp_path.iterdir())
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from melanoma_lib.artifacts import MelanomaError, read_json, write_csv, write_json
-from melanoma_lib.memory import kept_memory
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json, write_csv, write_json
+from melanoma_lib.core.memory import kept_memory
 
 VERSION = 3  # raise it when the pictures or the table change
 WIDTH, HEIGHT = 200, 150  # pixels of an image

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.cli import main
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.layouts import COLUMNS, LAYOUTS, find_table, layout_of, read_table
-from melanoma_lib.data.metadata import open_dataset
 
 ISIC_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 ISIC_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]

@@ -1,38 +1,23 @@
-"""Files: the one error a user sees, atomic writes, checksums, and where things lie."""
+"""Files: atomic writes, checksums, and where things lie."""
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from safetensors import SafetensorError
 
-PROJECT = Path(__file__).resolve().parent.parent
+from melanoma_lib.core.errors import MelanomaError
+
+PROJECT = Path(__file__).resolve().parents[2]
 _UMASK = os.umask(0)  # read once: it belongs to all threads, and is read by being changed
 os.umask(_UMASK)
-
-
-class MelanomaError(Exception):
-    """Something the user can mend; the command prints it as one line and exits with code 2."""
-
-    def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))  # what was read may hold line breaks
-
-
-def offenders(items: Iterable[str], shown: int = 10) -> str:
-    """Names the first ten of `items` and counts them all, for an error message."""
-    items = list(items)
-    more = f", … ({len(items)} in all)" if len(items) > shown else ""
-    return ", ".join(map(str, items[:shown])) + more
 
 
 @contextmanager
@@ -80,47 +65,6 @@ def sweep(folder: Path) -> None:
 def _free(path: Path) -> str:
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     return f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB"
-
-
-@contextmanager
-def lock(path: Path, waiting: str = "") -> Iterator[None]:
-    """Holds a lock file for this process; raises `MelanomaError` naming who holds it already.
-
-    With `waiting`, prints that and waits instead. The lock ends with the process, however that
-    ends.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        held = _try_lock(file)
-        if waiting and not held:
-            print(waiting, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        elif not held:
-            file.seek(0)
-            raise MelanomaError(
-                f"{path.parent} is in use by {file.read().strip() or 'another process'}; wait for "
-                "it or choose another folder"
-            )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def locked(path: Path) -> bool:
-    """Whether a process holds the lock file at this moment."""
-    if not path.exists():
-        return False
-    with path.open("a+") as file:
-        return not _try_lock(file)
-
-
-def _try_lock(file: IO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def write_text(path: Path | str, text: str) -> Path:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from melanoma_lib.data.augment import generator
-from melanoma_lib.data.pixels import HAM10000Dataset, ResidentDataset, loader, resident
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, ResidentDataset, loader, resident
 
 
 def dataset_of(n):
