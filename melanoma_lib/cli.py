@@ -317,7 +317,7 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
     from melanoma_lib.core.environment import pick_device
     from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
     from melanoma_lib.data.split import PARTS, make_split, rows_of
-    from melanoma_lib.models import architecture, build_model
+    from melanoma_lib.models.build import architecture, build_model
 
     for key in config.architectures:
         architecture(key)
@@ -406,8 +406,8 @@ def _status(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from melanoma_lib import external
-    from melanoma_lib.bundle import find_bundles
     from melanoma_lib.data.dataset_files import open_dataset
+    from melanoma_lib.models.bundle import find_bundles
 
     if not (options.data_dir or options.metadata):
         raise MelanomaError("evaluate needs images from elsewhere; name their folder: --data-dir")
@@ -446,7 +446,7 @@ def _site(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     from melanoma_lib import diagnose, verdict
-    from melanoma_lib.bundle import find_bundle
+    from melanoma_lib.models.bundle import find_bundle
 
     reader = diagnose.Reader(find_bundle(options.bundle))
     point, paths = reader.point(options.operating_point), diagnose.pictures(options.images)
@@ -469,7 +469,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> None:
     from melanoma_lib import diagnose
-    from melanoma_lib.bundle import find_bundle
+    from melanoma_lib.models.bundle import find_bundle
 
     reader = diagnose.Reader(find_bundle(options.bundle))
     from melanoma_lib import app

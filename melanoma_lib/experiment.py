@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from melanoma_lib import distributed, familiar
+from melanoma_lib import distributed
 from melanoma_lib.arithmetic import Arithmetic, choose
-from melanoma_lib.bundle import save_bundle
 from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
 from melanoma_lib.core.environment import device_name, pick_device, versions
@@ -25,13 +24,16 @@ from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, make_split
 from melanoma_lib.data.torch_dataset import Data
-from melanoma_lib.models import architecture, build_model, normalisation
+from melanoma_lib.models import out_of_distribution
+from melanoma_lib.models.build import architecture, build_model, normalisation
+from melanoma_lib.models.bundle import save_bundle
 from melanoma_lib.predictions import Predictions, predict_logits, save_predictions
 from melanoma_lib.thresholds import choose_operating_points
 from melanoma_lib.training import fit, train_step
 
 OUTPUTS = (
-    "history.csv", "model.safetensors", "bundle.json", "predictions.parquet", familiar.FILE
+    "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
+    out_of_distribution.FILE,
 )  # fmt: skip
 SCHEMA = 4
 WARM_UP = 3  # first runs of a network, which are slower
@@ -208,14 +210,16 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
     return record if same else {}
 
 
-def predict(model: nn.Module, data: Data, batch_size: int) -> tuple[Predictions, familiar.Known]:
+def predict(
+    model: nn.Module, data: Data, batch_size: int
+) -> tuple[Predictions, out_of_distribution.Known]:
     """The model's predictions for validation and test, and what it knows from validation.
 
     An image may play both parts.
     """
     mean_std = normalisation(model)
     val, test = parts = [data.part(name) for name in ("val", "test")]
-    with familiar.watched(model) as features:
+    with out_of_distribution.watched(model) as features:
         logits = [predict_logits(model, val, batch_size, mean_std)]
     logits.append(predict_logits(model, test, batch_size, mean_std))
     rows = np.concatenate([part.rows for part in parts])
@@ -228,7 +232,7 @@ def predict(model: nn.Module, data: Data, batch_size: int) -> tuple[Predictions,
         logits=np.concatenate(logits),
     )
     features = torch.cat(features)[-len(val) :]  # after those of batches that were too large
-    return predictions, familiar.learn(features.cpu().numpy(), lesion_ids[val.rows])
+    return predictions, out_of_distribution.learn(features.cpu().numpy(), lesion_ids[val.rows])
 
 
 def latency(models: Mapping[str, nn.Module], image_size: int, repeats: int = 10) -> dict[str, dict]:

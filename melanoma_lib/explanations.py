@@ -19,7 +19,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from melanoma_lib import xai
-from melanoma_lib.bundle import load_bundle
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.files import atomic_path, digest, read_json
 from melanoma_lib.core.progress import progress
@@ -37,7 +36,8 @@ from melanoma_lib.map_scores import (
     known_mean,
     read,
 )
-from melanoma_lib.models import build_model, normalise, to_input
+from melanoma_lib.models.build import build_model, normalise, to_input
+from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.predictions import Predictions, load_predictions
 
 SEED = 42  # of the random network, of the draws of images, and of ROAD's noise

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib import comparison, figures, redraw, tables
-from melanoma_lib.bundle import load_bundle
 from melanoma_lib.comparison import CALIBRATION, METRICS
 from melanoma_lib.config import basis_note
 from melanoma_lib.core.environment import pick_device
@@ -23,6 +22,7 @@ from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, lesion_groups
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.intervals import RESAMPLES, SEED, lesion_weights
+from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.predictions import (
     Predictions,
     isic_submission,

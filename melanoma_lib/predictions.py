@@ -127,7 +127,7 @@ def predict_logits(model, dataset, batch_size: int, normalisation: Sequence) -> 
     import torch
 
     from melanoma_lib.data.torch_dataset import loader
-    from melanoma_lib.models import normalise, to_input
+    from melanoma_lib.models.build import normalise, to_input
 
     device = next(model.parameters()).device
     at_once = batch_size * (4 if device.type == "cuda" else 1)

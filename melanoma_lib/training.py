@@ -12,8 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
@@ -30,7 +29,8 @@ from melanoma_lib.core.progress import progress
 from melanoma_lib.data.augment import augment, draw, generator
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, resident, to_device
 from melanoma_lib.graphs import captured
-from melanoma_lib.models import normalisation, normalise, to_input
+from melanoma_lib.models.build import normalisation, normalise, to_input
+from melanoma_lib.models.bundle import load_weights
 from melanoma_lib.predictions import predict_logits
 
 
@@ -259,18 +259,3 @@ def save_results(folder: Path, state: Mapping) -> None:
         with atomic_path(folder / "model.safetensors") as temporary:
             save_file(weights, temporary)
     write_csv(folder / "history.csv", state["history"])
-
-
-def load_weights(model: nn.Module, folder: Path, assign: bool = False) -> None:
-    """Reads model.safetensors into the model, or makes the file's own tensors its weights.
-
-    Raises `MelanomaError` when they do not fit.
-    """
-    path = folder / "model.safetensors"
-    try:
-        model.load_state_dict(load_file(path), assign=assign)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MelanomaError(
-            f"{path} cannot be loaded: {reason}; move {folder} away to train again"
-        ) from None

@@ -1,6 +1,5 @@
 """Explanations: heat maps by Grad-CAM and its kind, and their scores against a lesion mask."""
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.models.features import as_map
 
 # The scored methods, by the package's class: those that need only features and gradients. Where
 # pooling and one linear layer follow, its HiResCAM is the same map as Grad-CAM.
@@ -127,27 +127,6 @@ def class_gradients(
         name: (output.detach(), *(by_layer[index] for by_layer in gradients))
         for index, (name, output) in enumerate(outputs.items())
     }
-
-
-def as_map(model: nn.Module, features: torch.Tensor) -> torch.Tensor | None:
-    """Features as (n, channels, side, side), or None where they are no map.
-
-    Takes maps with channels first or last, and tokens (n, tokens, channels) in rows, without
-    the class token and its like, which belong to no place.
-    """
-    if features.ndim == 4 and features.shape[2] == features.shape[3]:
-        return features
-    if features.ndim == 4 and features.shape[1] == features.shape[2]:
-        return features.permute(0, 3, 1, 2)
-    if features.ndim != 3:
-        return None
-    tokens = features.shape[1]
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    for patches in (tokens - prefix, tokens - 1):  # some models do not tell of their class token
-        side = math.isqrt(max(patches, 0))
-        if side and side**2 == patches:
-            return features[:, -patches:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    return None
 
 
 def heat_inside(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:

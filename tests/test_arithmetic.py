@@ -7,7 +7,7 @@ import torch
 from melanoma_lib import arithmetic
 from melanoma_lib.arithmetic import Arithmetic, adam, choose
 from melanoma_lib.config import Config
-from melanoma_lib.models import build_model
+from melanoma_lib.models.build import build_model
 from melanoma_lib.training import train_step
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from melanoma_lib.core.locks import lock
 from melanoma_lib.data.synthetic import generate_sample
 from melanoma_lib.experiment import OUTPUTS, latency, train
 from melanoma_lib.metrics import auc
-from melanoma_lib.models import ARCHITECTURES
+from melanoma_lib.models.build import ARCHITECTURES
 from melanoma_lib.predictions import load_predictions
 
 KEY = "test_efficientnet"

@@ -9,7 +9,7 @@ from melanoma_lib.arithmetic import MANY_STEPS, Arithmetic, adam, choose
 from melanoma_lib.config import Config
 from melanoma_lib.data.torch_dataset import ResidentDataset
 from melanoma_lib.graphs import WARM_UP, CapturedStep, captured
-from melanoma_lib.models import build_model
+from melanoma_lib.models.build import build_model
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -39,7 +39,7 @@ def test_a_kernel_is_new_but_for_what_is_imported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ask = (
         "import sys, os, multiprocessing\n"
-        "print('torch' in sys.modules, 'melanoma_lib.models' in sys.modules, os.getcwd(),"
+        "print('torch' in sys.modules, 'melanoma_lib.models.build' in sys.modules, os.getcwd(),"
         " multiprocessing.get_start_method(), __name__, 'seen' in globals())\n"
         "seen = sys.modules['torch'].seen = True"
     )

@@ -9,7 +9,7 @@ import torch
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.models import build_model, normalisation
+from melanoma_lib.models.build import build_model, normalisation
 from melanoma_lib.predictions import (
     ISIC_COLUMNS,
     Predictions,

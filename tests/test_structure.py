@@ -16,6 +16,7 @@ LIBRARY = ROOT / "melanoma_lib"
 ROOMS = {
     "core": (),
     "data": ("core",),
+    "models": ("core", "data"),
 }
 
 
@@ -24,7 +25,7 @@ def modules():
     return {
         ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix(".__init__"): path
         for path in LIBRARY.rglob("*.py")
-        if (path.parent.name != "exercises" and path.parent != LIBRARY) or path.stem != "__init__"
+        if path.parent.name != "exercises" and path != LIBRARY / "__init__.py"
     }
 
 

@@ -13,7 +13,7 @@ from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Augmentation
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history
-from melanoma_lib.models import ARCHITECTURES, build_model
+from melanoma_lib.models.build import ARCHITECTURES, build_model, bundle
 
 STILL = Augmentation(flip=0, rotation=0, brightness=0, contrast=0, saturation=0)
 
@@ -93,7 +93,7 @@ def test_weights_with_two_names_are_kept_too(tmp_path):
         network.twin = network.classifier
     data = coloured()
     training.fit(model, data, data, dataclasses.replace(CONFIG, epochs=1), tmp_path)
-    training.load_weights(again, tmp_path)
+    bundle.load_weights(again, tmp_path)
     assert torch.equal(weights_of(again), weights_of(model))
 
 
@@ -279,4 +279,4 @@ def test_weights_that_do_not_fit_are_reported(tmp_path):
     model = torch.nn.Linear(2, 3)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(MelanomaError, match="cannot be loaded"):
-        training.load_weights(build_model("test_resnet", 7, 32), tmp_path)
+        bundle.load_weights(build_model("test_resnet", 7, 32), tmp_path)

@@ -7,11 +7,11 @@ from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.models import build_model
+from melanoma_lib.models.build import build_model
+from melanoma_lib.models.features import as_map
 from melanoma_lib.xai import (
     METHODS,
     SHARES,
-    as_map,
     cam_layer,
     centre_prior,
     class_gradients,

@@ -20,7 +20,7 @@ from torch import nn
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import atomic_path, sha256
-from melanoma_lib.xai import as_map
+from melanoma_lib.models.features import as_map
 
 FILE = "known.safetensors"
 NEIGHBOURS = 5

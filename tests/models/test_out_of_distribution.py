@@ -6,9 +6,9 @@ import timm
 import torch
 from scipy.spatial.distance import cdist
 
-from melanoma_lib import familiar
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.familiar import learn, load_known, save_known, watched
+from melanoma_lib.models import out_of_distribution
+from melanoma_lib.models.out_of_distribution import learn, load_known, save_known, watched
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_pictures_of_one_lesion_do_not_vouch_for_each_other(features):
 
 
 def test_only_so_many_are_kept(features, monkeypatch):
-    monkeypatch.setattr(familiar, "MOST", 100)
+    monkeypatch.setattr(out_of_distribution, "MOST", 100)
     assert len(learn(features, np.arange(300)).features) == 100
 
 

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.models import (
+from melanoma_lib.models.build import (
     ARCHITECTURES,
     architecture,
     build_model,

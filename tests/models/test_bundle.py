@@ -6,12 +6,12 @@ import torch
 from helpers import KEYS
 from safetensors.torch import save_model
 
-from melanoma_lib.bundle import find_bundle, find_bundles, load_bundle, save_bundle
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import atomic_path, read_json, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.familiar import learn
-from melanoma_lib.models import build_model
+from melanoma_lib.models.build import build_model
+from melanoma_lib.models.bundle import find_bundle, find_bundles, load_bundle, save_bundle
+from melanoma_lib.models.out_of_distribution import learn
 
 KNOWN = learn(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20))
 

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from melanoma_lib.core.errors import MelanomaError, offenders
 from melanoma_lib.core.files import read_json, sha256, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.familiar import Known, save_known
-from melanoma_lib.models import build_model
-from melanoma_lib.training import load_weights
+from melanoma_lib.models.build import build_model
+from melanoma_lib.models.out_of_distribution import Known, save_known
 
 SCHEMA = 2
 FACTS = {  # what must be in bundle.json, and what must be true of it
@@ -89,3 +90,18 @@ def find_bundle(folder: Path | str) -> Path:
     if len(found) > 1:
         raise MelanomaError(f"--bundle must name one of {offenders(found)}")
     return found[0]
+
+
+def load_weights(model: nn.Module, folder: Path, assign: bool = False) -> None:
+    """Reads model.safetensors into the model, or makes the file's own tensors its weights.
+
+    Raises `MelanomaError` when they do not fit.
+    """
+    path = folder / "model.safetensors"
+    try:
+        model.load_state_dict(load_file(path), assign=assign)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MelanomaError(
+            f"{path} cannot be loaded: {reason}; move {folder} away to train again"
+        ) from None
