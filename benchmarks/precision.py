@@ -26,6 +26,7 @@ from melanoma_lib.core import environment
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.files import PROJECT, read_json, write_json
 from melanoma_lib.data.dataset_files import open_dataset
+from melanoma_lib.evaluation import trained_run
 
 SCHEMA = 1
 PRODUCTS = {
@@ -70,7 +71,7 @@ def train(architecture: str, precision: str, runs: Path, arguments: list[str]) -
 
 def compare(folders: dict[str, Path], metadata) -> dict:
     """Metrics of both, and their difference, of the same test images."""
-    models = {name: comparison.load(folder) for name, folder in folders.items()}
+    models = {name: trained_run.load(folder) for name, folder in folders.items()}
     results = comparison.side_by_side("precision", models, metadata)
     (difference,) = results["differences"]
     return {

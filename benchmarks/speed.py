@@ -56,9 +56,9 @@ from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.layouts import COLUMNS
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, resident
+from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.graphs import WARM_UP, captured
 from melanoma_lib.models.build import architecture, build_model, normalisation
-from melanoma_lib.predictions import predict_logits
 from melanoma_lib.training import train_epoch, train_step
 
 SCHEMA = 2

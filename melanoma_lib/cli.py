@@ -350,7 +350,7 @@ def _check_other_split(config: Config, fingerprint: str) -> None:
     """Finds before the first epoch that the run on the other split is not its counterpart."""
     if not config.other_split:
         return
-    from melanoma_lib.comparison import load
+    from melanoma_lib.evaluation.trained_run import load
 
     key = config.architectures[0]
     record, *_ = load(Path(config.other_split) / key)

@@ -3,18 +3,16 @@
 The fields of the results are documented in docs/results.md.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.core.errors import MelanomaError, offenders
-from melanoma_lib.core.files import read_json
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.intervals import (
-    FEW,
+from melanoma_lib.evaluation.bootstrap import (
     LEVEL,
     RESAMPLES,
     SEED,
@@ -24,20 +22,18 @@ from melanoma_lib.intervals import (
     lesion_weights,
     p_value,
     resample,
-    varies,
 )
-from melanoma_lib.map_scores import agreement, summarise
-from melanoma_lib.metrics import (
+from melanoma_lib.evaluation.metrics import (
     confusion_matrix,
-    sensitivity,
-    specificity,
     table_metrics,
     top_class,
 )
-from melanoma_lib.predictions import Predictions, load_predictions
-from melanoma_lib.significance import delong, holm, mcnemar
-from melanoma_lib.subgroups import by_subgroup, confident_errors
-from melanoma_lib.thresholds import per_thousand, predictive_values
+from melanoma_lib.evaluation.operating_points import figures_at, rates_at
+from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.significance import delong, holm, mcnemar
+from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors
+from melanoma_lib.evaluation.trained_run import RECORDED, load
+from melanoma_lib.map_scores import agreement, summarise
 
 SCHEMA = 2
 CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
@@ -52,9 +48,6 @@ COLUMNS = {
     "macro_f1": ("Macro F1", True),
     "ece": ("ECE", False),
 }
-RECORDED = (
-    "name", "timm_name", "parameters", "epochs", "best_epoch", "train_seconds", "device"
-)  # fmt: skip
 
 
 def compare(
@@ -99,7 +92,7 @@ def side_by_side(
         if not np.array_equal(other.image_ids, first.image_ids):
             raise MelanomaError(f"{key} was evaluated on other images; train it again")
     test = first.part("test")
-    lesions, melanomas = len(np.unique(test.lesion_ids)), _lesions(test, test.is_melanoma)
+    lesions, melanomas = test.count_lesions(), test.count_lesions(test.is_melanoma)
     weights = lesion_weights(test.lesion_ids, resamples)
     drawn = {key: draw(*models[key][1:], weights) for key in models}
     return {
@@ -121,23 +114,6 @@ def side_by_side(
     }
 
 
-def load(folder: Path) -> tuple[dict, dict, Predictions]:
-    """The record, the bundle's facts and the predictions of one trained architecture.
-
-    Raises `MelanomaError` when it is not trained to the end, or for other classes than ours.
-    """
-    record = read_json(folder / "run.json")
-    if not record.get("finished"):
-        raise MelanomaError(f"not trained yet in {folder.parent}: {folder.name}")
-    missing = [name for name in (*RECORDED, "dataset", "config") if name not in record]
-    if missing:
-        raise MelanomaError(f"{folder / 'run.json'} lacks {offenders(missing)}; train again")
-    predictions = load_predictions(folder / "predictions.parquet")
-    if predictions.class_names != CLASS_NAMES:
-        raise MelanomaError(f"{folder} has other classes: {offenders(predictions.class_names)}")
-    return record, read_json(folder / "bundle.json"), predictions
-
-
 def draw(bundle: dict, predictions: Predictions, weights: np.ndarray) -> dict[str, tuple]:
     """Every metric on the test part, at the model's temperature, as `interval` takes it.
 
@@ -146,20 +122,15 @@ def draw(bundle: dict, predictions: Predictions, weights: np.ndarray) -> dict[st
     """
     test = predictions.part("test")
     probabilities = test.probabilities(bundle["temperature"])
-    rarest = min(_lesions(test, test.labels == label) for label in np.unique(test.labels))
-    of_melanoma = min(_lesions(test, test.is_melanoma), _lesions(test, ~test.is_melanoma))
+    rarest = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
+    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
     deciding = dict.fromkeys(METRICS, rarest) | dict.fromkeys(CALIBRATION)
-    deciding |= {"accuracy": _lesions(test, test.labels >= 0), "melanoma_auc": of_melanoma,
+    deciding |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
                  "melanoma_average_precision": of_melanoma}  # fmt: skip
     return {
         name: (*resample(metric, test.labels, probabilities, weights=weights), deciding[name])
         for name, metric in METRICS.items()
     }
-
-
-def _lesions(part: Predictions, rows: np.ndarray) -> int:
-    """How many lesions some rows of a part show; `rows` boolean (n,)."""
-    return len(np.unique(part.lesion_ids[rows]))
 
 
 def evaluate(
@@ -209,71 +180,6 @@ def measured(
         .astype(int)
         .tolist(),
     }
-
-
-def rates_at(predictions: Predictions, temperature: float, threshold: float) -> dict[str, float]:
-    """Sensitivity and specificity of one part at a threshold, as plain numbers."""
-    scored = predictions.is_melanoma, predictions.melanoma_score(temperature), threshold
-    return {metric.__name__: float(metric(*scored)) for metric in (sensitivity, specificity)}
-
-
-def figures_at(
-    test: Predictions,
-    temperature: float,
-    threshold: float,
-    weights: np.ndarray,
-    prevalence: float | None = None,
-) -> dict[str, dict]:
-    """The figures of one operating point: sensitivity, specificity, and what they mean in use.
-
-    Both are shares of images. `ppv` and `npv` (shares), `missed` melanomas and `false_alarms` per
-    1,000 are of lesions with one image each, where melanoma is as common as `prevalence` says;
-    without it, as among the lesions of the part.
-    """
-    positive = test.is_melanoma
-    scored = positive, test.melanoma_score(temperature), threshold
-    melanomas, others = _lesions(test, positive), _lesions(test, ~positive)
-    if prevalence is None:
-        prevalence = melanomas / len(np.unique(test.lesion_ids))
-    drawn = [
-        (*resample(rate, *scored, weights=weights), lesions)
-        for rate, lesions in ((sensitivity, melanomas), (specificity, others))
-    ]
-    rates = [interval(*rate, share=True) for rate in drawn]
-    return {
-        "sensitivity": rates[0],
-        "specificity": rates[1],
-        **_predictive_figures(drawn, rates, prevalence),
-        "missed": _falling(rates[0], lambda rate: per_thousand(rate, rate, prevalence)[0]),
-        "false_alarms": _falling(rates[1], lambda rate: per_thousand(rate, rate, prevalence)[1]),
-    }
-
-
-def _predictive_figures(drawn: list[tuple], rates: list[dict], prevalence: float) -> dict:
-    """`ppv` and `npv` from sensitivity and specificity, as drawn and as figures.
-
-    Where the resamples of either rate tell nothing, both rates are taken at their low ends, and
-    at their high ends: both values rise with them, and such an interval is too wide if anything.
-    """
-    values, draws, lesions = zip(*drawn, strict=True)
-    value, resampled = (predictive_values(*pair, prevalence) for pair in (values, draws))
-    told = min(lesions) >= FEW and all(varies(each) for each in draws)
-    figures = {}
-    for index, name in enumerate(("ppv", "npv")):
-        figures[name] = interval(value[index], resampled[index])
-        if figures[name]["value"] is not None and not told:
-            for end in ("low", "high"):
-                pair = (rate[end] for rate in rates)
-                figures[name][end] = float(predictive_values(*pair, prevalence)[index])
-    return figures
-
-
-def _falling(figure: dict, function: Callable[[float], float]) -> dict:
-    """A figure carried through a function that falls, so that the interval's ends change places."""
-    if figure["value"] is None:
-        return figure
-    ends = {"value": "value", "low": "high", "high": "low"}
-    return {name: float(function(figure[other])) for name, other in ends.items()}
 
 
 def differences(models: Mapping[str, tuple], drawn: Mapping[str, dict]) -> list[dict]:
@@ -340,7 +246,7 @@ def price_of_leakage(
     figures = {
         split: {
             "test_images": len(side["test"].labels),
-            "test_lesions": len(np.unique(side["test"].lesion_ids)),
+            "test_lesions": side["test"].count_lesions(),
             "metrics": {name: interval(*side["drawn"][name]) for name in COLUMNS},
         }
         for split, side in sides.items()

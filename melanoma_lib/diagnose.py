@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from melanoma_lib.comparison import figures_at, load
 from melanoma_lib.config import basis_note
 from melanoma_lib.core.errors import MelanomaError, offenders
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.data.dataset_files import index_files
 from melanoma_lib.data.images import read_image
-from melanoma_lib.intervals import lesion_weights
+from melanoma_lib.evaluation.bootstrap import lesion_weights
+from melanoma_lib.evaluation.operating_points import figures_at
+from melanoma_lib.evaluation.predictions import softmax
+from melanoma_lib.evaluation.trained_run import load
 from melanoma_lib.models.build import normalise, to_input
 from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.models.out_of_distribution import load_known, watched
-from melanoma_lib.predictions import softmax
 from melanoma_lib.xai import cam_layer, heat_maps
 
 NEAR = 2.0  # odds of melanoma within this factor of the threshold's are near it

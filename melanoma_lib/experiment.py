@@ -3,8 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import nn
 
 from melanoma_lib import distributed
 from melanoma_lib.arithmetic import Arithmetic, choose
-from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config
 from melanoma_lib.core.environment import device_name, pick_device, versions
 from melanoma_lib.core.errors import MelanomaError
@@ -24,11 +22,12 @@ from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, make_split
 from melanoma_lib.data.torch_dataset import Data
+from melanoma_lib.evaluation.calibration import fit_temperature
+from melanoma_lib.evaluation.operating_points import choose_operating_points
+from melanoma_lib.evaluation.predictions import Predictions, predict_logits, save_predictions
 from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import architecture, build_model, normalisation
 from melanoma_lib.models.bundle import save_bundle
-from melanoma_lib.predictions import Predictions, predict_logits, save_predictions
-from melanoma_lib.thresholds import choose_operating_points
 from melanoma_lib.training import fit, train_step
 
 OUTPUTS = (
@@ -36,7 +35,6 @@ OUTPUTS = (
     out_of_distribution.FILE,
 )  # fmt: skip
 SCHEMA = 4
-WARM_UP = 3  # first runs of a network, which are slower
 
 
 def prepare(config: Config) -> Data:
@@ -233,25 +231,3 @@ def predict(
     )
     features = torch.cat(features)[-len(val) :]  # after those of batches that were too large
     return predictions, out_of_distribution.learn(features.cpu().numpy(), lesion_ids[val.rows])
-
-
-def latency(models: Mapping[str, nn.Module], image_size: int, repeats: int = 10) -> dict[str, dict]:
-    """By model, milliseconds from one normalised image to its logits, and the device in words.
-
-    `median_ms`, `low_ms` and `high_ms` (5th and 95th percentile). One image at a time, the models
-    in turn, so that whatever else the machine does meets them alike; the device is waited for.
-    """
-    times: dict[str, list[float]] = {key: [] for key in models}
-    with torch.inference_mode():
-        for key in list(models) * (WARM_UP + repeats):
-            device = next(models[key].parameters()).device
-            image = torch.zeros(1, 3, image_size, image_size, device=device)
-            start = time.perf_counter()
-            models[key](image).cpu()  # the copy waits for the device
-            times[key].append(1000 * (time.perf_counter() - start))
-    figures = {}
-    for key, model in models.items():
-        low, median, high = np.quantile(times[key][WARM_UP:], [0.05, 0.5, 0.95]).tolist()
-        figures[key] = {"median_ms": median, "low_ms": low, "high_ms": high,
-                        "device": device_name(model)}  # fmt: skip
-    return figures

@@ -25,6 +25,7 @@ from melanoma_lib.core.progress import progress
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode, read_mask
+from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 from melanoma_lib.map_scores import (
     CENTRE,
     FILE,
@@ -38,7 +39,6 @@ from melanoma_lib.map_scores import (
 )
 from melanoma_lib.models.build import build_model, normalise, to_input
 from melanoma_lib.models.bundle import load_bundle
-from melanoma_lib.predictions import Predictions, load_predictions
 
 SEED = 42  # of the random network, of the draws of images, and of ROAD's noise
 BATCH = 32

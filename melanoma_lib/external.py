@@ -21,14 +21,15 @@ from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, lesion_groups
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.intervals import RESAMPLES, SEED, lesion_weights
-from melanoma_lib.models.bundle import load_bundle
-from melanoma_lib.predictions import (
+from melanoma_lib.evaluation import trained_run
+from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, lesion_weights
+from melanoma_lib.evaluation.predictions import (
     Predictions,
     isic_submission,
     predict_logits,
     save_predictions,
 )
+from melanoma_lib.models.bundle import load_bundle
 
 OWN = "own test part"
 GAIN = ("ece", "nll", "brier")  # what a temperature is judged by
@@ -93,7 +94,7 @@ def evaluate(
     comparison_results.json and those that docs/results.md adds for an external test.
     """
     rows, left_out = unseen(folders[0].parent, files)
-    own = {folder.name: comparison.load(folder) for folder in folders}
+    own = {folder.name: trained_run.load(folder) for folder in folders}
     lesions = lesion_groups(files.metadata)
     table = files.metadata.assign(lesion_id=lesions, part="test")
     dataset = describe_split(files, table.iloc[rows])
@@ -113,7 +114,7 @@ def evaluate(
         "overlap": files.layout.overlap,
         "own": {
             "dataset": first[0]["dataset"], "optimistic": results["optimistic"],
-            "test_images": len(test.labels), "test_lesions": len(np.unique(test.lesion_ids)),
+            "test_images": len(test.labels), "test_lesions": test.count_lesions(),
             "test_melanomas": int(test.is_melanoma.sum()),
         },
     }  # fmt: skip
@@ -177,7 +178,7 @@ def draw(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, f
     sizes = [(part["test_melanomas"], part["test_images"] - part["test_melanomas"])
              for part in (external["own"], results)]  # fmt: skip
     for key, model in results["models"].items():
-        own, temperature = comparison.load(run_dir / key)[2], model["temperature"]
+        own, temperature = trained_run.load(run_dir / key)[2], model["temperature"]
         pairs = {
             place: redraw.reliability_pair(part, temperature)
             for place, part in ((OWN, own), (elsewhere, predictions[key]))

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.intervals import FEW, interval
-from melanoma_lib.predictions import Predictions
+from melanoma_lib.evaluation.bootstrap import FEW, interval
+from melanoma_lib.evaluation.predictions import Predictions
 
 FILE, MAPS = "explanations.parquet", "explanations.npz"  # the scores, and some maps, small
 SCHEMA = 3

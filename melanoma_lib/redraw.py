@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from melanoma_lib import calibration, comparison, figures, tables, thresholds
+from melanoma_lib import comparison, figures, tables
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import read_metadata
 from melanoma_lib.data.split import leaked, lesion_groups, make_split
-from melanoma_lib.intervals import interval_text
+from melanoma_lib.evaluation import calibration, operating_points, trained_run
+from melanoma_lib.evaluation.bootstrap import interval_text
+from melanoma_lib.evaluation.metrics import nll, top_class
+from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.map_scores import CENTRE, TITLES, UNIFORM, of_map
-from melanoma_lib.metrics import nll, top_class
-from melanoma_lib.predictions import Predictions
-from melanoma_lib.subgroups import ATTRIBUTES
 
 OVERLAPS = {
     "inside": "Heat inside the lesion",
@@ -49,7 +50,7 @@ def open_run(results_file: Path, metadata: Path | str = "") -> Run:
     results, folder = read_json(results_file), Path(results_file).parent
     if results.get("schema") != comparison.SCHEMA:
         raise MelanomaError(f"{results_file} has another layout; run chapter 08 again")
-    loaded = {key: comparison.load(folder / key) for key in results["models"]}
+    loaded = {key: trained_run.load(folder / key) for key in results["models"]}
     for key, (record, bundle, _) in loaded.items():
         theirs = record["dataset"]["fingerprint"], bundle["temperature"]
         model = results["models"][key]
@@ -167,7 +168,7 @@ def _roc(run: Run, keys: Sequence[str]) -> Figure:
     areas = run.of(keys, lambda _, model: interval_text(model["metrics"]["melanoma_auc"]))
     curves = {
         name: (1 - curve["specificity"], curve["sensitivity"], areas[name])
-        for name, curve in _sweep(run, keys, thresholds.operating_curve).items()
+        for name, curve in _sweep(run, keys, operating_points.operating_curve).items()
     }
     rates = _points(run, keys).assign(alarms=lambda table: 1 - table["specificity"])
     points = {
@@ -182,13 +183,13 @@ def _threshold_curves(run: Run, keys: Sequence[str]) -> Figure:
         name: dict(zip(rows["point"], rows["threshold"], strict=True))
         for name, rows in _points(run, keys).groupby("model", sort=False)
     }
-    sweep = _sweep(run, keys, thresholds.operating_curve)
+    sweep = _sweep(run, keys, operating_points.operating_curve)
     return figures.threshold_curves(sweep, chosen, _counts(run))
 
 
 def _decision_curves(run: Run, keys: Sequence[str]) -> Figure:
     at = np.arange(0.005, 0.6, 0.005)
-    sweep = _sweep(run, keys, thresholds.decision_curve, at)
+    sweep = _sweep(run, keys, operating_points.decision_curve, at)
     return figures.decision_curves(sweep, run.results["test_images"])
 
 

@@ -12,9 +12,9 @@ from melanoma_lib.comparison import COLUMNS, clearly_best
 from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import left_out_text
-from melanoma_lib.intervals import interval_text
+from melanoma_lib.evaluation.bootstrap import interval_text
+from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.map_scores import TITLES
-from melanoma_lib.subgroups import ATTRIBUTES
 
 WIDEST = 18  # letters in a line of a table
 # Captions by file name; below each stands what the numbers rest on (`describe`).

@@ -28,10 +28,10 @@ from melanoma_lib.core.memory import kept_memory
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.augment import augment, draw, generator
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, resident, to_device
+from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.graphs import captured
 from melanoma_lib.models.build import normalisation, normalise, to_input
 from melanoma_lib.models.bundle import load_weights
-from melanoma_lib.predictions import predict_logits
 
 
 def train_step(

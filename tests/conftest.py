@@ -13,7 +13,7 @@ from melanoma_lib.cli import main
 from melanoma_lib.comparison import compare
 from melanoma_lib.data.dataset_files import DatasetFiles, open_dataset
 from melanoma_lib.data.synthetic import generate_sample
-from melanoma_lib.predictions import load_predictions
+from melanoma_lib.evaluation.predictions import load_predictions
 
 os.environ["MELANOMA_HEADLESS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on the internet

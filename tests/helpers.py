@@ -12,7 +12,7 @@ from melanoma_lib.config import Config
 from melanoma_lib.core.files import write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.predictions import Predictions, save_predictions
+from melanoma_lib.evaluation.predictions import Predictions, save_predictions
 
 ROOT = Path(__file__).parents[1]
 # A short training of small pictures.

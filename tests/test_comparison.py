@@ -8,26 +8,20 @@ import pandas as pd
 import pytest
 from helpers import fast, make_run, table_of
 
-from melanoma_lib.comparison import (
-    COLUMNS,
-    clearly_best,
-    compare,
-    figures_at,
-    price_of_leakage,
-    rates_at,
-)
+from melanoma_lib.comparison import COLUMNS, clearly_best, compare, price_of_leakage
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_json, write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.intervals import lesion_weights
-from melanoma_lib.metrics import accuracy, auc
-from melanoma_lib.predictions import (
+from melanoma_lib.evaluation.bootstrap import lesion_weights
+from melanoma_lib.evaluation.metrics import accuracy, auc
+from melanoma_lib.evaluation.operating_points import figures_at, rates_at
+from melanoma_lib.evaluation.predictions import (
     Predictions,
     isic_submission,
     load_predictions,
     save_predictions,
 )
-from melanoma_lib.significance import delong
+from melanoma_lib.evaluation.significance import delong
 
 
 @pytest.fixture

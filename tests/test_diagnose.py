@@ -19,7 +19,7 @@ from melanoma_lib.diagnose import (
     overlay,
     pictures,
 )
-from melanoma_lib.predictions import load_predictions
+from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.xai import heat_maps
 
 

@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from melanoma_lib import experiment, training
-from melanoma_lib.calibration import fit_temperature
 from melanoma_lib.config import Config, preset
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.data.synthetic import generate_sample
-from melanoma_lib.experiment import OUTPUTS, latency, train
-from melanoma_lib.metrics import auc
+from melanoma_lib.evaluation.calibration import fit_temperature
+from melanoma_lib.evaluation.latency import latency
+from melanoma_lib.evaluation.metrics import auc
+from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.experiment import OUTPUTS, train
 from melanoma_lib.models.build import ARCHITECTURES
-from melanoma_lib.predictions import load_predictions
 
 KEY = "test_efficientnet"
 

@@ -12,9 +12,9 @@ from melanoma_lib import explanations, xai
 from melanoma_lib.comparison import compare
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.dataset_files import open_dataset
+from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.explanations import PLACES, explain, random_network, road
 from melanoma_lib.map_scores import FILE, MAPS, NAME, SCORES, of_map, read
-from melanoma_lib.predictions import load_predictions
 
 KEY = KEYS[0]
 

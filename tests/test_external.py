@@ -19,9 +19,9 @@ from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import open_dataset, read_metadata
 from melanoma_lib.data.images import read_image
+from melanoma_lib.evaluation.metrics import accuracy
+from melanoma_lib.evaluation.predictions import ISIC_COLUMNS, load_predictions
 from melanoma_lib.figures import EXTERNAL
-from melanoma_lib.metrics import accuracy
-from melanoma_lib.predictions import ISIC_COLUMNS, load_predictions
 
 KEY, SIZE = "test_resnet", 32
 DOC = (ROOT / "docs" / "results.md").read_text()

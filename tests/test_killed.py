@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from melanoma_lib.core.files import read_history
-from melanoma_lib.predictions import load_predictions
+from melanoma_lib.evaluation.predictions import load_predictions
 
 TARGET = Path(__file__).with_name("kill_target.py")
 KEY = "test_efficientnet"

@@ -8,8 +8,8 @@ from scipy.stats import spearmanr
 
 from melanoma_lib.comparison import compare
 from melanoma_lib.core.files import read_json, write_json
+from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.map_scores import FILE, MAPS, NAME, SCORES, agreement, read, similarity
-from melanoma_lib.predictions import load_predictions
 from melanoma_lib.redraw import Run, draw, overlap_table
 from melanoma_lib.tables import explanations_table, latex
 

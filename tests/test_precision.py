@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from melanoma_lib import arithmetic
 from melanoma_lib.core.files import PROJECT, read_json
-from melanoma_lib.intervals import interval_text
+from melanoma_lib.evaluation.bootstrap import interval_text
 from melanoma_lib.models.build import build_model
 
 SCRIPT = PROJECT / "benchmarks" / "precision.py"

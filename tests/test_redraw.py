@@ -6,8 +6,8 @@ from melanoma_lib import figures
 from melanoma_lib.comparison import price_of_leakage
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_csv, write_json
+from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.redraw import DRAW, draw, open_run
-from melanoma_lib.subgroups import ATTRIBUTES
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ ROOMS = {
     "core": (),
     "data": ("core",),
     "models": ("core", "data"),
+    "evaluation": ("core", "data", "models"),
 }
 
 

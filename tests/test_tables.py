@@ -5,7 +5,7 @@ from helpers import make_run
 
 from melanoma_lib.comparison import COLUMNS, compare, price_of_leakage
 from melanoma_lib.core.files import PROJECT, read_json
-from melanoma_lib.intervals import interval_text
+from melanoma_lib.evaluation.bootstrap import interval_text
 from melanoma_lib.tables import Table, comparison_table, latex, printed, summary, write_tables
 
 

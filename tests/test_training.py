@@ -13,7 +13,8 @@ from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Augmentation
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history
-from melanoma_lib.models.build import ARCHITECTURES, build_model, bundle
+from melanoma_lib.models import bundle
+from melanoma_lib.models.build import ARCHITECTURES, build_model
 
 STILL = Augmentation(flip=0, rotation=0, brightness=0, contrast=0, saturation=0)
 

@@ -37,6 +37,10 @@ class Predictions:
         columns = (self.image_ids, self.lesion_ids, self.parts, self.labels, self.logits)
         return Predictions(*(column[rows] for column in columns), self.class_names)
 
+    def count_lesions(self, rows: np.ndarray | slice = slice(None)) -> int:
+        """How many lesions the images show, or those in some rows; `rows` boolean (n,)."""
+        return len(np.unique(self.lesion_ids[rows]))
+
     def probabilities(self, temperature: float = 1.0) -> np.ndarray:
         """Softmax of logits / temperature, float64, (n, classes)."""
         return softmax(self.logits, temperature)

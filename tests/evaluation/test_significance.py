@@ -8,8 +8,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_lib.metrics import auc
-from melanoma_lib.significance import delong, holm, mcnemar
+from melanoma_lib.evaluation.metrics import auc
+from melanoma_lib.evaluation.significance import delong, holm, mcnemar
 
 
 def by_definition(positive, *scores):

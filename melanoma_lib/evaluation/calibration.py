@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.intervals import exact_interval
-from melanoma_lib.metrics import ECE_BINS, bin_of, nll
-from melanoma_lib.predictions import softmax
+from melanoma_lib.evaluation.bootstrap import exact_interval
+from melanoma_lib.evaluation.metrics import ECE_BINS, bin_of, nll
+from melanoma_lib.evaluation.predictions import softmax
 
 BOUNDS = (0.05, 20.0)  # temperatures outside these mean that something else is wrong
 

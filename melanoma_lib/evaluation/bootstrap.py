@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.special import betaincinv
 
-from melanoma_lib.metrics import BINNED
+from melanoma_lib.evaluation.metrics import BINNED
 
 RESAMPLES = 2000
 SEED = 42

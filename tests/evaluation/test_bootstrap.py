@@ -4,7 +4,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_lib.intervals import (
+from melanoma_lib.evaluation.bootstrap import (
     difference,
     estimate,
     exact_interval,
@@ -14,7 +14,7 @@ from melanoma_lib.intervals import (
     p_value,
     resample,
 )
-from melanoma_lib.metrics import accuracy, auc, sensitivity, weighted_mean
+from melanoma_lib.evaluation.metrics import accuracy, auc, sensitivity, weighted_mean
 
 
 def test_images_of_a_lesion_move_together():

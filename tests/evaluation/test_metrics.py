@@ -16,8 +16,8 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
-from melanoma_lib import metrics
-from melanoma_lib.predictions import softmax
+from melanoma_lib.evaluation import metrics
+from melanoma_lib.evaluation.predictions import softmax
 
 
 @pytest.fixture(params=[0, 1, 2])

@@ -1,11 +1,22 @@
 """Operating points: a melanoma threshold chosen on one part and reported on another, its worth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.evaluation.bootstrap import (
+    FEW,
+    interval,
+    resample,
+    varies,
+)
+from melanoma_lib.evaluation.metrics import (
+    sensitivity,
+    specificity,
+)
+from melanoma_lib.evaluation.predictions import Predictions
 
 # What a chosen threshold must reach on the part that chooses it.
 CRITERIA = (("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95))
@@ -110,3 +121,68 @@ def decision_curve(
             "treat_all": [net_benefit(positive, everything, t) for t in thresholds],
         }
     )
+
+
+def rates_at(predictions: Predictions, temperature: float, threshold: float) -> dict[str, float]:
+    """Sensitivity and specificity of one part at a threshold, as plain numbers."""
+    scored = predictions.is_melanoma, predictions.melanoma_score(temperature), threshold
+    return {metric.__name__: float(metric(*scored)) for metric in (sensitivity, specificity)}
+
+
+def figures_at(
+    test: Predictions,
+    temperature: float,
+    threshold: float,
+    weights: np.ndarray,
+    prevalence: float | None = None,
+) -> dict[str, dict]:
+    """The figures of one operating point: sensitivity, specificity, and what they mean in use.
+
+    Both are shares of images. `ppv` and `npv` (shares), `missed` melanomas and `false_alarms` per
+    1,000 are of lesions with one image each, where melanoma is as common as `prevalence` says;
+    without it, as among the lesions of the part.
+    """
+    positive = test.is_melanoma
+    scored = positive, test.melanoma_score(temperature), threshold
+    melanomas, others = test.count_lesions(positive), test.count_lesions(~positive)
+    if prevalence is None:
+        prevalence = melanomas / test.count_lesions()
+    drawn = [
+        (*resample(rate, *scored, weights=weights), lesions)
+        for rate, lesions in ((sensitivity, melanomas), (specificity, others))
+    ]
+    rates = [interval(*rate, share=True) for rate in drawn]
+    return {
+        "sensitivity": rates[0],
+        "specificity": rates[1],
+        **_predictive_figures(drawn, rates, prevalence),
+        "missed": _falling(rates[0], lambda rate: per_thousand(rate, rate, prevalence)[0]),
+        "false_alarms": _falling(rates[1], lambda rate: per_thousand(rate, rate, prevalence)[1]),
+    }
+
+
+def _predictive_figures(drawn: list[tuple], rates: list[dict], prevalence: float) -> dict:
+    """`ppv` and `npv` from sensitivity and specificity, as drawn and as figures.
+
+    Where the resamples of either rate tell nothing, both rates are taken at their low ends, and
+    at their high ends: both values rise with them, and such an interval is too wide if anything.
+    """
+    values, draws, lesions = zip(*drawn, strict=True)
+    value, resampled = (predictive_values(*pair, prevalence) for pair in (values, draws))
+    told = min(lesions) >= FEW and all(varies(each) for each in draws)
+    figures = {}
+    for index, name in enumerate(("ppv", "npv")):
+        figures[name] = interval(value[index], resampled[index])
+        if figures[name]["value"] is not None and not told:
+            for end in ("low", "high"):
+                pair = (rate[end] for rate in rates)
+                figures[name][end] = float(predictive_values(*pair, prevalence)[index])
+    return figures
+
+
+def _falling(figure: dict, function: Callable[[float], float]) -> dict:
+    """A figure carried through a function that falls, so that the interval's ends change places."""
+    if figure["value"] is None:
+        return figure
+    ends = {"value": "value", "low": "high", "high": "low"}
+    return {name: float(function(figure[other])) for name, other in ends.items()}

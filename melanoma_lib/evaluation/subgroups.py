@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.intervals import FEW, estimate
-from melanoma_lib.metrics import accuracy, auc, sensitivity, specificity, top_class
-from melanoma_lib.predictions import Predictions
+from melanoma_lib.evaluation.bootstrap import FEW, estimate
+from melanoma_lib.evaluation.metrics import accuracy, auc, sensitivity, specificity, top_class
+from melanoma_lib.evaluation.predictions import Predictions
 
 ATTRIBUTES = {
     "sex": "Sex",

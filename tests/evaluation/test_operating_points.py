@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.metrics import sensitivity, specificity
-from melanoma_lib.thresholds import (
+from melanoma_lib.evaluation.metrics import sensitivity, specificity
+from melanoma_lib.evaluation.operating_points import (
     CRITERIA,
     choose_operating_points,
     choose_threshold,

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from melanoma_lib.calibration import fit_temperature, reliability
-from melanoma_lib.intervals import exact_interval
-from melanoma_lib.metrics import ece, nll, top_class
-from melanoma_lib.predictions import softmax
+from melanoma_lib.evaluation.bootstrap import exact_interval
+from melanoma_lib.evaluation.calibration import fit_temperature, reliability
+from melanoma_lib.evaluation.metrics import ece, nll, top_class
+from melanoma_lib.evaluation.predictions import softmax
 
 
 def labels_at(logits, temperature, seed=0):

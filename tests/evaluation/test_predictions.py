@@ -9,8 +9,7 @@ import torch
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.models.build import build_model, normalisation
-from melanoma_lib.predictions import (
+from melanoma_lib.evaluation.predictions import (
     ISIC_COLUMNS,
     Predictions,
     isic_submission,
@@ -19,6 +18,7 @@ from melanoma_lib.predictions import (
     save_predictions,
     softmax,
 )
+from melanoma_lib.models.build import build_model, normalisation
 
 
 @pytest.fixture

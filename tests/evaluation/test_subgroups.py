@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from helpers import table_of
 
-from melanoma_lib.intervals import FEW, exact_interval, lesion_weights
-from melanoma_lib.metrics import accuracy, auc
-from melanoma_lib.predictions import Predictions, load_predictions
-from melanoma_lib.subgroups import by_subgroup, confident_errors, groups
+from melanoma_lib.evaluation.bootstrap import FEW, exact_interval, lesion_weights
+from melanoma_lib.evaluation.metrics import accuracy, auc
+from melanoma_lib.evaluation.predictions import Predictions, load_predictions
+from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors, groups
 
 
 @pytest.fixture
