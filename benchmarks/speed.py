@@ -46,7 +46,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from melanoma_lib import artifacts, experiment, figures, scaling
+from melanoma_lib import artifacts, experiment, scaling
 from melanoma_lib.arithmetic import Arithmetic, adam, choose
 from melanoma_lib.config import Config
 from melanoma_lib.data.classes import CLASS_NAMES
@@ -56,6 +56,7 @@ from melanoma_lib.data.pixels import HAM10000Dataset, resident
 from melanoma_lib.graphs import WARM_UP, captured
 from melanoma_lib.models import architecture, build_model, normalisation, pick_device
 from melanoma_lib.predictions import predict_logits
+from melanoma_lib.reporting import figures
 from melanoma_lib.training import train_epoch, train_step
 
 SCHEMA = 2

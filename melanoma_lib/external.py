@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib import comparison, figures, redraw, tables
+from melanoma_lib import comparison, redraw, tables
 from melanoma_lib.artifacts import MelanomaError, write_json, write_text
 from melanoma_lib.bundle import load_bundle
 from melanoma_lib.comparison import CALIBRATION, METRICS
@@ -28,6 +28,7 @@ from melanoma_lib.predictions import (
     predict_logits,
     save_predictions,
 )
+from melanoma_lib.reporting import figures
 
 OWN = "own test part"
 GAIN = ("ece", "nll", "brier")  # what a temperature is judged by

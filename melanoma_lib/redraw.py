@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from melanoma_lib import calibration, comparison, figures, tables, thresholds
+from melanoma_lib import calibration, comparison, tables, thresholds
 from melanoma_lib.artifacts import MelanomaError, read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.metadata import leaked, lesion_groups, make_split, read_metadata
@@ -17,6 +17,7 @@ from melanoma_lib.intervals import interval_text
 from melanoma_lib.map_scores import CENTRE, TITLES, UNIFORM, of_map
 from melanoma_lib.metrics import nll, top_class
 from melanoma_lib.predictions import Predictions
+from melanoma_lib.reporting import figures
 from melanoma_lib.subgroups import ATTRIBUTES
 
 OVERLAPS = {

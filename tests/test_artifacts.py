@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from melanoma_lib import figures
 from melanoma_lib.artifacts import (
     MelanomaError,
     atomic_path,
@@ -22,6 +21,7 @@ from melanoma_lib.artifacts import (
     write_text,
 )
 from melanoma_lib.checkpoints import save_checkpoint
+from melanoma_lib.reporting import figures
 from melanoma_lib.training import save_results
 
 

@@ -18,9 +18,9 @@ from melanoma_lib.comparison import CALIBRATION, METRICS, compare
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.images import read_image
 from melanoma_lib.data.metadata import open_dataset, read_metadata
-from melanoma_lib.figures import EXTERNAL
 from melanoma_lib.metrics import accuracy
 from melanoma_lib.predictions import ISIC_COLUMNS, load_predictions
+from melanoma_lib.reporting.figures import EXTERNAL
 
 KEY, SIZE = "test_resnet", 32
 DOC = (Path(__file__).parents[1] / "docs" / "results.md").read_text()

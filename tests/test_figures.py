@@ -15,9 +15,9 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.text import Text
 
-from melanoma_lib import figures
 from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
+from melanoma_lib.reporting import figures
 from melanoma_lib.thresholds import operating_curve
 
 matplotlib.use("agg")  # no windows on a desktop

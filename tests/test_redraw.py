@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from conftest import make_run
 
-from melanoma_lib import figures
 from melanoma_lib.artifacts import MelanomaError, read_json, write_csv, write_json
 from melanoma_lib.comparison import compare, price_of_leakage
 from melanoma_lib.redraw import DRAW, draw, open_run
+from melanoma_lib.reporting import figures
 from melanoma_lib.subgroups import ATTRIBUTES
 
 

@@ -21,8 +21,12 @@ ORDER = (
     "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
     "map_scores", "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs",
     "arithmetic", "training", "xai", "familiar", "bundle", "experiment", "explanations",
-    "subgroups", "comparison", "diagnose", "verdict", "tables", "figures", "redraw", "external",
-    "thesis", "kernels", "batch", "status", "site", "app", "cli", "__main__",
+    "subgroups", "comparison", "diagnose", "verdict", "tables",
+    *("reporting.figures." + name for name in (
+        "catalogue", "style", "panels", "data", "models", "training", "calibration", "thresholds",
+        "explanation",
+    )),
+    "redraw", "external", "thesis", "kernels", "batch", "status", "site", "app", "cli", "__main__",
 )
 # fmt: on
 
@@ -77,6 +81,7 @@ def test_every_module_has_its_test_file():
     # Small ones are tested with the module that uses them.
     with_another = {"progress": "cli", "data.classes": "structure", "checkpoints": "training",
                     "__main__": "distributed"}  # fmt: skip
+    with_another |= {name: "figures" for name in ORDER if name.startswith("reporting.figures.")}
     missing = {with_another.get(name, name.removeprefix("data.")) for name in ORDER} - tests
     assert not missing
 
@@ -145,7 +150,7 @@ def test_conda_installs_the_project_and_states_no_dependency_of_its_own():
 
 
 def test_the_page_of_figures_is_current():
-    from melanoma_lib.figures import catalog_page
+    from melanoma_lib.reporting.figures import catalog_page
 
     assert (ROOT / "figures" / "README.md").read_text() == catalog_page()
 

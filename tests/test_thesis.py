@@ -7,11 +7,12 @@ import pytest
 from conftest import make_run, table_of
 from test_redraw import results_of
 
-from melanoma_lib import figures, tables
+from melanoma_lib import tables
 from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.cli import main
 from melanoma_lib.predictions import load_predictions
 from melanoma_lib.redraw import draw, open_run
+from melanoma_lib.reporting import figures
 from melanoma_lib.thesis import write
 
 TAKEN = "07-1-grad-cam"
