@@ -46,7 +46,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from melanoma_lib import experiment, figures, scaling
+from melanoma_lib import experiment, scaling
 from melanoma_lib.arithmetic import Arithmetic, adam, choose
 from melanoma_lib.config import Config
 from melanoma_lib.core import environment, errors, files
@@ -59,6 +59,7 @@ from melanoma_lib.data.torch_dataset import HAM10000Dataset, resident
 from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.graphs import WARM_UP, captured
 from melanoma_lib.models.build import architecture, build_model, normalisation
+from melanoma_lib.reporting import figures
 from melanoma_lib.training import train_epoch, train_step
 
 SCHEMA = 2

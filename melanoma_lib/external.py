@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib import comparison, figures, redraw, tables
+from melanoma_lib import comparison, redraw, tables
 from melanoma_lib.comparison import CALIBRATION, METRICS
 from melanoma_lib.config import basis_note
 from melanoma_lib.core.environment import pick_device
@@ -30,6 +30,7 @@ from melanoma_lib.evaluation.predictions import (
     save_predictions,
 )
 from melanoma_lib.models.bundle import load_bundle
+from melanoma_lib.reporting import figures
 
 OWN = "own test part"
 GAIN = ("ece", "nll", "brier")  # what a temperature is judged by

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from melanoma_lib import comparison, figures, tables
+from melanoma_lib import comparison, tables
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
@@ -21,6 +21,7 @@ from melanoma_lib.evaluation.metrics import nll, top_class
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.map_scores import CENTRE, TITLES, UNIFORM, of_map
+from melanoma_lib.reporting import figures
 
 OVERLAPS = {
     "inside": "Heat inside the lesion",

@@ -75,7 +75,7 @@ def thesis(config: Config, steps: list[Step]) -> str:
 
     A figure or table is there when it was written by a chapter that is up to date.
     """
-    from melanoma_lib.figures import CATALOG, PER_MODEL  # slow to import
+    from melanoma_lib.reporting.figures import CATALOG, PER_MODEL  # slow to import
     from melanoma_lib.tables import CAPTIONS, table_file
 
     stale = {step.chapter for step in steps if state_of(config, step) != "done"}

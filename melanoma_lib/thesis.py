@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from melanoma_lib import figures, tables
+from melanoma_lib import tables
 from melanoma_lib.config import basis_note
 from melanoma_lib.core.files import atomic_path, write_text
 from melanoma_lib.redraw import Run, draw
+from melanoma_lib.reporting import figures
 from melanoma_lib.tables import Table, describe, escaped
 
 ROWS_PER_PAGE = 30  # a longer table is split by model

@@ -21,7 +21,7 @@ from melanoma_lib.data.dataset_files import open_dataset, read_metadata
 from melanoma_lib.data.images import read_image
 from melanoma_lib.evaluation.metrics import accuracy
 from melanoma_lib.evaluation.predictions import ISIC_COLUMNS, load_predictions
-from melanoma_lib.figures import EXTERNAL
+from melanoma_lib.reporting.figures import EXTERNAL
 
 KEY, SIZE = "test_resnet", 32
 DOC = (ROOT / "docs" / "results.md").read_text()

@@ -15,10 +15,10 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.text import Text
 
-from melanoma_lib import figures
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
 from melanoma_lib.evaluation.operating_points import operating_curve
+from melanoma_lib.reporting import figures
 
 matplotlib.use("agg")  # no windows on a desktop
 MODELS = ("ResNet-50", "EfficientNet-B3", "DenseNet-121", "ViT-B/16")

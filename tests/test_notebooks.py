@@ -12,7 +12,7 @@ from helpers import KEYS
 from melanoma_lib import batch
 from melanoma_lib.cli import main
 from melanoma_lib.core.files import read_json
-from melanoma_lib.figures import CATALOG
+from melanoma_lib.reporting.figures import CATALOG
 
 NOTEBOOKS = sorted(batch.NOTEBOOKS.glob("*.ipynb"))
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from helpers import make_run, results_of
 
-from melanoma_lib import figures
 from melanoma_lib.comparison import price_of_leakage
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.redraw import DRAW, draw, open_run
+from melanoma_lib.reporting import figures
 
 
 @pytest.fixture

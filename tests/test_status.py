@@ -8,7 +8,7 @@ from melanoma_lib import batch
 from melanoma_lib.config import Config
 from melanoma_lib.core.files import write_csv, write_json
 from melanoma_lib.core.locks import lock
-from melanoma_lib.figures import CATALOG
+from melanoma_lib.reporting.figures import CATALOG
 from melanoma_lib.status import GUIDE, duration, report, sections, thesis, time_left
 from melanoma_lib.tables import CAPTIONS
 

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 from helpers import make_run, results_of, table_of
 
-from melanoma_lib import figures, tables
+from melanoma_lib import tables
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.redraw import draw, open_run
+from melanoma_lib.reporting import figures
 from melanoma_lib.thesis import write
 
 TAKEN = "07-1-grad-cam"

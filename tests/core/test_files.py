@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from melanoma_lib import figures
 from melanoma_lib.checkpoints import save_checkpoint
 from melanoma_lib.core.errors import MelanomaError, offenders
 from melanoma_lib.core.files import (
@@ -21,6 +20,7 @@ from melanoma_lib.core.files import (
     write_json,
     write_text,
 )
+from melanoma_lib.reporting import figures
 from melanoma_lib.training import save_results
 
 
