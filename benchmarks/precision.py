@@ -20,13 +20,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from melanoma_lib import arithmetic, cli, comparison
+from melanoma_lib import cli, comparison
 from melanoma_lib.config import PRECISIONS
 from melanoma_lib.core import environment
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.files import PROJECT, read_json, write_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation import trained_run
+from melanoma_lib.training import precision
 
 SCHEMA = 1
 PRODUCTS = {
@@ -34,7 +35,7 @@ PRODUCTS = {
     torch.bmm, F.scaled_dot_product_attention,
 }  # fmt: skip
 METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc", "ece")
-FORWARD = arithmetic._Wrapped.forward  # the library's own
+FORWARD = precision._Wrapped.forward  # the library's own
 
 
 class Rounded(TorchFunctionMode):
@@ -53,10 +54,10 @@ def rounded(value: object) -> object:
 
 
 def imitated_forward(self, images: torch.Tensor) -> torch.Tensor:
-    """The forward pass of `arithmetic.Arithmetic.wrap`, rounded where it is one in bfloat16."""
+    """The forward pass of `precision.Arithmetic.wrap`, rounded where it is one in bfloat16."""
     if self.how.precision == "float32":
         return FORWARD(self, images)
-    images = images.contiguous(memory_format=arithmetic.LAYOUTS[self.how.layout])
+    images = images.contiguous(memory_format=precision.LAYOUTS[self.how.layout])
     with Rounded():
         return self.model(rounded(images))
 
@@ -89,9 +90,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "precision")
     options, arguments = parser.parse_known_args()
-    imitated = arithmetic.emulated(pick_device())
+    imitated = precision.emulated(pick_device())
     if imitated:
-        arithmetic._Wrapped.forward = imitated_forward
+        precision._Wrapped.forward = imitated_forward
     folders = {name: train(options.architecture, name, options.runs, arguments)
                for name in PRECISIONS if name != "auto"}  # fmt: skip
     record = read_json(folders["bfloat16"] / "run.json")

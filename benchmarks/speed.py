@@ -46,8 +46,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from melanoma_lib import experiment, scaling
-from melanoma_lib.arithmetic import Arithmetic, adam, choose
+from melanoma_lib import scaling
 from melanoma_lib.config import Config
 from melanoma_lib.core import environment, errors, files
 from melanoma_lib.core.environment import pick_device
@@ -57,10 +56,12 @@ from melanoma_lib.data.images import decode
 from melanoma_lib.data.layouts import COLUMNS
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, resident
 from melanoma_lib.evaluation.predictions import predict_logits
-from melanoma_lib.graphs import WARM_UP, captured
 from melanoma_lib.models.build import architecture, build_model, normalisation
 from melanoma_lib.reporting import figures
-from melanoma_lib.training import train_epoch, train_step
+from melanoma_lib.training import train
+from melanoma_lib.training.cuda_graph import WARM_UP, captured
+from melanoma_lib.training.loop import train_epoch, train_step
+from melanoma_lib.training.precision import Arithmetic, adam, choose
 
 SCHEMA = 2
 FOLDER = Path(__file__).parent
@@ -267,13 +268,13 @@ def grow(images: int, config: Config) -> dict[str, float]:
     """Seconds of preparing, training and evaluating so many images, and the peak memory in GB."""
     with dataset("", images) as folder:
         times = [time.perf_counter()]
-        data = experiment.prepare(replace(config, data_dir=folder, output_dir=folder))
+        data = train.prepare(replace(config, data_dir=folder, output_dir=folder))
         times.append(time.perf_counter())
         model = build_model(SMALL, len(CLASS_NAMES), config.image_size)
         model = model.to(pick_device(config.device))
         train_epoch(model, adam(model, config.learning_rate), data.part("train"), config, 1)
         times.append(time.perf_counter())
-        experiment.predict(model, data, config.batch_size)
+        train.predict(model, data, config.batch_size)
         times.append(time.perf_counter())
     steps = ("prepare_seconds", "train_seconds", "evaluate_seconds")
     return dict(zip(steps, np.diff(times).tolist(), strict=True)) | {"peak_gb": peak_memory()}
@@ -547,7 +548,7 @@ def main() -> None:
     images = options.images + ON_A_GPU * config.batch_size  # the more of the two
     needed = max(images * 10 // 7 + 2, 100)  # seven tenths are the training part
     with dataset(options.data_dir, needed) as folder, tempfile.TemporaryDirectory() as scratch:
-        data = experiment.prepare(replace(config, data_dir=folder, output_dir=scratch))
+        data = train.prepare(replace(config, data_dir=folder, output_dir=scratch))
         known = about(options, config, data.files.fingerprint)
         results = files.read_json(options.output, {})
         if any(results.get(name) != value for name, value in known.items()):

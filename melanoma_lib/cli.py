@@ -12,7 +12,7 @@ from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Conf
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import write_csv
 from melanoma_lib.core.progress import progress
-from melanoma_lib.listeners import TRACKERS, listening
+from melanoma_lib.training.callbacks import TRACKERS, listening
 
 ROOM_FOR_TWO = 30e9  # bytes of a GPU's memory: two notebooks were seen to take 29.3e9
 
@@ -378,8 +378,9 @@ def _scalar(text: str) -> object:
 
 def _train(options: argparse.Namespace) -> None:
     options.architectures = [options.architecture]
-    from melanoma_lib import distributed, experiment
     from melanoma_lib.data.images import decode
+    from melanoma_lib.training import distributed
+    from melanoma_lib.training.train import train_architecture
 
     config = configuration(options)
     name = f"melanoma train {config.architectures[0]}"
@@ -388,7 +389,7 @@ def _train(options: argparse.Namespace) -> None:
             files = _ready(config)
             _check_training(config, files, config.architectures)
             decode(files, config.image_size)
-        print(experiment.train(config, config.architectures[0]))
+        print(train_architecture(config, config.architectures[0]))
 
 
 def _status(options: argparse.Namespace) -> None:

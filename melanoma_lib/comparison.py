@@ -58,7 +58,7 @@ def compare(
 ) -> dict:
     """The results of several trained architectures of one run, ready for JSON.
 
-    `latency` names them and says how fast each is (see `experiment.latency`); `metadata` is the
+    `latency` names them and says how fast each is (see `measure_latency`); `metadata` is the
     dataset's table, for the groups of patients. Raises `MelanomaError` when one is not trained,
     or when they were not evaluated on the same images.
     """

@@ -18,6 +18,7 @@ ROOMS = {
     "data": ("core",),
     "models": ("core", "data"),
     "evaluation": ("core", "data", "models"),
+    "training": ("core", "data", "models", "evaluation"),
 }
 
 

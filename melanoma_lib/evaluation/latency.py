@@ -12,7 +12,9 @@ from melanoma_lib.core.environment import device_name
 WARM_UP = 3  # first runs of a network, which are slower
 
 
-def latency(models: Mapping[str, nn.Module], image_size: int, repeats: int = 10) -> dict[str, dict]:
+def measure_latency(
+    models: Mapping[str, nn.Module], image_size: int, repeats: int = 10
+) -> dict[str, dict]:
     """By model, milliseconds from one normalised image to its logits, and the device in words.
 
     `median_ms`, `low_ms` and `high_ms` (5th and 95th percentile). One image at a time, the models

@@ -17,9 +17,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from melanoma_lib import distributed, listeners
-from melanoma_lib.arithmetic import Arithmetic, adam
-from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.errors import MelanomaError, offenders
@@ -29,9 +26,12 @@ from melanoma_lib.core.progress import progress
 from melanoma_lib.data.augment import augment, draw, generator
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, resident, to_device
 from melanoma_lib.evaluation.predictions import predict_logits
-from melanoma_lib.graphs import captured
 from melanoma_lib.models.build import normalisation, normalise, to_input
 from melanoma_lib.models.bundle import load_weights
+from melanoma_lib.training import callbacks, distributed
+from melanoma_lib.training.checkpoint import load_checkpoint, save_checkpoint
+from melanoma_lib.training.cuda_graph import captured
+from melanoma_lib.training.precision import Arithmetic, adam
 
 
 def train_step(
@@ -216,7 +216,7 @@ def fit(
             if distributed.rank() == 0:
                 saved = writer.submit(save_epoch, folder, _state(model, optimizer, history))
             print(log_line(history, config.epochs), flush=True)
-            listeners.epoch_ended(folder, row, config.epochs)
+            callbacks.epoch_ended(folder, row, config.epochs)
     if saved:
         saved.result()
     distributed.wait()  # until the best weights are written

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from melanoma_lib import distributed
-from melanoma_lib.arithmetic import Arithmetic, choose
 from melanoma_lib.config import Config
 from melanoma_lib.core.environment import device_name, pick_device, versions
 from melanoma_lib.core.errors import MelanomaError
@@ -28,7 +26,9 @@ from melanoma_lib.evaluation.predictions import Predictions, predict_logits, sav
 from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import architecture, build_model, normalisation
 from melanoma_lib.models.bundle import save_bundle
-from melanoma_lib.training import fit, train_step
+from melanoma_lib.training import distributed
+from melanoma_lib.training.loop import fit, train_step
+from melanoma_lib.training.precision import Arithmetic, choose
 
 OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
@@ -49,7 +49,7 @@ def prepare(config: Config) -> Data:
     return Data(files, split, pixels, labels)
 
 
-def train(config: Config, key: str) -> Path:
+def train_architecture(config: Config, key: str) -> Path:
     """Trains one architecture and leaves its run folder complete; returns the folder.
 
     What is already there is used: a finished training is only read, an interrupted one goes

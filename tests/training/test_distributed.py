@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from melanoma_lib import distributed
 from melanoma_lib.cli import main
 from melanoma_lib.config import Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history, read_json
 from melanoma_lib.models.build import build_model
+from melanoma_lib.training import distributed
 
 TARGET = Path(__file__).with_name("torchrun_target.py")
 KEY = "test_vit"  # without batch statistics, which processes on the CPU do not share

@@ -8,13 +8,13 @@ import torch
 from helpers import CONFIG, coloured, weights_of
 from safetensors.torch import save_file
 
-from melanoma_lib import training
-from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Augmentation
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history
 from melanoma_lib.models import bundle
 from melanoma_lib.models.build import ARCHITECTURES, build_model
+from melanoma_lib.training import loop
+from melanoma_lib.training.checkpoint import load_checkpoint, save_checkpoint
 
 STILL = Augmentation(flip=0, rotation=0, brightness=0, contrast=0, saturation=0)
 
@@ -33,7 +33,7 @@ def test_a_network_learns_eight_images_by_heart(key):
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0])
     for _ in range(120):
-        loss, logits = training.train_step(model, optimizer, images, labels)
+        loss, logits = loop.train_step(model, optimizer, images, labels)
         if loss < 0.05:
             break
     assert loss < 0.05
@@ -45,7 +45,7 @@ def test_one_step_of_gradient_descent_by_hand():
     model = torch.nn.Linear(1, 2, bias=False)
     torch.nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    loss, logits = training.train_step(
+    loss, logits = loop.train_step(
         model, optimizer, torch.ones(1, 1), torch.tensor([1])
     )
     assert loss.item() == pytest.approx(np.log(2), abs=1e-6)
@@ -56,11 +56,11 @@ def test_one_step_of_gradient_descent_by_hand():
 def test_an_interrupted_training_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
     data = coloured()
     whole, parts = new_model(), new_model()
-    history = training.fit(whole, data, data, CONFIG, tmp_path / "whole")
+    history = loop.fit(whole, data, data, CONFIG, tmp_path / "whole")
     for epochs in (1, 2, 3):  # each with a model and an optimiser of its own
         parts = new_model()
         config = dataclasses.replace(CONFIG, epochs=epochs)
-        resumed = training.fit(parts, data, data, config, tmp_path / "parts")
+        resumed = loop.fit(parts, data, data, config, tmp_path / "parts")
     timeless = [
         [{k: v for k, v in row.items() if "second" not in k} for row in h]
         for h in (history, resumed)
@@ -80,9 +80,9 @@ def test_the_best_epoch_is_kept_as_a_real_copy(tmp_path, monkeypatch):
         seen.append(weights_of(model).clone())
         return {"val_loss": 1.0, "val_accuracy": next(accuracies)}
 
-    monkeypatch.setattr(training, "validate", fake_validate)
+    monkeypatch.setattr(loop, "validate", fake_validate)
     model = new_model()
-    history = training.fit(model, coloured(), coloured(), CONFIG, tmp_path)
+    history = loop.fit(model, coloured(), coloured(), CONFIG, tmp_path)
     assert [row["best"] for row in history] == [True, True, False]
     assert torch.equal(weights_of(model), seen[1]) and not torch.equal(seen[1], seen[2])
 
@@ -93,14 +93,14 @@ def test_weights_with_two_names_are_kept_too(tmp_path):
     for network in (model, again):
         network.twin = network.classifier
     data = coloured()
-    training.fit(model, data, data, dataclasses.replace(CONFIG, epochs=1), tmp_path)
+    loop.fit(model, data, data, dataclasses.replace(CONFIG, epochs=1), tmp_path)
     bundle.load_weights(again, tmp_path)
     assert torch.equal(weights_of(again), weights_of(model))
 
 
 def test_equal_accuracy_keeps_the_earlier_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "validate", lambda *_: {"val_loss": 1.0, "val_accuracy": 0.5})
-    history = training.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
+    monkeypatch.setattr(loop, "validate", lambda *_: {"val_loss": 1.0, "val_accuracy": 0.5})
+    history = loop.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
     assert [row["best"] for row in history] == [True, False, False]
 
 
@@ -108,12 +108,12 @@ def test_a_kill_between_checkpoint_and_what_follows_from_it_is_mended(tmp_path):
     data = coloured()
     one = dataclasses.replace(CONFIG, epochs=1)
     model = new_model()
-    training.fit(model, data, data, one, tmp_path)
+    loop.fit(model, data, data, one, tmp_path)
     history = (tmp_path / "history.csv").read_text()
     for name in ("model.safetensors", "history.csv"):
         (tmp_path / name).unlink()
     again = new_model()
-    training.fit(again, data, data, one, tmp_path)
+    loop.fit(again, data, data, one, tmp_path)
     assert torch.equal(weights_of(model), weights_of(again))
     assert (tmp_path / "history.csv").read_text() == history
 
@@ -132,10 +132,10 @@ def test_a_checkpoint_holds_its_epoch_though_the_next_one_runs(tmp_path, monkeyp
         assert trained.wait(60)
         save_checkpoint(folder, state)
 
-    monkeypatch.setattr(training, "validate", validate)
-    monkeypatch.setattr(training, "save_checkpoint", save)
+    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
     data = coloured()
-    training.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=2), tmp_path)
+    loop.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=2), tmp_path)
     for path, weights in zip(sorted(tmp_path.glob("checkpoint-*")), after, strict=True):
         saved = torch.load(path)["model"].values()
         assert torch.equal(torch.cat([v.flatten().float() for v in saved]), weights)
@@ -145,9 +145,9 @@ def test_a_checkpoint_holds_its_epoch_though_the_next_one_runs(tmp_path, monkeyp
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_epochs_before(tmp_path, monkeypatch, fault):
     data = coloured()
     data.names = [f"ISIC_{row}" for row in range(40)]
-    training.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=1), tmp_path)
+    loop.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=1), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    step, calls = training.train_step, []
+    step, calls = loop.train_step, []
 
     def faulty(model, optimizer, images, labels):
         calls.append(1)
@@ -156,11 +156,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_epochs_before(tmp_path, m
             torch.nn.init.constant_(model.get_classifier().weight, float("inf"))
         return loss * (float("nan") if fault == "loss" and len(calls) == 3 else 1), logits
 
-    monkeypatch.setattr(training, "train_step", faulty)
+    monkeypatch.setattr(loop, "train_step", faulty)
     said = r"nan in epoch 2, step 3 of 5, with the images ISIC_\d+, " if fault == "loss" else (
         "validation loss is nan after epoch 2")  # fmt: skip
     with pytest.raises(MelanomaError, match=said):
-        training.fit(new_model(), data, data, CONFIG, tmp_path)
+        loop.fit(new_model(), data, data, CONFIG, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -171,7 +171,7 @@ def test_gradients_of_the_parts_add_up_to_those_of_the_batch():
         torch.manual_seed(0)
         model = build_model("test_vit", 7, 32).double().train()  # takes no statistics of a batch
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        loss, logits, used = training.step_that_fits(
+        loss, logits, used = loop.step_that_fits(
             model, optimizer, images.double(), labels, parts
         )
         assert used == parts and logits.shape == (8, 7)
@@ -194,19 +194,19 @@ def test_a_batch_that_does_not_fit_goes_through_in_parts(tmp_path, monkeypatch, 
         return forward(images)
 
     monkeypatch.setattr(model, "forward", small_memory)
-    history = training.fit(model, data, data, dataclasses.replace(CONFIG, epochs=2), tmp_path)
+    history = loop.fit(model, data, data, dataclasses.replace(CONFIG, epochs=2), tmp_path)
     assert [row["parts"] for row in history] == [4, 4]
     assert capsys.readouterr().out.count("out of memory") == 2  # once to two, once to four
     model.forward = lambda images: (_ for _ in ()).throw(error)
     with pytest.raises(MelanomaError, match="out of memory with one image of 32 pixels"):
-        training.fit(model, data, data, CONFIG, tmp_path / "other")
+        loop.fit(model, data, data, CONFIG, tmp_path / "other")
 
 
 def test_other_errors_are_not_taken_for_a_full_memory(monkeypatch):
     model = new_model()
     monkeypatch.setattr(model, "forward", lambda _: torch.zeros(2, 3) @ torch.zeros(2, 3))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        training.step_that_fits(
+        loop.step_that_fits(
             model, torch.optim.SGD(model.parameters()), torch.zeros(2, 3, 32, 32), torch.zeros(2), 1
         )
 
@@ -215,13 +215,13 @@ def test_an_epoch_that_cannot_be_written_stops_the_training(tmp_path, monkeypatc
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(training, "save_checkpoint", full)
+    monkeypatch.setattr(loop, "save_checkpoint", full)
     with pytest.raises(OSError, match="No space left"):
-        training.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
+        loop.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
 
 
 def test_the_history_is_in_the_folder_and_in_the_log(tmp_path, capsys):
-    training.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
+    loop.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
     lines = [line for line in capsys.readouterr().out.splitlines() if "/3" in line]
     assert len(read_history(tmp_path)) == len(lines) == 3
     assert len({len(line.rstrip(" *")) for line in lines}) == 1  # aligned
@@ -233,13 +233,13 @@ def test_the_time_left_is_that_of_the_epochs_left():
         "epoch": 2, "train_loss": 1, "train_accuracy": 0.5, "val_loss": 1, "val_accuracy": 0.5,
         "images_per_second": 50, "best": False, "seconds": 12.0,
     }  # fmt: skip
-    assert training.log_line([row, row], 6).endswith(" 0:48")
-    assert training.log_line([row, row], 12).endswith(" 2:00")
+    assert loop.log_line([row, row], 6).endswith(" 0:48")
+    assert loop.log_line([row, row], 12).endswith(" 2:00")
 
 
 def test_fewer_images_than_a_batch_are_reported(tmp_path):
     with pytest.raises(MelanomaError, match="do not fill one batch"):
-        training.fit(new_model(), coloured(7), coloured(), CONFIG, tmp_path)
+        loop.fit(new_model(), coloured(7), coloured(), CONFIG, tmp_path)
 
 
 def test_dropout_is_replayed_too(tmp_path):
@@ -255,7 +255,7 @@ def test_dropout_is_replayed_too(tmp_path):
         torch.rand(draws)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
         model.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "input_size": (3, 32, 32)}
-        training.train_epoch(model, optimizer, coloured(), CONFIG, 2)
+        loop.train_epoch(model, optimizer, coloured(), CONFIG, 2)
         results.append(weights_of(copy.deepcopy(model)))
     assert torch.equal(*results)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib import listeners
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history, write_json
-from melanoma_lib.listeners import epoch_ended, listening
+from melanoma_lib.training import callbacks
+from melanoma_lib.training.callbacks import epoch_ended, listening
 
 
 def row(epoch, accuracy=0.5, best=False):
-    numbers = dict.fromkeys(listeners.NUMBERS, float(epoch))
+    numbers = dict.fromkeys(callbacks.NUMBERS, float(epoch))
     return numbers | {"epoch": epoch, "val_accuracy": accuracy, "best": best, "parts": 1}
 
 
@@ -59,7 +59,7 @@ def test_tensorboard_has_every_epoch_once_though_one_was_repeated(folder):
     assert [(event.step, event.value) for event in events.Scalars("train_loss")] == [
         (1, 1.0), (2, 2.0), (3, 3.0)
     ]
-    assert set(events.Tags()["scalars"]) == set(listeners.NUMBERS)
+    assert set(events.Tags()["scalars"]) == set(callbacks.NUMBERS)
 
 
 def test_mlflow_has_one_run_a_training_in_the_run_folder(folder):
@@ -120,7 +120,7 @@ def test_what_cannot_work_is_said_before_the_run(monkeypatch):
             listening("", "carrier://secret", "run"):
         pass
     assert "secret" not in str(caught.value)
-    monkeypatch.setattr(listeners.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MelanomaError, match=r"mlflow is not installed; pip install"), \
             listening("mlflow", "", "run"):
         pass

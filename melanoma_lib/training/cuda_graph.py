@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from melanoma_lib import distributed
+from melanoma_lib.training import distributed
 
 WARM_UP = 3  # steps in which the libraries choose their kernels, before one can be recorded
 Step = Callable[..., tuple[torch.Tensor, torch.Tensor]]

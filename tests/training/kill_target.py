@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from melanoma_lib import checkpoints
 from melanoma_lib.config import Config
-from melanoma_lib.experiment import train
+from melanoma_lib.training import checkpoint
+from melanoma_lib.training.train import train_architecture
 
 KEY = "test_efficientnet"
 
@@ -28,12 +28,12 @@ def main(data_dir: str, output_dir: str, epochs: int, wait: float) -> None:
         time.sleep(wait)
         path.write_bytes(whole)
 
-    checkpoints.torch.save = slowly
+    checkpoint.torch.save = slowly
     config = Config(
         data_dir=data_dir, output_dir=output_dir, architectures=(KEY,), epochs=epochs,
         batch_size=16, image_size=32, learning_rate=3e-3, pretrained=False, device="cpu",
     )  # fmt: skip
-    train(config, KEY)
+    train_architecture(config, KEY)
     print("finished", flush=True)
 
 

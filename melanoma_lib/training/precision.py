@@ -16,7 +16,7 @@ from torch import nn
 
 from melanoma_lib.config import PRECISIONS, Config
 from melanoma_lib.core.memory import kept_memory
-from melanoma_lib.graphs import WARM_UP, captured
+from melanoma_lib.training.cuda_graph import WARM_UP, captured
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 # Seconds that a training would take without a choice; on a GPU a trial takes a second or two.

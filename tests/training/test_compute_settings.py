@@ -4,22 +4,22 @@ import dataclasses
 import pytest
 import torch
 
-from melanoma_lib import arithmetic
-from melanoma_lib.arithmetic import Arithmetic, adam, choose
 from melanoma_lib.config import Config
 from melanoma_lib.models.build import build_model
-from melanoma_lib.training import train_step
+from melanoma_lib.training import precision
+from melanoma_lib.training.loop import train_step
+from melanoma_lib.training.precision import Arithmetic, adam, choose
 
 CPU = torch.device("cpu")
 LONG = Config(epochs=50, batch_size=8, image_size=32, device="cpu")
-IMAGES = 8 * arithmetic.MANY_STEPS // LONG.epochs
+IMAGES = 8 * precision.MANY_STEPS // LONG.epochs
 
 
 @pytest.fixture
 def worth_it(monkeypatch):
     """A training of tiny networks counts as a long one, on a processor that knows bfloat16."""
-    monkeypatch.setattr(arithmetic, "emulated", lambda device: False)
-    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
+    monkeypatch.setattr(precision, "emulated", lambda device: False)
+    monkeypatch.setattr(precision, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
 
 
 def new_model(key="test_efficientnet"):
@@ -43,7 +43,7 @@ def test_the_default_is_the_model_itself():
 
 
 @pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("bfloat16", 0.05)])
-@pytest.mark.parametrize("layout", arithmetic.LAYOUTS)
+@pytest.mark.parametrize("layout", precision.LAYOUTS)
 def test_every_arithmetic_gives_the_same_within_its_digits(precision, layout, tolerance):
     """float32 keeps 7 digits, bfloat16 between 2 and 3."""
     plain, weights = outcome(Arithmetic())
@@ -90,7 +90,7 @@ def test_a_training_of_few_steps_tries_the_precisions_alone(worth_it):
 
 
 def test_a_precision_that_the_processor_emulates_is_not_tried(worth_it, monkeypatch):
-    monkeypatch.setattr(arithmetic, "emulated", lambda device: True)
+    monkeypatch.setattr(precision, "emulated", lambda device: True)
     how, tried = choose(new_model(), LONG, IMAGES, CPU, train_step)
     assert how.precision == "float32" and not any("bfloat16" in name for name in tried)
 
@@ -99,14 +99,14 @@ def test_a_precision_that_the_processor_emulates_is_not_tried(worth_it, monkeypa
 def test_what_takes_three_times_as_long_counts_as_emulated(monkeypatch, short, expected):
     durations = [9, 1, 1, 1, 9, short, short, short]  # the first product of a kind does not count
     clock = iter([time for seconds in durations for time in (0, seconds)])
-    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: next(clock))
-    assert arithmetic.emulated(CPU) == expected
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
+    assert precision.emulated(CPU) == expected
 
 
 def test_a_precision_that_is_asked_for_is_kept(monkeypatch):
     short = dataclasses.replace(LONG, precision="bfloat16")
     assert choose(new_model(), short, 8, CPU, train_step)[0].precision == "bfloat16"
-    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
+    monkeypatch.setattr(precision, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
     how, tried = choose(new_model(), short, IMAGES, CPU, train_step)
     assert how.precision == "bfloat16" and all("bfloat16" in name for name in tried)
 
@@ -121,13 +121,13 @@ def test_a_precision_that_is_asked_for_is_kept(monkeypatch):
 )
 def test_the_fastest_is_chosen_unless_it_is_so_by_chance(rates, expected):
     rates = {Arithmetic(precision): rate for precision, rate in rates.items()}
-    assert arithmetic._best(rates).precision == expected
+    assert precision._best(rates).precision == expected
 
 
 @pytest.mark.parametrize("fault", ["memory", "nan"])
 def test_what_fails_while_it_is_tried_is_not_chosen(worth_it, fault):
     def faulty(network, optimizer, images, labels):
-        if isinstance(network, arithmetic._Wrapped) and network.how.precision == "bfloat16":
+        if isinstance(network, precision._Wrapped) and network.how.precision == "bfloat16":
             if fault == "memory":
                 raise torch.OutOfMemoryError("full")
             return torch.tensor(float("nan")), None
@@ -150,7 +150,7 @@ def test_what_is_hopelessly_slow_is_tried_for_one_step_only(
         clock[0] += 1 if taken[-1] == fast else 5
         return torch.tensor(1.0), None
 
-    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
     how, tried = choose(new_model(), LONG, IMAGES, CPU, step)
     assert how.precision == fast and taken.count(slow) == steps
     assert tried[str(how)] == 8.0  # eight images in a second
@@ -170,7 +170,7 @@ def test_a_slow_moment_of_the_machine_decides_nothing(worth_it, monkeypatch):
         clock[0] += seconds * (1.2 if len(taken) <= 3 else 1)
         return torch.tensor(1.0), None
 
-    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
     config = dataclasses.replace(LONG, precision="float32")
     how, tried = choose(new_model(), config, IMAGES, CPU, step)
     assert how.layout == "channels_last" and tried[str(how)] == 8.0

@@ -4,12 +4,12 @@ import pytest
 import torch
 from helpers import CONFIG, coloured, weights_of
 
-from melanoma_lib import arithmetic, training
-from melanoma_lib.arithmetic import MANY_STEPS, Arithmetic, adam, choose
 from melanoma_lib.config import Config
 from melanoma_lib.data.torch_dataset import ResidentDataset
-from melanoma_lib.graphs import WARM_UP, CapturedStep, captured
 from melanoma_lib.models.build import build_model
+from melanoma_lib.training import loop, precision
+from melanoma_lib.training.cuda_graph import WARM_UP, CapturedStep, captured
+from melanoma_lib.training.precision import MANY_STEPS, Arithmetic, adam, choose
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -38,15 +38,15 @@ def epochs(step, data, device="cpu"):
     model = new_model(device)
     optimizer = adam(model, 1e-3)
     rows = [
-        training.train_epoch(model, optimizer, data, CONFIG, epoch, step=step) for epoch in (1, 2)
+        loop.train_epoch(model, optimizer, data, CONFIG, epoch, step=step) for epoch in (1, 2)
     ]
     return [row["train_loss"] for row in rows], weights_of(model).cpu()
 
 
 @pytest.mark.parametrize("record", [as_a_graph_would, refuses])
 def test_a_recorded_step_trains_on_every_batch_once_like_the_plain_one(record, capsys):
-    losses, weights = epochs(training.train_step, coloured())
-    step = CapturedStep(training.train_step, record)
+    losses, weights = epochs(loop.train_step, coloured())
+    step = CapturedStep(loop.train_step, record)
     recorded_losses, recorded_weights = epochs(step, coloured())
     assert step.calls == 10 and (step.replay is None) == (record is refuses)
     assert losses == recorded_losses and torch.equal(weights, recorded_weights)
@@ -79,7 +79,7 @@ def test_a_full_memory_while_recording_is_left_to_the_caller():
 
 
 def test_nothing_is_recorded_on_the_cpu():
-    assert captured(training.train_step, torch.device("cpu")) is training.train_step
+    assert captured(loop.train_step, torch.device("cpu")) is loop.train_step
 
 
 @needs_gpu
@@ -87,13 +87,13 @@ def test_nothing_is_recorded_on_the_cpu():
 # steps that was 0.006 on an H200.
 @pytest.mark.parametrize("precision, tolerance", [("float32", 0.02), ("bfloat16", 0.05)])
 def test_on_a_gpu_an_epoch_gives_what_the_cpu_gives(precision, tolerance):
-    losses, _ = epochs(training.train_step, coloured())
+    losses, _ = epochs(loop.train_step, coloured())
     device = torch.device("cuda")
     model = new_model(device)
     network, optimizer = Arithmetic(precision).wrap(model), adam(model, 1e-3)
-    step, data = captured(training.train_step, device), ResidentDataset(coloured(), device)
+    step, data = captured(loop.train_step, device), ResidentDataset(coloured(), device)
     found = [
-        training.train_epoch(network, optimizer, data, CONFIG, epoch, step=step)["train_loss"]
+        loop.train_epoch(network, optimizer, data, CONFIG, epoch, step=step)["train_loss"]
         for epoch in (1, 2)
     ]
     assert step.replay is not None
@@ -106,8 +106,8 @@ def test_on_a_gpu_no_step_waits_for_the_device(monkeypatch):
     device = torch.device("cuda")
     model = new_model(device)
     optimizer, data = adam(model, 1e-3), ResidentDataset(coloured(64), device)
-    step = captured(training.train_step, device)
-    training.train_epoch(model, optimizer, data, CONFIG, 1, step=step)
+    step = captured(loop.train_step, device)
+    loop.train_epoch(model, optimizer, data, CONFIG, 1, step=step)
 
     def strict(*inputs):
         torch.cuda.set_sync_debug_mode("error")
@@ -117,9 +117,9 @@ def test_on_a_gpu_no_step_waits_for_the_device(monkeypatch):
         torch.cuda.set_sync_debug_mode("default")
         return values
 
-    monkeypatch.setattr(training.distributed, "mean", over)
+    monkeypatch.setattr(loop.distributed, "mean", over)
     try:
-        training.train_epoch(model, optimizer, data, CONFIG, 2, step=strict)
+        loop.train_epoch(model, optimizer, data, CONFIG, 2, step=strict)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -127,25 +127,25 @@ def test_on_a_gpu_no_step_waits_for_the_device(monkeypatch):
 @needs_gpu
 def test_on_a_gpu_a_whole_training_ends_with_a_network_that_has_learned(tmp_path):
     config = Config(epochs=20, batch_size=8, image_size=32, learning_rate=3e-3, device="cuda")
-    history = training.fit(new_model(), coloured(), coloured(), config, tmp_path)
+    history = loop.fit(new_model(), coloured(), coloured(), config, tmp_path)
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
 @needs_gpu
 def test_on_a_gpu_an_interrupted_training_goes_on_like_an_uninterrupted_one(tmp_path):
     config = Config(epochs=4, batch_size=8, image_size=32, learning_rate=1e-3, device="cuda")
-    whole = training.fit(new_model(), coloured(), coloured(), config, tmp_path / "whole")
+    whole = loop.fit(new_model(), coloured(), coloured(), config, tmp_path / "whole")
     for epochs in (2, 4):  # each with a model, an optimiser and a recorded step of its own
         some = dataclasses.replace(config, epochs=epochs)
-        parts = training.fit(new_model(), coloured(), coloured(), some, tmp_path / "parts")
+        parts = loop.fit(new_model(), coloured(), coloured(), some, tmp_path / "parts")
     losses = [[row["train_loss"] for row in history] for history in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)  # a GPU adds in any order
 
 
 @needs_gpu
 def test_on_a_gpu_every_arithmetic_can_be_recorded_and_tried(monkeypatch):
-    monkeypatch.setattr(arithmetic, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
+    monkeypatch.setattr(precision, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
     config = Config(epochs=MANY_STEPS, batch_size=8, image_size=32)
-    how, tried = choose(new_model(), config, 8, torch.device("cuda"), training.train_step)
+    how, tried = choose(new_model(), config, 8, torch.device("cuda"), loop.train_step)
     assert len(tried) == 4 and all(rate > 0 for rate in tried.values())
-    assert tried[str(how)] * arithmetic.BETTER >= max(tried.values())
+    assert tried[str(how)] * precision.BETTER >= max(tried.values())
