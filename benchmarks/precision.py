@@ -20,13 +20,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from melanoma_lib import cli, comparison
+from melanoma_lib import cli
 from melanoma_lib.config import PRECISIONS
 from melanoma_lib.core import environment
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.files import PROJECT, read_json, write_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation import trained_run
+from melanoma_lib.reporting.compare import side_by_side
 from melanoma_lib.training import precision
 
 SCHEMA = 1
@@ -73,7 +74,7 @@ def train(architecture: str, precision: str, runs: Path, arguments: list[str]) -
 def compare(folders: dict[str, Path], metadata) -> dict:
     """Metrics of both, and their difference, of the same test images."""
     models = {name: trained_run.load(folder) for name, folder in folders.items()}
-    results = comparison.side_by_side("precision", models, metadata)
+    results = side_by_side("precision", models, metadata)
     (difference,) = results["differences"]
     return {
         "test_images": results["test_images"], "test_lesions": results["test_lesions"],

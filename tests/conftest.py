@@ -10,10 +10,10 @@ import pytest
 from helpers import KEYS, ROOT, fast, make_dataset, make_run, table_of
 
 from melanoma_lib.cli import main
-from melanoma_lib.comparison import compare
 from melanoma_lib.data.dataset_files import DatasetFiles, open_dataset
 from melanoma_lib.data.synthetic import generate_sample
 from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.reporting.compare import compare
 
 os.environ["MELANOMA_HEADLESS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on the internet
@@ -91,7 +91,9 @@ def sample_files(sample_dir) -> DatasetFiles:
 @pytest.fixture(scope="session")
 def explained(sample_run, sample_files, tmp_path_factory) -> Path:
     """The sample's run with the maps of one of its two networks scored."""
-    from melanoma_lib.explanations import explain  # with torch, which reads OMP_NUM_THREADS then
+    from melanoma_lib.explanation.score_maps import (
+        explain,  # with torch, which reads OMP_NUM_THREADS then
+    )
 
     folder = shutil.copytree(sample_run, tmp_path_factory.mktemp("explained") / "run")
     explain(folder / KEYS[0], sample_files, "cpu", faithful_images=6, chosen_on=10)

@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from melanoma_lib.comparison import compare
 from melanoma_lib.config import Config
 from melanoma_lib.core.files import write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.evaluation.predictions import Predictions, save_predictions
+from melanoma_lib.reporting.compare import compare
 
 ROOT = Path(__file__).parents[1]
 # A short training of small pictures.

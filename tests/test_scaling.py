@@ -4,8 +4,8 @@ import nbformat
 import papermill
 import pytest
 
-from melanoma_lib.batch import NOTEBOOKS
 from melanoma_lib.core.files import read_json
+from melanoma_lib.pipeline.run import NOTEBOOKS
 from melanoma_lib.scaling import PAGE, RATES, SIZES, needs, page
 
 TEN = {"train": {"net": 10.0}, "predict": {"net": 50.0}, "decode": 100.0}
