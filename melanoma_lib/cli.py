@@ -316,7 +316,7 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
 
     from melanoma_lib.core.environment import pick_device
     from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-    from melanoma_lib.data.split import PARTS, make_split, rows_of
+    from melanoma_lib.data.split import SPLITS, make_split, split_rows
     from melanoma_lib.models.build import architecture, build_model
 
     for key in config.architectures:
@@ -326,8 +326,8 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
         raise MelanomaError(f"--weights names {', '.join(unused)}, which is not to be trained")
     pick_device(config.device)
     split = make_split(files.metadata, config.split, config.seed)
-    for part in PARTS:
-        rows = split.iloc[rows_of(split, part)]
+    for part in SPLITS:
+        rows = split.iloc[split_rows(split, part)]
         if (rows["dx"] == MELANOMA).mean() in (0, 1):
             raise MelanomaError(f"the part {part} needs both melanomas and other images")
         if part == "train" and len(rows) < config.batch_size:
@@ -449,10 +449,10 @@ def _predict(options: argparse.Namespace) -> int:
     from melanoma_lib.inference import predictor, wording
     from melanoma_lib.models.bundle import find_bundle
 
-    reader = predictor.Reader(find_bundle(options.bundle))
+    reader = predictor.Predictor(find_bundle(options.bundle))
     point, paths = reader.point(options.operating_point), predictor.pictures(options.images)
     overlays = Path(options.overlay_dir) if options.overlay_dir else None
-    results = predictor.judge(reader, paths, point["name"], overlays)
+    results = predictor.predict_files(reader, paths, point["name"], overlays)
     rows = list(progress(results, "reading", total=len(paths)))
     good, bad = ([row for row in rows if ("error" in row) == failed] for failed in (False, True))
     if options.csv:
@@ -472,7 +472,7 @@ def _serve(options: argparse.Namespace) -> None:
     from melanoma_lib.inference import predictor
     from melanoma_lib.models.bundle import find_bundle
 
-    reader = predictor.Reader(find_bundle(options.bundle))
+    reader = predictor.Predictor(find_bundle(options.bundle))
     from melanoma_lib.inference import app
 
     app.serve(reader, options.host, options.port, options.operating_point)

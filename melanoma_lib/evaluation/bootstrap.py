@@ -11,10 +11,10 @@ RESAMPLES = 2000
 SEED = 42
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2  # the share left out on either side
-FEW = 10  # resamples of fewer lesions say too little of how a figure varies
+MIN_LESIONS = 10  # resamples of fewer lesions say too little of how a figure varies
 
 
-def lesion_weights(
+def bootstrap_weights(
     lesion_ids: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED
 ) -> np.ndarray:
     """How often each image is drawn when lesions are drawn with replacement, (resamples, n).
@@ -71,7 +71,7 @@ def interval(
     if not np.isfinite(value) or not len(resampled):
         return {"value": None, "low": None, "high": None}
     if lesions and (share or not varies(resampled)):
-        known = varies(resampled) and lesions >= FEW
+        known = varies(resampled) and lesions >= MIN_LESIONS
         effective = value * (1 - value) / resampled.var() if known else lesions
         low, high = exact_interval(value * effective, effective)
     elif varies(resampled):
@@ -109,7 +109,7 @@ def estimate(
     return interval(*resample(metric, *data, weights=weights), lesions, share)
 
 
-def interval_text(figure: Mapping) -> str:
+def format_estimate(figure: Mapping) -> str:
     """`0.892 [0.874, 0.909]`, or `9.1 [0.0, 34.8]` for a count; a dash for what is not defined."""
     numbers = [figure[end] for end in ("value", "low", "high")]
     if numbers[0] is None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.evaluation.bootstrap import (
-    FEW,
+    MIN_LESIONS,
     interval,
     resample,
     varies,
@@ -123,13 +123,15 @@ def decision_curve(
     )
 
 
-def rates_at(predictions: Predictions, temperature: float, threshold: float) -> dict[str, float]:
+def sensitivity_and_specificity(
+    predictions: Predictions, temperature: float, threshold: float
+) -> dict[str, float]:
     """Sensitivity and specificity of one part at a threshold, as plain numbers."""
     scored = predictions.is_melanoma, predictions.melanoma_score(temperature), threshold
     return {metric.__name__: float(metric(*scored)) for metric in (sensitivity, specificity)}
 
 
-def figures_at(
+def operating_point_estimates(
     test: Predictions,
     temperature: float,
     threshold: float,
@@ -169,7 +171,7 @@ def _predictive_figures(drawn: list[tuple], rates: list[dict], prevalence: float
     """
     values, draws, lesions = zip(*drawn, strict=True)
     value, resampled = (predictive_values(*pair, prevalence) for pair in (values, draws))
-    told = min(lesions) >= FEW and all(varies(each) for each in draws)
+    told = min(lesions) >= MIN_LESIONS and all(varies(each) for each in draws)
     figures = {}
     for index, name in enumerate(("ppv", "npv")):
         figures[name] = interval(value[index], resampled[index])

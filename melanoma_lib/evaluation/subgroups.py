@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.evaluation.bootstrap import FEW, estimate
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, estimate
 from melanoma_lib.evaluation.metrics import accuracy, auc, sensitivity, specificity, top_class
 from melanoma_lib.evaluation.predictions import Predictions
 
@@ -74,12 +74,12 @@ def by_subgroup(
                     "images": int(count),
                     "lesions": lesions,
                     "melanoma_lesions": melanomas,
-                    "small": rarer < FEW,
+                    "small": rarer < MIN_LESIONS,
                 }
                 | {
                     figure: estimate(
                         metric, *data, weights=drawn, lesions=deciding,
-                        share=metric is not auc or deciding < FEW,
+                        share=metric is not auc or deciding < MIN_LESIONS,
                     )
                     for figure, (metric, *data, deciding) in figures.items()
                 }

@@ -68,9 +68,9 @@ def _train(config: Config, key: str) -> Path:
     folder = Path(config.output_dir) / key
     sweep(folder)
     training_key = config.training_key(key, data.files.fingerprint)
-    record = _claim(folder, training_key, config.epochs)
+    record = prepare_run_folder(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)
-    if distributed.told(whole and record.get("finished") and record["schema"] == SCHEMA):
+    if distributed.broadcast(whole and record.get("finished") and record["schema"] == SCHEMA):
         _check_weights(folder)
         return folder
     entry = architecture(key)
@@ -87,10 +87,10 @@ def _train(config: Config, key: str) -> Path:
         "epochs": config.epochs,
     }
     model = _model(config, key)
-    with _turn(config):
+    with gpu_lock(config):
         how = _arithmetic(config, model, data, record)
         write_json(folder / "run.json", record)
-        history = _fit(config, key, data, model, distributed.told(how))
+        history = _fit(config, key, data, model, distributed.broadcast(how))
     predictions, known = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
@@ -130,7 +130,7 @@ def _check_weights(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _turn(config: Config) -> Iterator[None]:
+def gpu_lock(config: Config) -> Iterator[None]:
     """On a GPU, waits until no other training of this run computes on it.
 
     Several at once would each be slower, and `choose` would measure the others. What comes before
@@ -170,13 +170,13 @@ def _fit(config: Config, key: str, data: Data, model: nn.Module, how: Arithmetic
 
 def _train_along(config: Config, key: str) -> Path:
     """What a process beside the first does: its rows of every batch, and nothing is written."""
-    if not distributed.told():  # that the training is finished
+    if not distributed.broadcast():  # that the training is finished
         data, model = prepare(config), _model(config, key)
-        _fit(config, key, data, model, distributed.told())  # how it computes
+        _fit(config, key, data, model, distributed.broadcast())  # how it computes
     return Path(config.output_dir) / key
 
 
-def _claim(folder: Path, training_key: str, epochs: int) -> dict:
+def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
     """Makes `folder` hold the training asked for, or be empty; returns what is recorded in it.
 
     More epochs of the same training go on from its checkpoint.
@@ -210,14 +210,14 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
 
 def predict(
     model: nn.Module, data: Data, batch_size: int
-) -> tuple[Predictions, out_of_distribution.Known]:
+) -> tuple[Predictions, out_of_distribution.ReferenceSet]:
     """The model's predictions for validation and test, and what it knows from validation.
 
     An image may play both parts.
     """
     mean_std = normalisation(model)
     val, test = parts = [data.part(name) for name in ("val", "test")]
-    with out_of_distribution.watched(model) as features:
+    with out_of_distribution.capture_features(model) as features:
         logits = [predict_logits(model, val, batch_size, mean_std)]
     logits.append(predict_logits(model, test, batch_size, mean_std))
     rows = np.concatenate([part.rows for part in parts])
@@ -230,4 +230,5 @@ def predict(
         logits=np.concatenate(logits),
     )
     features = torch.cat(features)[-len(val) :]  # after those of batches that were too large
-    return predictions, out_of_distribution.learn(features.cpu().numpy(), lesion_ids[val.rows])
+    features = features.cpu().numpy()
+    return predictions, out_of_distribution.fit_reference_set(features, lesion_ids[val.rows])

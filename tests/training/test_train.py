@@ -174,13 +174,13 @@ def test_trainings_of_a_run_take_turns_on_a_gpu(config, tmp_path, monkeypatch, c
     order, both = [], threading.Barrier(2, timeout=60)
 
     def compute(name: str) -> None:
-        with train._turn(config):
+        with train.gpu_lock(config):
             order.append(name)
             time.sleep(0.2)
             order.append(name)
 
     def compute_together(_name: str) -> None:
-        with train._turn(config):
+        with train.gpu_lock(config):
             both.wait()
 
     with ThreadPoolExecutor(2) as pool:
