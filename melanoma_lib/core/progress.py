@@ -1,4 +1,4 @@
-"""Progress: a bar where a person watches, silence where a log is written."""
+"""Progress bars, in a terminal or a notebook that somebody runs by hand; none in logs."""
 
 import os
 import sys
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 HEADLESS = "MELANOMA_HEADLESS"  # set by the batch: a notebook would keep every refresh of a bar
 
 
-def watched() -> bool:
-    """Whether a person is likely to watch: a terminal, or a notebook run by hand."""
+def is_interactive() -> bool:
+    """Whether stderr is a terminal, or this process a notebook's kernel; not if HEADLESS is set."""
     if os.environ.get(HEADLESS):
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
-    """Passes `items` through, with a bar that vanishes at the end if a person watches."""
-    if not watched():
+    """Iterates over `items`, with a progress bar in an interactive session."""
+    if not is_interactive():
         return items
     from tqdm import tqdm
 
@@ -24,10 +24,10 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
 
 
 def byte_bar(label: str, start: int, total: int | None):
-    """A bar that counts bytes from `start` by its `update`; nothing is shown if nobody watches."""
+    """A tqdm bar that counts bytes from `start`; hidden unless the session is interactive."""
     from tqdm import tqdm
 
     return tqdm(
         desc=label, initial=start, total=total, unit="B", unit_scale=True, leave=False,
-        disable=not watched(),
+        disable=not is_interactive(),
     )  # fmt: skip

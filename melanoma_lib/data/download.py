@@ -21,7 +21,7 @@ from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import byte_bar, progress
-from melanoma_lib.data.dataset_files import SUFFIXES, index_files
+from melanoma_lib.data.dataset_files import IMAGE_SUFFIXES, find_images_and_masks
 
 SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
 DOI = "https://doi.org/10.7910/DVN/DBW86T"
@@ -120,8 +120,8 @@ def _complete(folder: Path, file: OfficialFile) -> bool:
         return any((folder / name).is_file() for name in file.names)
     kind = int(file.part == "masks")
     whole = sum(f.pictures for f in FILES if (f.dataset, f.part) == (file.dataset, file.part))
-    return (len(index_files(folder / file.stem)[kind]) >= file.pictures
-            or len(index_files(folder)[kind]) >= whole)  # fmt: skip
+    return (len(find_images_and_masks(folder / file.stem)[kind]) >= file.pictures
+            or len(find_images_and_masks(folder)[kind]) >= whole)  # fmt: skip
 
 
 def _lying(file: OfficialFile, folders: Iterable[Path | str]) -> Path | None:
@@ -297,7 +297,7 @@ def _members(archive: Path, file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
             "is there twice": path.name in members,
         }
         shadow = "__MACOSX" in path.parts or path.name.startswith(".")
-        picture = path.suffix.lower() in SUFFIXES and not member.is_dir() and not shadow
+        picture = path.suffix.lower() in IMAGE_SUFFIXES and not member.is_dir() and not shadow
         if fault := next((fault for fault, holds in faults.items() if holds), None):
             if picture or not fault.endswith("twice"):
                 raise MelanomaError(f"{archive}: {member.filename!r} {fault}; nothing is unpacked")

@@ -14,7 +14,7 @@ RECORDED = (
 
 
 def load(folder: Path) -> tuple[dict, dict, Predictions]:
-    """The record, the bundle's facts and the predictions of one trained architecture.
+    """The record, the bundle and the predictions of one trained architecture.
 
     Raises `MelanomaError` when it is not trained to the end, or for other classes than ours.
     """

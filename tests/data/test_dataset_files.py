@@ -3,7 +3,7 @@ import pytest
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.dataset_files import open_dataset, read_metadata
-from melanoma_lib.data.split import SAME_LESION, leaked, lesion_groups, make_split, split_rows
+from melanoma_lib.data.split import SAME_LESION, is_leaked, lesion_groups, make_split, split_rows
 
 
 def table_of(dataset):
@@ -94,7 +94,7 @@ def test_a_lesion_split_keeps_lesions_on_one_side(dataset):
     metadata = read_metadata(table_of(dataset))
     split = make_split(metadata, "lesion", 42)
     assert split.groupby("lesion_id")["part"].nunique().max() == 1
-    assert not leaked(split).any()
+    assert not is_leaked(split).any()
     assert set(split["part"]) == {"train", "val", "test"}
     assert make_split(metadata, "lesion", 42).equals(split)
     assert not make_split(metadata, "lesion", 43).equals(split)
@@ -106,7 +106,7 @@ def test_an_image_split_holds_out_one_part_for_both_roles(dataset):
     split = make_split(read_metadata(table_of(dataset)), "image", 42)
     assert split["part"].value_counts().to_dict() == {"train": 90, "val+test": 15}  # int(.15 x 105)
     assert list(split_rows(split, "val")) == list(split_rows(split, "test"))
-    assert leaked(split).any()
+    assert is_leaked(split).any()
 
 
 def test_too_few_lesions_are_reported(dataset):
@@ -140,4 +140,4 @@ def test_the_published_table_has_the_published_counts(real_table):
     assert round(seen[held["dx"] == "mel"].mean(), 3) == 0.695
     by_lesion = make_split(metadata, "lesion", 42)
     assert by_lesion["part"].value_counts().to_dict() == {"train": 6985, "val": 1522, "test": 1508}
-    assert not leaked(by_lesion).any()
+    assert not is_leaked(by_lesion).any()

@@ -41,7 +41,7 @@ def test_the_test_set_of_isic_2018_in_the_layout_of_the_challenge(tmp_path):
     assert names[-1] == "ISIC_0035068"
     pictures(tmp_path / "ISIC2018_Task3_Test_Images", names)
     files = open_dataset(tmp_path, external=True)
-    assert files.name == "ISIC 2018 test set" and files.left_out == {"synthetic": 1}
+    assert files.name == "ISIC 2018 test set" and files.excluded == {"synthetic": 1}
     assert list(files.metadata["dx"]) == ["mel", "nv", "bcc", "akiec", "bkl", "df", "vasc"]
     assert list(files.metadata["lesion_id"]) == list(files.metadata["image_id"]) == names[:-1]
     assert [path.stem for path in files.images] == names[:-1]
@@ -61,7 +61,7 @@ def test_the_test_set_of_isic_2018_as_the_dataverse_has_it(tmp_path):
         files = open_dataset(table.parent, external=True)
         assert list(files.metadata["dx"]) == ["nv", "mel"]
         assert list(files.metadata["lesion_id"]) == ["HAM_1", "ISIC_0034525"]
-        assert files.metadata["age"].tolist()[0] == 40 and files.left_out == {"synthetic": 1}
+        assert files.metadata["age"].tolist()[0] == 40 and files.excluded == {"synthetic": 1}
 
 
 def test_isic_2019_with_its_second_table(tmp_path):
@@ -80,7 +80,7 @@ def test_isic_2019_with_its_second_table(tmp_path):
         further.to_csv(place, index=False)
         files = open_dataset(tmp_path, external=True)
         assert list(files.metadata["dx"]) == ["akiec", "mel", "vasc"]
-        assert files.left_out == {"of diagnosis scc": 2, "of diagnosis unk": 1}
+        assert files.excluded == {"of diagnosis scc": 2, "of diagnosis unk": 1}
         assert list(files.metadata["lesion_id"]) == ["BCN_1", "HAM_2", "ISIC_0000006"]
         assert list(files.metadata["localization"]) == ["head/neck", "unknown", "unknown"]
         assert (files.metadata["age"] == 55).all() and (files.metadata["sex"] == "female").all()

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from melanoma_lib.data.augment import generator
-from melanoma_lib.data.torch_dataset import HAM10000Dataset, ResidentDataset, loader, resident
+from melanoma_lib.data.torch_dataset import GPUDataset, HAM10000Dataset, loader, to_gpu_memory
 
 
 def dataset_of(n):
@@ -39,11 +39,11 @@ def test_a_batch_is_its_items_stacked():
 @pytest.mark.parametrize("key", [None, (1, 2)])
 def test_batches_from_a_device_are_those_from_the_file(key):
     part = HAM10000Dataset(dataset_of(40).pixels, np.arange(40) % 7, np.arange(39, 4, -1))
-    on_device = ResidentDataset(part, torch.device("cpu"))
+    on_device = GPUDataset(part, torch.device("cpu"))
     batches = [list(loader(p, 8, key and generator(*key))) for p in (part, on_device)]
     for one, other in zip(*batches, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert resident(part, torch.device("cpu")) is part  # the file is mapped there already
+    assert to_gpu_memory(part, torch.device("cpu")) is part  # the file is mapped there already
 
 
 def test_evaluation_shows_every_image_once_in_order():
