@@ -184,8 +184,7 @@ def fit(
     network = (how or Arithmetic()).wrap(model.to(device))
     shared = distributed.wrap(network)
     train, val = to_gpu_memory(train, device), to_gpu_memory(val, device)
-    step = captured(train_step, device)
-    optimizer = adam(model, config.learning_rate)
+    optimizer, step = adam(model, config.learning_rate), captured(train_step, device)
     history: list[dict] = []
     if checkpoint := load_checkpoint(folder):
         model.load_state_dict(checkpoint["model"])
