@@ -1,7 +1,7 @@
 """Reading images, and decoding a whole dataset once into one uint8 array."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,19 +71,30 @@ def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> n
     return np.load(path, mmap_mode="r")
 
 
-def _decode_into(pixels: np.ndarray, paths: Sequence[Path]) -> None:
+def _decode_into(pixels: np.ndarray, images: Sequence[Path] | np.ndarray) -> None:
     """Reads every image into its row of `pixels` (n, size, size, 3); raises as `decode` does."""
 
-    def read_one(row: int) -> str | None:
+    def read_one(row: int) -> None:
+        pixels[row] = read_image(images[row], pixels.shape[1])
+
+    _, errors = map_images(read_one, range(len(images)), "decoding")
+    if errors:
+        raise MelanomaError(f"{len(errors)} images cannot be read: {summarize_items(errors)}")
+
+
+def map_images(function: Callable, items: Collection, label: str) -> tuple[list, list[str]]:
+    """The results of `function` for all items, and the messages of the `MelanomaError`s it raised.
+
+    On all cores, with a progress bar called `label`. A failed item has the result None.
+    """
+
+    def attempt(item: object) -> tuple[object, str]:
         try:
-            pixels[row] = read_image(paths[row], pixels.shape[1])
+            return function(item), ""
         except MelanomaError as error:
-            return str(error)
-        return None
+            return None, str(error)
 
     # Pillow releases the interpreter's lock while it decodes, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = pool.map(read_one, range(len(paths)))
-        errors = [error for error in progress(jobs, "decoding", total=len(paths)) if error]
-    if errors:
-        raise MelanomaError(f"{len(errors)} images cannot be read: {summarize_items(errors)}")
+        done = list(progress(pool.map(attempt, items), label, total=len(items)))
+    return [result for result, _ in done], [error for _, error in done if error]

@@ -1,10 +1,8 @@
 """A report on a dataset folder: its numbers beside the published ones, and what is wrong."""
 
 import hashlib
-import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +10,10 @@ import pandas as pd
 
 from melanoma_lib.config import PROTOCOLS, Config
 from melanoma_lib.core.errors import MelanomaError, summarize_items
-from melanoma_lib.core.progress import progress
 from melanoma_lib.data import layouts
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
 from melanoma_lib.data.dataset_files import locate_files, validate_table
-from melanoma_lib.data.images import read_image, read_mask
+from melanoma_lib.data.images import map_images, read_image
 from melanoma_lib.data.layouts import RawTable
 from melanoma_lib.data.split import lesion_groups, make_split
 
@@ -46,15 +43,17 @@ def validate_dataset(
     if table.images is not None:
         images = dict(zip(names, table.images, strict=True))
     masks = {name: mask_paths[name] for name in names if name in mask_paths}
-    hashes, unreadable = _hash_all(images, read_image)
-    _, unreadable_masks = _hash_all(masks, read_mask)
-    problems = _problems({
+    hashes, unreadable = map_images(_pixel_hash, images.values(), "reading images")
+    _, unreadable_masks = map_images(_pixel_hash, masks.values(), "reading masks")
+    faults = {
         "images are in the table and not in the folder": [n for n in names if n not in images],
         "images cannot be read": unreadable,
         "masks cannot be read": unreadable_masks,
-    })  # fmt: skip
+    }
+    problems = [f"{len(f):,} {kind}: {summarize_items(f)}" for kind, f in faults.items() if f]
     lines = _counts(table, rows, masks)
-    lines += _oddities(table, rows, hashes, set(image_paths) - set(names), masks)
+    unlisted = set(image_paths) - set(names)
+    lines += _oddities(table, rows, dict(zip(images, hashes, strict=True)), unlisted, masks)
     if table.layout is layouts.HAM10000:
         for protocol in PROTOCOLS:
             try:
@@ -67,31 +66,9 @@ def validate_dataset(
     return "\n".join(lines), problems
 
 
-def _problems(faults: Mapping[str, list[str]]) -> list[str]:
-    return [
-        f"{len(items):,} {kind}: {summarize_items(items)}"
-        for kind, items in faults.items()
-        if items
-    ]
-
-
-def _hash_all(
-    images: Mapping[str, Path | np.ndarray], read: Callable
-) -> tuple[dict[str, str], list[str]]:
-    """A hash of the pixels of every image by id, and an error for each that cannot be read."""
-
-    def hash_of(name: str) -> tuple[str, str, str]:
-        try:
-            pixels = read(images[name])
-        except MelanomaError as error:
-            return name, "", str(error)
-        return name, hashlib.sha256(pixels.tobytes() + bytes(str(pixels.shape), "ascii")
-                                    ).hexdigest(), ""  # fmt: skip
-
-    # Pillow releases the interpreter's lock while it decodes, so threads use all cores.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = list(progress(pool.map(hash_of, images), "reading", total=len(images)))
-    return {name: h for name, h, _ in done if h}, [error for _, _, error in done if error]
+def _pixel_hash(image: Path | np.ndarray) -> str:
+    pixels = read_image(image)
+    return hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
 
 
 def _counts(table: RawTable, rows: pd.DataFrame, masks: Mapping) -> list[str]:
@@ -126,6 +103,7 @@ def _oddities(
     names_of = defaultdict(list)
     for name, value in hashes.items():
         names_of[value].append(name)
+    names_of.pop(None, None)  # images that cannot be read
     duplicates = [sorted(names) for names in names_of.values() if len(names) > 1]
     lesion_of = dict(zip(rows["image_id"], lesion_groups(rows), strict=True))
     across = [names for names in duplicates if len({lesion_of[name] for name in names}) > 1]

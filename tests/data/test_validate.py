@@ -1,4 +1,4 @@
-"""The report on a dataset folder: it counts right, and finds what would stop a run and what not."""
+"""The report on a dataset folder: its numbers, what stops a run, and what is only odd."""
 
 import shutil
 
@@ -79,7 +79,7 @@ def test_a_table_that_cannot_be_used(dataset, capsys, change, message):
     assert message in error and " masks" in out and error.count("\n") == 1
 
 
-def test_the_sample_and_other_layouts_are_not_held_against_what_was_published(
+def test_only_ham10000_is_compared_with_the_published_numbers(
     sample_dir, tmp_path, capsys
 ):
     report, problems = validate_dataset(sample_dir)
@@ -98,7 +98,7 @@ def test_the_sample_and_other_layouts_are_not_held_against_what_was_published(
     assert "not in the folder" in problems[0]
 
 
-def test_what_was_published_agrees_with_what_is_fetched():
+def test_the_published_numbers_agree_with_the_files_that_are_downloaded():
     assert sum(PUBLISHED[code] for code in CLASS_NAMES) == PUBLISHED["images"]
     for part in ("images", "masks"):
         files = [file for file in FILES if (file.dataset, file.part) == ("ham10000", part)]

@@ -17,14 +17,14 @@ from melanoma_lib.models.build import (
 
 
 @pytest.mark.parametrize("key", ARCHITECTURES)
-def test_the_four_architectures_give_one_logit_a_class_at_any_size(key):
+def test_the_four_architectures_give_a_logit_for_each_class_at_any_size(key):
     model = build_model(key, 7, 64).eval()
     with torch.inference_mode():
         assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("key", ARCHITECTURES)
-def test_a_fresh_network_guesses_evenly(key):
+def test_a_new_network_predicts_about_uniformly(key):
     torch.manual_seed(0)
     model = build_model(key, 7, 64).train()
     loss = torch.nn.functional.cross_entropy(model(torch.randn(8, 3, 64, 64)), torch.arange(8) % 7)
@@ -36,7 +36,7 @@ def test_any_timm_name_is_an_architecture():
     assert get_architecture("vit_b_16").timm_name.startswith("vit_base_patch16_224")
 
 
-def test_an_unknown_name_is_answered_with_near_ones():
+def test_an_unknown_name_is_answered_with_similar_ones():
     with pytest.raises(MelanomaError, match=r"unknown architecture 'resnet5'.*resnet50"):
         get_architecture("resnet5")
 
@@ -79,14 +79,14 @@ def test_weights_that_do_not_fit_are_reported_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_an_unreachable_hub_names_the_two_ways_out(monkeypatch, tmp_path):
+def test_an_unreachable_hub_names_two_alternatives(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a: None)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(MelanomaError, match=r"--weights resnet50=FILE.*--no-pretrained"):
         build_model("resnet50", 7, 64, pretrained=True)
 
 
-def test_each_model_brings_its_own_normalisation():
+def test_each_model_has_its_own_normalisation():
     assert normalisation(build_model("vit_b_16", 7, 32))[0] == (0.5, 0.5, 0.5)
     mean, std = normalisation(build_model("test_resnet", 7, 32))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5), dtype=np.uint8)

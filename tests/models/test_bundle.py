@@ -55,7 +55,7 @@ def test_a_model_keeps_its_weights_when_another_training_replaces_the_file(folde
         assert torch.equal(model(images), before)
 
 
-def test_foreign_weights_another_schema_or_nothing_are_refused(folder, tmp_path):
+def test_other_weights_another_schema_or_an_empty_folder_are_refused(folder, tmp_path):
     save_model(build_model("test_resnet", 7, 32), folder / "model.safetensors")
     with pytest.raises(MelanomaError, match=r"not the file of its bundle\.json"):
         load_bundle(folder)
