@@ -310,8 +310,9 @@ def _wrapped(text: str, level: str = "t") -> str:
 
     level: which line stands beside other cells, "t" the first or "b" the last.
     """
-    words = textwrap.wrap(escape_latex(text), WIDEST, break_long_words=False, break_on_hyphens=False)
-    return _stacked(words, "l", level) if len(words) > 1 else "".join(words)
+    escaped = escape_latex(text)
+    lines = textwrap.wrap(escaped, WIDEST, break_long_words=False, break_on_hyphens=False)
+    return _stacked(lines, "l", level) if len(lines) > 1 else "".join(lines)
 
 
 def _stacked(lines: list[str], side: str, level: str) -> str:
