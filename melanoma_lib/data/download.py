@@ -16,9 +16,11 @@ import requests
 import tenacity
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import MelanomaError, atomic_path, lock, offenders
-from melanoma_lib.data.metadata import SUFFIXES, index_files
-from melanoma_lib.progress import progress
+from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.files import atomic_path
+from melanoma_lib.core.locks import lock
+from melanoma_lib.core.progress import progress
+from melanoma_lib.data.dataset_files import SUFFIXES, index_files
 
 SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
 DOI = "https://doi.org/10.7910/DVN/DBW86T"

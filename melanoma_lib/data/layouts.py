@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, offenders, read_json
+from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")

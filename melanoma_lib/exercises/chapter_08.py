@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from melanoma_lib.intervals import estimate, lesion_weights
-from melanoma_lib.metrics import weighted_mean
-from melanoma_lib.predictions import Predictions
-from melanoma_lib.significance import holm, mcnemar
+from melanoma_lib.evaluation.bootstrap import estimate, lesion_weights
+from melanoma_lib.evaluation.metrics import weighted_mean
+from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.significance import holm, mcnemar
 
 
 def how_many_more(answer: float) -> str | None:
