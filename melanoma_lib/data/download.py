@@ -194,7 +194,7 @@ def _reason(error: requests.RequestException) -> str:
     reraise=True,
 )
 def _receive(file: OfficialFile, part: Path) -> None:
-    """Appends to `part` what it lacks of a file, on after breaks for as long as bytes come."""
+    """Appends to `part` what it lacks of a file; after a break that brought bytes, it goes on."""
     with part.open("ab") as stream:
         while (start := stream.tell()) != file.size:
             try:
