@@ -27,7 +27,7 @@ from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.files import PROJECT, read_json, write_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation import trained_run
-from melanoma_lib.reporting.compare import side_by_side
+from melanoma_lib.reporting.compare import compare_models
 from melanoma_lib.training import precision
 
 SCHEMA = 1
@@ -74,7 +74,7 @@ def train(architecture: str, precision: str, runs: Path, arguments: list[str]) -
 def compare(folders: dict[str, Path], metadata) -> dict:
     """Metrics of both, and their difference, of the same test images."""
     models = {name: trained_run.load(folder) for name, folder in folders.items()}
-    results = side_by_side("precision", models, metadata)
+    results = compare_models("precision", models, metadata)
     (difference,) = results["differences"]
     return {
         "test_images": results["test_images"], "test_lesions": results["test_lesions"],

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
+from melanoma_lib.config import (
+    PRECISIONS,
+    PRESETS,
+    PROTOCOLS,
+    SAMPLE_DIR,
+    Config,
+    parse_operating_points,
+    preset,
+)
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import write_csv
 from melanoma_lib.core.progress import progress
@@ -199,6 +207,10 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
         "--no-pretrained", dest="pretrained", action="store_false", default=None,
         help="start from random weights",
     )
+    group.add_argument(
+        "--operating-points", nargs="+", metavar="RATE=TARGET",
+        help="what melanoma thresholds must reach on validation, for example specificity=0.95",
+    )
     group.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     group.add_argument(
         "--precision", choices=PRECISIONS,
@@ -222,6 +234,8 @@ def configuration(options: argparse.Namespace) -> Config:
     if given["architectures"]:
         names = [name for text in given["architectures"] for name in text.split(",") if name]
         given["architectures"] = tuple(dict.fromkeys(names))
+    if given["operating_points"]:
+        given["operating_points"] = parse_operating_points(given["operating_points"])
     weights = _pairs(given["weights"], "--weights")
     given["weights"] = {
         name: str(Path(file).expanduser().resolve()) for name, file in weights.items()
@@ -316,7 +330,7 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
 
     from melanoma_lib.core.environment import pick_device
     from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-    from melanoma_lib.data.split import PARTS, make_split, rows_of
+    from melanoma_lib.data.split import SPLITS, make_split, split_rows
     from melanoma_lib.models.build import architecture, build_model
 
     for key in config.architectures:
@@ -326,8 +340,8 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
         raise MelanomaError(f"--weights names {', '.join(unused)}, which is not to be trained")
     pick_device(config.device)
     split = make_split(files.metadata, config.split, config.seed)
-    for part in PARTS:
-        rows = split.iloc[rows_of(split, part)]
+    for part in SPLITS:
+        rows = split.iloc[split_rows(split, part)]
         if (rows["dx"] == MELANOMA).mean() in (0, 1):
             raise MelanomaError(f"the part {part} needs both melanomas and other images")
         if part == "train" and len(rows) < config.batch_size:
@@ -449,10 +463,10 @@ def _predict(options: argparse.Namespace) -> int:
     from melanoma_lib.inference import predictor, wording
     from melanoma_lib.models.bundle import find_bundle
 
-    reader = predictor.Reader(find_bundle(options.bundle))
+    reader = predictor.Predictor(find_bundle(options.bundle))
     point, paths = reader.point(options.operating_point), predictor.pictures(options.images)
     overlays = Path(options.overlay_dir) if options.overlay_dir else None
-    results = predictor.judge(reader, paths, point["name"], overlays)
+    results = predictor.predict_files(reader, paths, point["name"], overlays)
     rows = list(progress(results, "reading", total=len(paths)))
     good, bad = ([row for row in rows if ("error" in row) == failed] for failed in (False, True))
     if options.csv:
@@ -472,7 +486,7 @@ def _serve(options: argparse.Namespace) -> None:
     from melanoma_lib.inference import predictor
     from melanoma_lib.models.bundle import find_bundle
 
-    reader = predictor.Reader(find_bundle(options.bundle))
+    reader = predictor.Predictor(find_bundle(options.bundle))
     from melanoma_lib.inference import app
 
     app.serve(reader, options.host, options.port, options.operating_point)

@@ -265,7 +265,7 @@ WRONG = {  # a mistake somebody makes, and a word of what it is told
     "08.4": [((lambda values, lesions, resamples, seed: (0.0, 1.0),), "wide"),
              ((lambda values, lesions, resamples, seed: exercises.chapter_08.estimate(
                  exercises.chapter_08.weighted_mean, values,
-                 weights=exercises.chapter_08.lesion_weights(np.arange(len(values))))
+                 weights=exercises.chapter_08.bootstrap_weights(np.arange(len(values))))
                .values(),), "Error")],
     "09.1": [((["decision"],), "not seen"), (([],), "summary")],
     "09.2": [((lambda logits, t, threshold: ((p := np.exp(logits) / np.exp(logits).sum())[4],

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from melanoma_lib.core.files import PROJECT, read_json
-from melanoma_lib.evaluation.bootstrap import interval_text
+from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.models.build import build_model
 from melanoma_lib.training import precision as compute
 
@@ -95,4 +95,4 @@ def test_the_documentation_says_what_was_measured():
     assert measured["architecture"] in text and f"{measured['config']['image_size']} px" in text
     for found in measured["seeds"].values():
         for metric in ("accuracy", "melanoma_auc"):
-            assert interval_text(found["difference"][metric]) in text
+            assert format_estimate(found["difference"][metric]) in text

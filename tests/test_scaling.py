@@ -23,9 +23,9 @@ def test_needs_by_hand():
 
 
 def test_the_weights_of_the_bootstrap_are_as_large_as_calculated():
-    from melanoma_lib.evaluation.bootstrap import lesion_weights
+    from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 
-    weights = lesion_weights([f"HAM_{number}" for number in range(150)])
+    weights = bootstrap_weights([f"HAM_{number}" for number in range(150)])
     assert weights.nbytes / 1e9 == pytest.approx(needs(1000, TEN, "net", 32)["resamples_gb"])
 
 

@@ -10,7 +10,7 @@ class MelanomaError(Exception):
         super().__init__(" ".join(message.split()))  # what was read may hold line breaks
 
 
-def offenders(items: Iterable[str], shown: int = 10) -> str:
+def summarize_items(items: Iterable[str], shown: int = 10) -> str:
     """Names the first ten of `items` and counts them all, for an error message."""
     items = list(items)
     more = f", … ({len(items)} in all)" if len(items) > shown else ""

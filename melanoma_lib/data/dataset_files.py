@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import digest
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.layouts import COLUMNS, HAM10000, Layout, Table, find_table, read_table
@@ -57,7 +57,7 @@ def checked(read: Table) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise MelanomaError(
-            f"{path}: missing column {offenders(missing)}; "
+            f"{path}: missing column {summarize_items(missing)}; "
             f"the table needs {', '.join(COLUMNS)}"
         )
     if table.empty:
@@ -65,20 +65,21 @@ def checked(read: Table) -> pd.DataFrame:
     unknown = sorted(set(table["dx"].fillna("(empty)")) - set(CLASS_NAMES))
     if unknown:
         raise MelanomaError(
-            f"{path}: unknown diagnosis {offenders(unknown)}; known are {', '.join(CLASS_NAMES)}"
+            f"{path}: unknown diagnosis {summarize_items(unknown)}; known are "
+            f"{', '.join(CLASS_NAMES)}"
         )
     for column in ("image_id", "lesion_id"):  # ids become file names
         ids = table[column].fillna("(empty)")
         unsafe = [name for name in ids if not re.fullmatch(r"\w[\w.-]*", name)]
         if unsafe:
-            raise MelanomaError(f"{path}: empty or unsafe {column}: {offenders(unsafe)}")
+            raise MelanomaError(f"{path}: empty or unsafe {column}: {summarize_items(unsafe)}")
     repeated = table["image_id"][table["image_id"].duplicated()].unique()
     if len(repeated):
-        raise MelanomaError(f"{path}: image_id listed more than once: {offenders(repeated)}")
+        raise MelanomaError(f"{path}: image_id listed more than once: {summarize_items(repeated)}")
     age = pd.to_numeric(table["age"], errors="coerce")
     wrong = table["age"][age.isna() & table["age"].notna() & (table["age"] != "unknown")]
     if len(wrong):
-        raise MelanomaError(f"{path}: age is not a number: {offenders(wrong.unique())}")
+        raise MelanomaError(f"{path}: age is not a number: {summarize_items(wrong.unique())}")
     return table.assign(age=age)
 
 
@@ -108,7 +109,7 @@ def open_dataset(
         if absent:
             raise MelanomaError(
                 f"{len(absent)} of the {len(table)} images in {read.path} are not below "
-                f"{img_dir or data_dir or '.'}: {offenders(absent)}"
+                f"{img_dir or data_dir or '.'}: {summarize_items(absent)}"
             )
         paths = [images[name] for name in table["image_id"]]
     return DatasetFiles(

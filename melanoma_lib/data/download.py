@@ -16,7 +16,7 @@ import requests
 import tenacity
 
 from melanoma_lib import __version__
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import progress
@@ -168,7 +168,7 @@ def _fetch(folder: Path, file: OfficialFile, missing: Sequence[str]) -> Path:
         raise MelanomaError(
             f"{file.name}: {_reason(error)}. The same command goes on from here; or fetch by hand "
             f"from {DOI} (tables in their original format) what is missing of "
-            f"{offenders(missing)}, and name its folder with --from"
+            f"{summarize_items(missing)}, and name its folder with --from"
         ) from None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import PROJECT, atomic_path
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.dataset_files import DatasetFiles
@@ -87,4 +87,4 @@ def _decode_into(pixels: np.ndarray, paths: Sequence[Path]) -> None:
         jobs = pool.map(read_one, range(len(paths)))
         errors = [error for error in progress(jobs, "decoding", total=len(paths)) if error]
     if errors:
-        raise MelanomaError(f"{len(errors)} images cannot be read: {offenders(errors)}")
+        raise MelanomaError(f"{len(errors)} images cannot be read: {summarize_items(errors)}")

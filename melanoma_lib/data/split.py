@@ -6,7 +6,7 @@ import pandas as pd
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.dataset_files import DatasetFiles
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 HELD_OUT = 0.15  # share of each held-out part, in both protocols
 # Pairs of images that show one lesion under two lesion ids (Abhishek et al., Sci Data 12:196,
 # 2025, "Investigating the quality of DermaMNIST and Fitzpatrick17k").
@@ -65,7 +65,7 @@ def make_split(metadata: pd.DataFrame, protocol: str, seed: int) -> pd.DataFrame
     return split.assign(part=parts).reset_index(drop=True)
 
 
-def rows_of(split: pd.DataFrame, part: str) -> np.ndarray:
+def split_rows(split: pd.DataFrame, part: str) -> np.ndarray:
     """Row numbers of the images that play the part `train`, `val` or `test`."""
     return np.flatnonzero([part in name.split("+") for name in split["part"]])
 

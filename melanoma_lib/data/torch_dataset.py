@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from melanoma_lib.data.dataset_files import DatasetFiles
-from melanoma_lib.data.split import rows_of
+from melanoma_lib.data.split import split_rows
 
 
 class HAM10000Dataset(Dataset):
@@ -110,4 +110,4 @@ class Data:
     def part(self, name: str) -> HAM10000Dataset:
         """The images of `train`, `val` or `test`."""
         names = self.split["image_id"].tolist()
-        return HAM10000Dataset(self.pixels, self.labels, rows_of(self.split, name), names)
+        return HAM10000Dataset(self.pixels, self.labels, split_rows(self.split, name), names)

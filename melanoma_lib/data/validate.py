@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.config import PROTOCOLS, Config
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data import layouts
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
@@ -69,7 +69,9 @@ def check(
 
 
 def _problems(found: Mapping[str, list[str]]) -> list[str]:
-    return [f"{len(what):,} {kind}: {offenders(what)}" for kind, what in found.items() if what]
+    return [
+        f"{len(items):,} {kind}: {summarize_items(items)}" for kind, items in found.items() if items
+    ]
 
 
 def _read_all(
@@ -137,7 +139,7 @@ def _findings(
         "images without a mask": unmasked if masks else [],
     }
     lines = [
-        f"{head:42}{f'{len(what):8,}   {offenders(what, 3)}' if what else f'{0:8}'}".rstrip()
+        f"{head:42}{f'{len(what):8,}   {summarize_items(what, 3)}' if what else f'{0:8}'}".rstrip()
         for head, what in findings.items()
     ]
     lines.append(f"{'lesions known under two ids, joined':42}{joined:8,}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.evaluation.predictions import Predictions, load_predictions
@@ -23,8 +23,9 @@ def load(folder: Path) -> tuple[dict, dict, Predictions]:
         raise MelanomaError(f"not trained yet in {folder.parent}: {folder.name}")
     missing = [name for name in (*RECORDED, "dataset", "config") if name not in record]
     if missing:
-        raise MelanomaError(f"{folder / 'run.json'} lacks {offenders(missing)}; train again")
+        raise MelanomaError(f"{folder / 'run.json'} lacks {summarize_items(missing)}; train again")
     predictions = load_predictions(folder / "predictions.parquet")
     if predictions.class_names != CLASS_NAMES:
-        raise MelanomaError(f"{folder} has other classes: {offenders(predictions.class_names)}")
+        names = summarize_items(predictions.class_names)
+        raise MelanomaError(f"{folder} has other classes: {names}")
     return record, read_json(folder / "bundle.json"), predictions

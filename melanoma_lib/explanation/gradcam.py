@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.models.features import as_map
 
 # The scored methods, by the package's class: those that need only features and gradients. Where
@@ -89,8 +89,8 @@ def class_gradients(
     absent = [name for name in layers if name not in modules]
     if absent:
         raise MelanomaError(
-            f"{type(model).__name__} has no layer {offenders(absent)}; leave it empty to have it "
-            "found, or print the model to see its layers"
+            f"{type(model).__name__} has no layer {summarize_items(absent)}; leave it empty to "
+            "have it found, or print the model to see its layers"
         )
 
     def keep(name: str, output: object) -> None:

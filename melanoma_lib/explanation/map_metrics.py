@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.evaluation.bootstrap import FEW, interval
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, interval
 from melanoma_lib.evaluation.predictions import Predictions
 
 FILE, MAPS = "explanations.parquet", "explanations.npz"  # the scores, and some maps, small
@@ -63,10 +63,10 @@ def _maps_of(folder: Path, test: Predictions) -> tuple[np.ndarray, Mapping]:
 
 
 def _figure(values: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> dict[str, float | None]:
-    return interval(float(known_mean(values)), known_mean(values, weights[:, rows]))
+    return interval(float(nan_mean(values)), nan_mean(values, weights[:, rows]))
 
 
-def known_mean(scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def nan_mean(scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Means over the rows (n, ...) of what is known, or of every resample's; NaN for none."""
     weights = np.ones(len(scores)) if weights is None else weights
     known = np.isfinite(scores)
@@ -118,7 +118,7 @@ def summarise(folder: Path, bundle: Mapping, test: Predictions, weights: np.ndar
     return {**counts, "layer": table.attrs["layer"], "maps": maps}
 
 
-def of_map(explained: Mapping, network: str = "trained", method: str = "grad_cam") -> dict:
+def map_estimates(explained: Mapping, network: str = "trained", method: str = "grad_cam") -> dict:
     """The figures of one map of the predicted class in what `summarise` gives."""
     wanted = [network, method, "predicted"]
     return next(row for row in explained["maps"] if [row[name] for name in NAME] == wanted)
@@ -126,11 +126,13 @@ def of_map(explained: Mapping, network: str = "trained", method: str = "grad_cam
 
 def _figures(values: np.ndarray, lesion_ids: np.ndarray, weights: np.ndarray) -> dict[str, dict]:
     """Each score's figure; the scores against masks are shares, ROAD is none."""
-    value, drawn, figures = known_mean(values), known_mean(values, weights), {}
+    value, drawn, figures = nan_mean(values), nan_mean(values, weights), {}
     for column, name in enumerate(SCORES):
-        lesions = len(set(lesion_ids[np.isfinite(values[:, column])])) if name != "road" else None
-        share = name == "pointing" or (lesions or FEW) < FEW
-        figures[name] = interval(value[column], drawn[:, column], lesions, share)
+        known = np.isfinite(values[:, column])
+        n_clusters = len(set(lesion_ids[known])) if name != "road" else None
+        fraction = name == "pointing" or (n_clusters or MIN_LESIONS) < MIN_LESIONS
+        n_images = int(known.sum()) if fraction else None
+        figures[name] = interval(value[column], drawn[:, column], n_clusters, n_images)
     return figures
 
 
@@ -139,5 +141,5 @@ def _differences(
 ) -> dict[str, dict]:
     """The mean of one map's scores minus another's, over the images where both have heat."""
     apart = values - (np.nan if other is None else other)
-    value, drawn = known_mean(apart), known_mean(apart, weights)
+    value, drawn = nan_mean(apart), nan_mean(apart, weights)
     return {name: interval(value[column], drawn[:, column]) for column, name in enumerate(SCORES)}

@@ -34,7 +34,7 @@ from melanoma_lib.explanation.map_metrics import (
     SCHEMA,
     SCORES,
     UNIFORM,
-    known_mean,
+    nan_mean,
     read,
 )
 from melanoma_lib.models.build import build_model, normalise, to_input
@@ -80,7 +80,7 @@ def explain(
     chosen = draw(may_choose, min(chosen_on, -(-len(may_choose) // 2)))
     faithful = draw(range(len(test.labels)), max(1, min(faithful_images, len(test.labels) // 8)))
     subject = _Subject(files, facts, model.to(pick_device(device)))
-    cuts = {name: int(np.nan_to_num(known_mean(scores[:, 3:])).argmax())
+    cuts = {name: int(np.nan_to_num(nan_mean(scores[:, 3:])).argmax())
             for name, scores in subject.against_masks(val, chosen).items()}  # fmt: skip
     found = subject.against_masks(test, scored), subject.faithfulness(test, faithful)
     maps = {f"{network}/{name}": scores[:, 2:] for (network, name, _), scores in found[1].items()}

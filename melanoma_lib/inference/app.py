@@ -23,10 +23,10 @@ from melanoma_lib.data.images import MAX_PIXELS, read_image
 from melanoma_lib.data.synthetic import paint, photograph
 from melanoma_lib.inference import wording
 from melanoma_lib.inference.predictor import (
-    MOST_BYTES,
+    MAX_FILE_BYTES,
     Decision,
-    Reader,
-    Reading,
+    Prediction,
+    Predictor,
     heat_layer,
     log_odds,
 )
@@ -46,7 +46,7 @@ FADE = "(s) => { document.querySelectorAll('.heat').forEach(e => { e.style.opaci
 # -- what is shown -----------------------------------------------------------------------------
 
 
-def stacked(reading: Reading, heat: np.ndarray, code: str, strength: float) -> str:
+def stacked(reading: Prediction, heat: np.ndarray, code: str, strength: float) -> str:
     """The picture, and over it the heat map of a class as a layer of its own."""
     below = _data(Image.fromarray(reading.picture))
     return (
@@ -62,7 +62,7 @@ def _data(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bars(reading: Reading) -> str:
+def bars(reading: Prediction) -> str:
     """The calibrated probabilities, the largest first, with names spelled out."""
     ranked = sorted(reading.probabilities.items(), key=lambda pair: -pair[1])
     return '<div class="bars">' + "".join(
@@ -73,7 +73,7 @@ def bars(reading: Reading) -> str:
     ) + "</div>"  # fmt: skip
 
 
-def scale(reader: Reader, reading: Reading, decision: Decision) -> str:
+def scale(reader: Predictor, reading: Prediction, decision: Decision) -> str:
     """Where the picture lies among the validation scores, and where the threshold is.
 
     The axis is that of the log-odds: most scores are close to 0.
@@ -127,7 +127,7 @@ def _histogram(scores: np.ndarray, colour: str) -> str:
     )
 
 
-def decided(reading: Reading, decision: Decision) -> str:
+def decided(reading: Prediction, decision: Decision) -> str:
     """The warning if there is one, the class, the decision, and what it means."""
     code = reading.predicted
     warning = f'<p class="warning" role="alert">{wording.FOREIGN}</p>' * reading.foreign
@@ -140,7 +140,7 @@ def decided(reading: Reading, decision: Decision) -> str:
     )
 
 
-def conversation(reading: Reading, decision: Decision, answers: Sequence[str]) -> str:
+def conversation(reading: Prediction, decision: Decision, answers: Sequence[str]) -> str:
     """The questions so far with what their answers mean, then the next one or the summary."""
     said = [
         "<p>The probability is near the threshold: the model is not sure. Three questions about "
@@ -156,7 +156,7 @@ def conversation(reading: Reading, decision: Decision, answers: Sequence[str]) -
     return f'<div class="talk" aria-live="polite">{"".join(said)}</div>'
 
 
-def header(reader: Reader) -> str:
+def header(reader: Predictor) -> str:
     """What the page is, and what must be known before it is used."""
     caveats = "".join(f'<p class="warning">{text}</p>' for text in wording.caveats(reader))
     return (
@@ -179,7 +179,7 @@ def examples(side: int) -> list[np.ndarray]:
 # -- the page ----------------------------------------------------------------------------------
 
 
-def build(reader: Reader, point: str = "") -> gr.Blocks:
+def build(reader: Predictor, point: str = "") -> gr.Blocks:
     """The page for one trained model, its events connected; `point` is chosen at first."""
     made = examples(reader.size)
     with gr.Blocks(
@@ -216,13 +216,13 @@ def _asking(made: Sequence[np.ndarray]) -> dict[str, gr.Component]:
             "strength": strength, "heat_of": heat_of}  # fmt: skip
 
 
-def _answering(reader: Reader, point: str) -> dict[str, gr.Component]:
+def _answering(reader: Predictor, point: str) -> dict[str, gr.Component]:
     """The side where the answer stands: class, decision, conversation, probabilities."""
     problem = gr.HTML(elem_id="problem")
     with gr.Column(visible=False) as result:
         answer = gr.HTML(elem_id="answer")
         point_choice = gr.Radio(
-            [(wording.point_name(p), name) for name, p in reader.points.items()],
+            [(wording.operating_point_label(p), name) for name, p in reader.points.items()],
             value=reader.point(point)["name"], label="Operating point: chosen for a",
             elem_id="point",
         )  # fmt: skip
@@ -241,10 +241,10 @@ def _answering(reader: Reader, point: str) -> dict[str, gr.Component]:
             "chances": chances, "reading": reading, "answers": answers}  # fmt: skip
 
 
-def _connect(reader: Reader, made: Sequence[np.ndarray], on: SimpleNamespace) -> None:
+def _connect(reader: Predictor, made: Sequence[np.ndarray], on: SimpleNamespace) -> None:
     """What each event does to the parts of the page; what one visitor sees is their own."""
 
-    def decide(seen: Reading, name: str) -> dict:
+    def decide(seen: Prediction, name: str) -> dict:
         decision = reader.decide(seen, name)
         return {
             on.answer: decided(seen, decision), on.place: scale(reader, seen, decision),
@@ -273,10 +273,10 @@ def _connect(reader: Reader, made: Sequence[np.ndarray], on: SimpleNamespace) ->
     def take_made(chosen: gr.SelectData, name: str, faded: float) -> dict:
         return show(made[chosen.index], name, faded)
 
-    def redraw(seen: Reading, code: str, faded: float) -> str:
+    def redraw(seen: Prediction, code: str, faded: float) -> str:
         return stacked(seen, reader.heat([seen.picture], [code])[0], code, faded)
 
-    def hear(given: str, seen: Reading, name: str, before: list) -> dict:
+    def hear(given: str, seen: Prediction, name: str, before: list) -> dict:
         now = [*before, given.lower()][: len(wording.QUESTIONS)]
         return {on.answers: now, on.said: conversation(seen, reader.decide(seen, name), now),
                 on.replies: gr.Row(visible=len(now) < len(wording.QUESTIONS))}  # fmt: skip
@@ -299,14 +299,14 @@ def _connect(reader: Reader, made: Sequence[np.ndarray], on: SimpleNamespace) ->
 # -- the server --------------------------------------------------------------------------------
 
 
-def door(user: str, password: str) -> Callable[[str, str], Awaitable[bool]]:
+def make_authenticator(user: str, password: str) -> Callable[[str, str], Awaitable[bool]]:
     """Who may come in: compares in constant time, one log-in after the other.
 
     A wrong one holds up the next, so that guessing is slow however many guess at once.
     """
     lock, waiting = asyncio.Lock(), 0
 
-    async def admit(name: str, word: str) -> bool:
+    async def authenticate(name: str, word: str) -> bool:
         nonlocal waiting
         if waiting >= WAITING:
             return False
@@ -323,7 +323,7 @@ def door(user: str, password: str) -> Callable[[str, str], Awaitable[bool]]:
         finally:
             waiting -= 1
 
-    return admit
+    return authenticate
 
 
 def credentials(host: str) -> tuple[str, str] | None:
@@ -339,7 +339,7 @@ def credentials(host: str) -> tuple[str, str] | None:
     return None
 
 
-def start(reader: Reader, host: str, port: int, point: str = "") -> tuple[gr.Blocks, str]:
+def start(reader: Predictor, host: str, port: int, point: str = "") -> tuple[gr.Blocks, str]:
     """Serves the page in the background; returns it, to close, and its address.
 
     Uploads go to the folder that GRADIO_TEMP_DIR names. Raises `MelanomaError` when the port is
@@ -350,8 +350,8 @@ def start(reader: Reader, host: str, port: int, point: str = "") -> tuple[gr.Blo
     page = build(reader, point).queue(max_size=QUEUE, default_concurrency_limit=4)
     try:
         _, address, _ = page.launch(
-            server_name=host, server_port=port, auth=door(*known) if known else None,
-            max_file_size=MOST_BYTES, show_error=False, share=False, quiet=True,
+            server_name=host, server_port=port, auth=make_authenticator(*known) if known else None,
+            max_file_size=MAX_FILE_BYTES, show_error=False, share=False, quiet=True,
             prevent_thread_lock=True, footer_links=[], run_history=False, ssr_mode=False,
             enable_monitoring=False, mcp_server=False, pwa=False, state_session_capacity=200,
             theme=gr.themes.Base(primary_hue="slate", font=["system-ui", "sans-serif"],
@@ -363,7 +363,7 @@ def start(reader: Reader, host: str, port: int, point: str = "") -> tuple[gr.Blo
     return page, address
 
 
-def serve(reader: Reader, host: str, port: int, point: str = "") -> None:
+def serve(reader: Predictor, host: str, port: int, point: str = "") -> None:
     """Serves the page until it is interrupted; nothing that was uploaded is left."""
     reader.point(point)
     with tempfile.TemporaryDirectory(prefix="melanoma-page-") as folder:

@@ -14,27 +14,27 @@ import torch
 from PIL import Image
 
 from melanoma_lib.config import basis_note
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.data.dataset_files import index_files
 from melanoma_lib.data.images import read_image
-from melanoma_lib.evaluation.bootstrap import lesion_weights
-from melanoma_lib.evaluation.operating_points import figures_at
+from melanoma_lib.evaluation.bootstrap import bootstrap_weights
+from melanoma_lib.evaluation.operating_points import operating_point_estimates
 from melanoma_lib.evaluation.predictions import softmax
 from melanoma_lib.evaluation.trained_run import load
 from melanoma_lib.explanation.gradcam import cam_layer, heat_maps
 from melanoma_lib.models.build import normalise, to_input
 from melanoma_lib.models.bundle import load_bundle
-from melanoma_lib.models.out_of_distribution import load_known, watched
+from melanoma_lib.models.out_of_distribution import capture_features, load_reference_set
 
 NEAR = 2.0  # odds of melanoma within this factor of the threshold's are near it
 BATCH = 16  # pictures that go through the network together
-MOST_BYTES = 20_000_000  # of a picture's file: ten times a dermoscopy photograph
+MAX_FILE_BYTES = 20_000_000  # of a picture's file: ten times a dermoscopy photograph
 
 
 @dataclass(frozen=True)
-class Reading:
+class Prediction:
     """What a model makes of one picture, whatever is decided from it.
 
     picture: uint8 (side, side, 3), as the model saw it; probabilities: calibrated, by class
@@ -72,7 +72,7 @@ class Decision:
     below: dict[str, float]
 
 
-class Reader:
+class Predictor:
     """A trained model that reads single pictures; threads may share one.
 
     Everything it needs lies in the folder of its bundle: the figures of the operating points and
@@ -83,7 +83,7 @@ class Reader:
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
         self.model, self.facts = load_bundle(self.folder)
-        self.known = load_known(self.folder, self.facts)
+        self.known = load_reference_set(self.folder, self.facts)
         record, _, predictions = load(self.folder)
         temperature = self.facts["temperature"]
         validation, test = predictions.part("val"), predictions.part("test")
@@ -91,10 +91,10 @@ class Reader:
         self.name = record["name"]
         self.note = basis_note(self.facts["generated"], record["config"]["split"])
         self.scores = {MELANOMA: np.sort(scores[melanomas]), "other": np.sort(scores[~melanomas])}
-        weights = lesion_weights(test.lesion_ids)
+        weights = bootstrap_weights(test.lesion_ids)
         self.points = {
             point["name"]: point
-            | {"test": figures_at(test, temperature, point["threshold"], weights)}
+            | {"test": operating_point_estimates(test, temperature, point["threshold"], weights)}
             for point in self.facts["operating_points"]
         }
         # Hooks on the one model belong to whoever set them: one map at a time.
@@ -113,20 +113,20 @@ class Reader:
             size = Path(path).stat().st_size
         except OSError as error:
             raise MelanomaError(f"{path} cannot be read ({error.strerror})") from None
-        if size > MOST_BYTES:
+        if size > MAX_FILE_BYTES:
             raise MelanomaError(
-                f"{path} has {size / 1e6:.0f} MB; a picture may have {MOST_BYTES / 1e6:.0f}"
+                f"{path} has {size / 1e6:.0f} MB; a picture may have {MAX_FILE_BYTES / 1e6:.0f}"
             )
         return read_image(path, self.size)
 
-    def read(self, pictures: Sequence[np.ndarray]) -> list[Reading]:
+    def read(self, pictures: Sequence[np.ndarray]) -> list[Prediction]:
         """Probabilities and familiarity of pictures as `open` gives them."""
-        with self._lock, watched(self.model) as features, torch.inference_mode():
+        with self._lock, capture_features(self.model) as features, torch.inference_mode():
             logits = self.model(self._inputs(np.stack(pictures)))
         probabilities = softmax(logits.numpy(), self.facts["temperature"])
         distances = self.known.distance(features[0].numpy())
         return [
-            Reading(
+            Prediction(
                 picture,
                 dict(zip(self.facts["class_names"], row.tolist(), strict=True)),
                 float(distance),
@@ -139,11 +139,12 @@ class Reader:
         """An operating point by name, the first one without; raises `MelanomaError`."""
         if name and name not in self.points:
             raise MelanomaError(
-                f"{self.folder} has no operating point {name!r}; it has {offenders(self.points)}"
+                f"{self.folder} has no operating point {name!r}; it has "
+                f"{summarize_items(self.points)}"
             )
         return self.points[name] if name else next(iter(self.points.values()))
 
-    def decide(self, reading: Reading, point: str = "") -> Decision:
+    def decide(self, reading: Prediction, point: str = "") -> Decision:
         """The decision at an operating point: melanoma is called at its threshold and above."""
         chosen, score = self.point(point), reading.melanoma
         return Decision(
@@ -181,8 +182,8 @@ def pictures(paths: Sequence[Path | str]) -> list[Path]:
     return found
 
 
-def judge(
-    reader: Reader, paths: Sequence[Path], point: str = "", overlays: Path | None = None
+def predict_files(
+    reader: Predictor, paths: Sequence[Path], point: str = "", overlays: Path | None = None
 ) -> Iterator[dict]:
     """What the model makes of each picture, ready for JSON; of a bad one, its `error`.
 
@@ -216,7 +217,7 @@ def judge(
         yield from rows
 
 
-def _facts(reading: Reading, decision: Decision) -> dict:
+def _facts(reading: Prediction, decision: Decision) -> dict:
     return {
         "predicted": reading.predicted,
         "probabilities": reading.probabilities,

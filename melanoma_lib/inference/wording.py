@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES, MELANOMA
-from melanoma_lib.inference.predictor import Decision, Reader, Reading
+from melanoma_lib.inference.predictor import Decision, Prediction, Predictor
 
 NOTICE = (
     "For learning and research. This is not a medical device: it diagnoses nothing, and must not "
@@ -58,7 +58,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.{0 if 0.1 <= share <= 0.9 else 1}f} %"
 
 
-def point_name(point: Mapping) -> str:
+def operating_point_label(point: Mapping) -> str:
     """`specificity of at least 95 %`."""
     return f"{point['criterion']} of at least {100 * point['target']:.4g} %"
 
@@ -74,10 +74,10 @@ def rate(figure: Mapping) -> str:
 def verdict(decision: Decision) -> str:
     """The decision in a line."""
     called = "Called melanoma" if decision.called else "Not called melanoma"
-    return f"{called} at a {point_name(decision.point)}"
+    return f"{called} at a {operating_point_label(decision.point)}"
 
 
-def meaning(reading: Reading, decision: Decision) -> list[str]:
+def meaning(reading: Prediction, decision: Decision) -> list[str]:
     """What the decision means: the threshold, the model's own test figures, the others' scores."""
     point, test = decision.point, decision.point["test"]
     side = "at or above" if decision.called else "below"
@@ -100,7 +100,7 @@ def _count(figure: Mapping) -> str:
     return "an unknown number of" if figure["value"] is None else f"{figure['value']:.0f}"
 
 
-def caveats(reader: Reader) -> list[str]:
+def caveats(reader: Predictor) -> list[str]:
     """What must be said of a model before anything else."""
     return [GENERATED] * reader.facts["generated"] + [OPTIMISTIC] * ("optimistic" in reader.note)
 
@@ -110,7 +110,7 @@ def reply(question: int, answer: str) -> str:
     return dict(zip(ANSWERS, (*QUESTIONS[question][1:], NOT_SURE), strict=True))[answer]
 
 
-def summary(reading: Reading, decision: Decision, answers: Sequence[str]) -> str:
+def summary(reading: Prediction, decision: Decision, answers: Sequence[str]) -> str:
     """How many signs were named, beside the model's own verdict, which stays as it was."""
     signs = sum(answer == "yes" for answer in answers)
     named = f"You named {signs} of the three signs" if signs else "You named none of the signs"
@@ -130,7 +130,7 @@ HEADS = (
 )  # fmt: skip
 
 
-def about(reader: Reader, point: Mapping) -> str:
+def about(reader: Predictor, point: Mapping) -> str:
     """What stands above the lines of `melanoma predict`."""
     test = point["test"]
     lines = [
@@ -143,7 +143,7 @@ def about(reader: Reader, point: Mapping) -> str:
 
 
 def line(row: Mapping) -> str:
-    """One picture's line, from what `diagnose.judge` says of it."""
+    """One picture's line, from what `diagnose.predict_files` says of it."""
     probabilities = row["probabilities"]
     code = row["predicted"]
     parts = [

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def build_model(
         head = (head,) if isinstance(head, str) else tuple(head)
         absent = [name for name in missing if not name.startswith(head)]
         if absent:
-            raise ValueError(f"{len(absent)} of its weights are missing: {offenders(absent, 3)}")
+            named = summarize_items(absent, 3)
+            raise ValueError(f"{len(absent)} of its weights are missing: {named}")
         _soften_head(model)
         # Convolutions are faster with the colours of a pixel side by side; results are the same.
         return model.to(memory_format=torch.channels_last)

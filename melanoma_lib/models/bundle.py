@@ -7,11 +7,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json, sha256, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.models.build import build_model
-from melanoma_lib.models.out_of_distribution import Known, save_known
+from melanoma_lib.models.out_of_distribution import ReferenceSet, save_reference_set
 
 SCHEMA = 2
 FACTS = {  # what must be in bundle.json, and what must be true of it
@@ -28,15 +28,15 @@ FACTS = {  # what must be in bundle.json, and what must be true of it
 }
 
 
-def save_bundle(folder: Path, known: Known, **facts: object) -> None:
+def save_bundle(folder: Path, known: ReferenceSet, **facts: object) -> None:
     """Writes bundle.json and what the model knows (see `familiar`) beside model.safetensors.
 
     `facts`: architecture, class_names, image_size, mean, std, temperature, operating_points,
     generated (whether the model knows only generated pictures).
     """
     weights = sha256(folder / "model.safetensors")
-    facts = {"schema": SCHEMA, "weights_sha256": weights, **save_known(folder, known), **facts}
-    write_json(folder / "bundle.json", facts)
+    own = {"schema": SCHEMA, "weights_sha256": weights, **save_reference_set(folder, known)}
+    write_json(folder / "bundle.json", own | facts)
 
 
 def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
@@ -54,7 +54,7 @@ def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
         )
     wrong = [name for name, holds in FACTS.items() if not holds(facts.get(name))]
     if wrong:
-        raise MelanomaError(f"{folder / 'bundle.json'}: missing or wrong: {offenders(wrong)}")
+        raise MelanomaError(f"{folder / 'bundle.json'}: missing or wrong: {summarize_items(wrong)}")
     if sha256(folder / "model.safetensors") != facts["weights_sha256"]:
         raise MelanomaError(f"{folder}: model.safetensors is not the file of its bundle.json")
     network = facts["architecture"], len(facts["class_names"]), facts["image_size"]
@@ -88,7 +88,7 @@ def find_bundle(folder: Path | str) -> Path:
     """The only one of `find_bundles`. Raises `MelanomaError` naming them when there are more."""
     found = find_bundles(folder)
     if len(found) > 1:
-        raise MelanomaError(f"--bundle must name one of {offenders(found)}")
+        raise MelanomaError(f"--bundle must name one of {summarize_items(found)}")
     return found[0]
 
 

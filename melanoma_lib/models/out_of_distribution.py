@@ -29,8 +29,8 @@ MOST = 2000  # known pictures that are kept; more would only take longer
 
 
 @dataclass(frozen=True)
-class Known:
-    """Known pictures in rows: standardised `features` (n, channels), and what standardised them.
+class ReferenceSet:
+    """Images a model is known to serve: their standardised features (n, channels), a row each.
 
     A picture is foreign when its distance exceeds `limit`.
     """
@@ -46,7 +46,7 @@ class Known:
 
 
 @contextlib.contextmanager
-def watched(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+def capture_features(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     """A list that grows by the features (n, channels) of every batch the model sees in the block.
 
     By a hook, because not every model of every timm has `forward_intermediates`. One thread at a
@@ -63,7 +63,7 @@ def watched(model: nn.Module) -> Iterator[list[torch.Tensor]]:
         hook.remove()
 
 
-def learn(features: np.ndarray, lesion_ids: np.ndarray) -> Known:
+def fit_reference_set(features: np.ndarray, lesion_ids: np.ndarray) -> ReferenceSet:
     """What is known from the features (n, channels) of pictures the weights never saw.
 
     The limit is what all but `FALSE_WARNINGS` of them keep, each measured against pictures of
@@ -75,7 +75,7 @@ def learn(features: np.ndarray, lesion_ids: np.ndarray) -> Known:
     features = (features - mean) / scale
     own = lesion_ids[:, None] == lesion_ids[None]
     limit = float(np.quantile(_distances(features, features, own), 1 - FALSE_WARNINGS))
-    return Known(features, mean, scale, limit)
+    return ReferenceSet(features, mean, scale, limit)
 
 
 def _distances(
@@ -90,7 +90,7 @@ def _distances(
     return np.sqrt(np.maximum(nearest, 0) / features.shape[1])
 
 
-def save_known(folder: Path, known: Known) -> dict:
+def save_reference_set(folder: Path, known: ReferenceSet) -> dict:
     """Writes what is known beside a model; returns the facts for its bundle."""
     with atomic_path(folder / FILE) as temporary:
         arrays = {name: np.float32(getattr(known, name)) for name in ("mean", "scale")}
@@ -98,9 +98,9 @@ def save_known(folder: Path, known: Known) -> dict:
     return {"known_limit": known.limit, "known_sha256": sha256(folder / FILE)}
 
 
-def load_known(folder: Path, facts: dict) -> Known:
+def load_reference_set(folder: Path, facts: dict) -> ReferenceSet:
     """Reads it; raises `MelanomaError` when the file is not the one of the bundle."""
     if sha256(folder / FILE) != facts["known_sha256"]:
         raise MelanomaError(f"{folder}: {FILE} is not the file of its bundle.json")
     arrays = {name: np.float32(array) for name, array in load_file(folder / FILE).items()}
-    return Known(**arrays, limit=facts["known_limit"])
+    return ReferenceSet(**arrays, limit=facts["known_limit"])

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from melanoma_lib.config import Config
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.config import Config, format_operating_points
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import PROJECT, digest, read_json, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import HEADLESS
@@ -92,12 +92,13 @@ def plan(
     extra = extra or {}
     fixed = sorted(set(extra) & {*Config.__dataclass_fields__, "architecture"})
     if fixed:
-        raise MelanomaError(f"{offenders(fixed)} cannot be set with -p; use the option of its own")
+        raise MelanomaError(f"{summarize_items(fixed)} cannot be set with -p; use its own option")
     names = {path: declared(path) for path in chapters()}
     known = {name for parameters in names.values() for name in parameters}
     if unknown := sorted(set(extra) - known):
         there = ", ".join(sorted(known))
-        raise MelanomaError(f"no notebook has a parameter {offenders(unknown)}; there are {there}")
+        names = summarize_items(unknown)
+        raise MelanomaError(f"no notebook has a parameter {names}; there are {there}")
     common = digest([_library_digest(), fingerprint, contents])
     steps: list[Step] = []
     for path in chapters():
@@ -132,6 +133,7 @@ def _values(config: Config, architecture: str) -> dict[str, object]:
     return values | {
         "architecture": architecture,
         "architectures": ",".join(config.architectures),
+        "operating_points": format_operating_points(config.operating_points),
         "figures_dir": str(config.figures),
         "weights": config.weights.get(architecture, ""),
     }

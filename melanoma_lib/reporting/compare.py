@@ -16,10 +16,10 @@ from melanoma_lib.evaluation.bootstrap import (
     LEVEL,
     RESAMPLES,
     SEED,
+    bootstrap_weights,
     difference,
     estimate,
     interval,
-    lesion_weights,
     p_value,
     resample,
 )
@@ -28,7 +28,10 @@ from melanoma_lib.evaluation.metrics import (
     table_metrics,
     top_class,
 )
-from melanoma_lib.evaluation.operating_points import figures_at, rates_at
+from melanoma_lib.evaluation.operating_points import (
+    operating_point_estimates,
+    sensitivity_and_specificity,
+)
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.significance import delong, holm, mcnemar
 from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors
@@ -63,9 +66,9 @@ def compare(
     or when they were not evaluated on the same images.
     """
     models = {key: load(run_dir / key) for key in latency}
-    results = side_by_side(run_dir.name, models, metadata, resamples)
+    results = compare_models(run_dir.name, models, metadata, resamples)
     test = next(iter(models.values()))[2].part("test")
-    weights = lesion_weights(test.lesion_ids, resamples)
+    weights = bootstrap_weights(test.lesion_ids, resamples)
     for key, speed in latency.items():
         _, bundle, predictions = models[key]
         results["models"][key] |= {
@@ -79,7 +82,7 @@ def compare(
     return results
 
 
-def side_by_side(
+def compare_models(
     run: str, models: Mapping[str, tuple], metadata: pd.DataFrame, resamples: int = RESAMPLES
 ) -> dict:
     """The results of models on the same test part; each is what `load` gives, by its key.
@@ -93,7 +96,7 @@ def side_by_side(
             raise MelanomaError(f"{key} was evaluated on other images; train it again")
     test = first.part("test")
     lesions, melanomas = test.count_lesions(), test.count_lesions(test.is_melanoma)
-    weights = lesion_weights(test.lesion_ids, resamples)
+    weights = bootstrap_weights(test.lesion_ids, resamples)
     drawn = {key: draw(*models[key][1:], weights) for key in models}
     return {
         "schema": SCHEMA,
@@ -171,8 +174,10 @@ def measured(
         "operating_points": [
             point
             | {
-                "validation": rates_at(validation, temperature, point["threshold"]),
-                "test": figures_at(test, temperature, point["threshold"], weights),
+                "validation": sensitivity_and_specificity(
+                    validation, temperature, point["threshold"]
+                ),
+                "test": operating_point_estimates(test, temperature, point["threshold"], weights),
             }
             for point in bundle["operating_points"]
         ],
@@ -236,7 +241,7 @@ def price_of_leakage(
         record, bundle, predictions = load(folder)
         test = predictions.part("test")
         split = record["config"]["split"]
-        weights = lesion_weights(test.lesion_ids, resamples, seed=SEED + len(sides))
+        weights = bootstrap_weights(test.lesion_ids, resamples, seed=SEED + len(sides))
         sides[split] = {"record": record, "test": test, "drawn": draw(bundle, predictions, weights)}
     if set(sides) != {"lesion", "image"}:
         raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")

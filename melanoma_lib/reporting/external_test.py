@@ -20,7 +20,7 @@ from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, lesion_groups
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.evaluation import trained_run
-from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, lesion_weights
+from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, bootstrap_weights
 from melanoma_lib.evaluation.predictions import (
     Predictions,
     isic_submission,
@@ -105,7 +105,7 @@ def evaluate(
         predictions[folder.name] = predict(folder, files, rows, device, batch_size)
         combined = _joined(held_out.part("val"), predictions[folder.name])
         models[folder.name] = record | {"dataset": dataset}, bundle, combined
-    results = compare.side_by_side(folders[0].parent.name, models, files.metadata, resamples)
+    results = compare.compare_models(folders[0].parent.name, models, files.metadata, resamples)
     first = next(iter(own.values()))
     test = first[2].part("test")
     results["external"] = {
@@ -142,7 +142,7 @@ def _at_home(bundle: dict, held_out: Predictions, there: Predictions, resamples:
     drawn = []
     for number, predictions in enumerate((held_out, there)):
         lesions = predictions.part("test").lesion_ids
-        weights = lesion_weights(lesions, resamples, seed=SEED + 1 - number)
+        weights = bootstrap_weights(lesions, resamples, seed=SEED + 1 - number)
         drawn.append([compare.draw(b, predictions, weights) for b in (bundle, as_it_is)])
         if not number:
             home = compare.measured(bundle, predictions, drawn[0][0], weights)

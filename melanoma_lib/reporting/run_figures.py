@@ -15,11 +15,11 @@ from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import read_metadata
 from melanoma_lib.data.split import leaked, lesion_groups, make_split
 from melanoma_lib.evaluation import calibration, operating_points, trained_run
-from melanoma_lib.evaluation.bootstrap import interval_text
+from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.evaluation.metrics import nll, top_class
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
-from melanoma_lib.explanation.map_metrics import CENTRE, TITLES, UNIFORM, of_map
+from melanoma_lib.explanation.map_metrics import CENTRE, TITLES, UNIFORM, map_estimates
 from melanoma_lib.reporting import compare, figures, tables
 
 OVERLAPS = {
@@ -150,7 +150,7 @@ def points_table(
     """
     rows = [
         {
-            "model": name, "point": tables.promise(point), **point,
+            "model": name, "point": tables.operating_point_label(point), **point,
             "melanomas": counts[name][0], "others": counts[name][1],
             **{measure + end: point["test"][measure][part]
                for measure in ("sensitivity", "specificity")
@@ -165,7 +165,7 @@ def points_table(
 
 
 def _roc(run: Run, keys: Sequence[str]) -> Figure:
-    areas = run.of(keys, lambda _, model: interval_text(model["metrics"]["melanoma_auc"]))
+    areas = run.of(keys, lambda _, model: format_estimate(model["metrics"]["melanoma_auc"]))
     curves = {
         name: (1 - curve["specificity"], curve["sensitivity"], areas[name])
         for name, curve in _sweep(run, keys, operating_points.operating_curve).items()
@@ -238,10 +238,10 @@ def overlap_table(explained: Mapping[str, dict]) -> pd.DataFrame:
     explained: what `map_scores.summarise` gives by the model's name in print.
     """
     first = next(iter(explained.values()))
-    maps = {name: of_map(entry) for name, entry in explained.items()}
-    maps |= {f"random weights: {name}": of_map(entry, "random")
+    maps = {name: map_estimates(entry) for name, entry in explained.items()}
+    maps |= {f"random weights: {name}": map_estimates(entry, "random")
              for name, entry in explained.items()}  # fmt: skip
-    maps |= {f"baseline: {name}": of_map(first, "none", name) for name in (CENTRE, UNIFORM)}
+    maps |= {f"baseline: {name}": map_estimates(first, "none", name) for name in (CENTRE, UNIFORM)}
     panels = {score: f"{head}\n(n = {first['images']:,})" for score, head in OVERLAPS.items()}
     panels["road"] = f"Faithfulness, ROAD\n(n = {first['faithful_images']:,})"
     return pd.DataFrame(
@@ -260,7 +260,7 @@ def randomised_curves(explained: Mapping[str, dict], *_: object) -> Figure:
     curves = {
         title: {
             name: pd.DataFrame([{"share": step["share"], **step["similarity"]} for step in
-                                of_map(entry, method=method)["randomised"]])
+                                map_estimates(entry, method=method)["randomised"]])
             for name, entry in explained.items()
         }
         for method, title in TITLES.items()
@@ -270,7 +270,7 @@ def randomised_curves(explained: Mapping[str, dict], *_: object) -> Figure:
 
 def agreement_dots(explained: Mapping[str, dict], agreements: Mapping[str, dict]) -> Figure:
     """Figure 07-5; agreements: the figures of `map_scores.agreement` by the pair's names."""
-    rows = agreements | {f"{name}, centre prior": of_map(entry)["like_centre"]
+    rows = agreements | {f"{name}, centre prior": map_estimates(entry)["like_centre"]
                          for name, entry in explained.items()}  # fmt: skip
     head = f"Rank correlation of two maps (n = {_faithful(explained):,})"
     return figures.comparison(

@@ -11,7 +11,7 @@ import pandas as pd
 from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import left_out_text
-from melanoma_lib.evaluation.bootstrap import interval_text
+from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.explanation.map_metrics import TITLES
 from melanoma_lib.reporting.compare import COLUMNS, clearly_best
@@ -81,15 +81,15 @@ def operating_points_table(results: dict) -> Table:
         "false_alarms": "False alarms per 1,000 lesions",
     }
     rows = [
-        {"model": model["name"], "chosen": promise(point), "threshold": point["threshold"],
-         **point["test"]}
+        {"model": model["name"], "chosen": operating_point_label(point),
+         "threshold": point["threshold"], **point["test"]}
         for model in results["models"].values()
         for point in model["operating_points"]
     ]  # fmt: skip
     return Table(heads, rows)
 
 
-def promise(point: Mapping) -> str:
+def operating_point_label(point: Mapping) -> str:
     """An operating point in words: `specificity of at least 95%`."""
     return f"{point['criterion']} of at least {point['target']:.0%}"
 
@@ -235,7 +235,7 @@ def external_table(results: dict) -> Table:
         measures.append(("NLL", *(side["nll"] for side in sides)))
         for point, there in zip(own["operating_points"], model["operating_points"], strict=True):
             measures += [
-                (f"{rate.capitalize()} at {promise(point)}", point["test"][rate],
+                (f"{rate.capitalize()} at {operating_point_label(point)}", point["test"][rate],
                  there["test"][rate], None)
                 for rate in ("sensitivity", "specificity")
             ]  # fmt: skip
@@ -347,7 +347,7 @@ def printed(table: Table) -> pd.DataFrame:
 def _text(value: object) -> str:
     """A figure as `0.892 [0.874, 0.909]`, a number with three decimals, a text as it is."""
     if isinstance(value, dict):
-        return interval_text(value)
+        return format_estimate(value)
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -403,15 +403,16 @@ def _model_text(model: dict, prevalence: float) -> str:
     metrics, point = model["metrics"], model["operating_points"][0]
     test = point["test"]
     return (
-        f"- {model['name']}: melanoma AUC {interval_text(metrics['melanoma_auc'])}, accuracy "
-        f"{interval_text(metrics['accuracy'])}, balanced accuracy "
-        f"{interval_text(metrics['balanced_accuracy'])}. Temperature {model['temperature']:.2f} "
-        f"takes its ECE from {interval_text(model['uncalibrated']['ece'])} to "
-        f"{interval_text(metrics['ece'])}. At the threshold chosen on validation for a "
-        f"{promise(point)}, test sensitivity is {interval_text(test['sensitivity'])} and "
-        f"specificity {interval_text(test['specificity'])}: with one image each of 1,000 lesions, "
-        f"{prevalence:.1%} of them melanomas, {interval_text(test['missed'])} missed melanomas "
-        f"and {interval_text(test['false_alarms'])} false alarms."
+        f"- {model['name']}: melanoma AUC {format_estimate(metrics['melanoma_auc'])}, accuracy "
+        f"{format_estimate(metrics['accuracy'])}, balanced accuracy "
+        f"{format_estimate(metrics['balanced_accuracy'])}. Temperature {model['temperature']:.2f} "
+        f"takes its ECE from {format_estimate(model['uncalibrated']['ece'])} to "
+        f"{format_estimate(metrics['ece'])}. At the threshold chosen on validation for a "
+        f"{operating_point_label(point)}, test sensitivity is "
+        f"{format_estimate(test['sensitivity'])} and specificity "
+        f"{format_estimate(test['specificity'])}: with one image each of 1,000 lesions, "
+        f"{prevalence:.1%} of them melanomas, {format_estimate(test['missed'])} missed melanomas "
+        f"and {format_estimate(test['false_alarms'])} false alarms."
     )
 
 
@@ -428,7 +429,7 @@ def _difference_text(results: dict, pair: dict) -> str:
     settled = figure["p_holm"] < 1 - results["interval"]["level"]
     verdict = "significant" if settled else "not settled by these images"
     return (
-        f"- {names[0]} over {names[1]}: {interval_text(figure)}, p {_text(figure['p_holm'])} "
+        f"- {names[0]} over {names[1]}: {format_estimate(figure)}, p {_text(figure['p_holm'])} "
         f"(DeLong {_text(pair['delong']['p_holm'])}), {verdict}"
     )
 
@@ -439,9 +440,9 @@ def _leakage_text(price: dict) -> str:
     settled = low is not None and not low <= 0 <= high
     return (
         f"The price of leakage: {price['name']} reaches a melanoma AUC of "
-        f"{interval_text(price['lesion']['metrics'][name])} split by lesion and of "
-        f"{interval_text(price['image']['metrics'][name])} split by image, a difference of "
-        f"{interval_text(price['difference'][name])}"
+        f"{format_estimate(price['lesion']['metrics'][name])} split by lesion and of "
+        f"{format_estimate(price['image']['metrics'][name])} split by image, a difference of "
+        f"{format_estimate(price['difference'][name])}"
         f"{'' if settled else ', not settled by these images'}; one training each."
     )
 
@@ -453,15 +454,15 @@ def _external_text(model: dict) -> str:
     gain = own["gain"]["ece"]
     settled = gain["low"] is not None and not gain["low"] <= 0 <= gain["high"]
     rates = " and ".join(
-        f"{rate} {interval_text(home['test'][rate])} there and "
-        f"{interval_text(away['test'][rate])} here"
+        f"{rate} {format_estimate(home['test'][rate])} there and "
+        f"{format_estimate(away['test'][rate])} here"
         for rate in ("sensitivity", "specificity")
     )
     return (
-        f"- {model['name']}: ECE {interval_text(own['metrics']['ece'])} there and "
-        f"{interval_text(model['metrics']['ece'])} here, a difference of "
-        f"{interval_text(own['difference']['ece'])}. Without the temperature it would be "
-        f"{interval_text(model['uncalibrated']['ece'])} here: what the temperature takes away, "
-        f"{interval_text(gain)}, is {'' if settled else 'not '}settled by these images. At the "
-        f"threshold chosen for a {promise(home)}: {rates}."
+        f"- {model['name']}: ECE {format_estimate(own['metrics']['ece'])} there and "
+        f"{format_estimate(model['metrics']['ece'])} here, a difference of "
+        f"{format_estimate(own['difference']['ece'])}. Without the temperature it would be "
+        f"{format_estimate(model['uncalibrated']['ece'])} here: what the temperature takes away, "
+        f"{format_estimate(gain)}, is {'' if settled else 'not '}settled by these images. At the "
+        f"threshold chosen for a {operating_point_label(home)}: {rates}."
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path, checksum_holds
 
 KEEP = 2  # generations
@@ -28,13 +28,14 @@ def load_checkpoint(folder: Path) -> dict | None:
     for path in _generations(folder):
         if checksum_holds(path):
             if damaged:
-                print(f"damaged checkpoint left unused: {offenders(damaged)}; going on from {path}")
+                names = summarize_items(damaged)
+                print(f"damaged checkpoint left unused: {names}; going on from {path}")
             return torch.load(path, map_location="cpu", weights_only=True)
         damaged.append(path.name)
     if damaged:
         raise MelanomaError(
-            f"all checkpoints in {folder} are damaged ({offenders(damaged)}); move them away to "
-            "train from the start"
+            f"all checkpoints in {folder} are damaged ({summarize_items(damaged)}); move them away "
+            "to train from the start"
         )
     return None
 

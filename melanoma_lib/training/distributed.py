@@ -63,7 +63,7 @@ def group(config: Config) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def told(value: object = None) -> object:
+def broadcast(value: object = None) -> object:
     """What the first process says here, in every process; the others wait for it."""
     box = [value]
     if size() > 1:
@@ -97,7 +97,7 @@ def synchronise(model: nn.Module) -> None:
     timm.layers.convert_sync_batchnorm(model)  # torch's own would lose timm's activations
 
 
-def share(*batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def shard(*batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """This process's rows of a batch."""
     return tuple(rows.tensor_split(size())[rank()] for rows in batch)
 

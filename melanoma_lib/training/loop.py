@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from melanoma_lib.config import Config
 from melanoma_lib.core.environment import pick_device
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path, write_csv
 from melanoma_lib.core.memory import kept_memory
 from melanoma_lib.core.progress import progress
@@ -46,7 +46,7 @@ def train_step(
     return loss.detach(), logits.detach()
 
 
-def step_in_parts(
+def step_in_micro_batches(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     images: torch.Tensor,
@@ -85,7 +85,7 @@ def step_that_fits(
         try:
             if parts == 1:
                 return *step(model, optimizer, images, labels), 1
-            return *step_in_parts(model, optimizer, images, labels, parts), parts
+            return *step_in_micro_batches(model, optimizer, images, labels, parts), parts
         except (RuntimeError, MemoryError, ValueError) as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
             # Statistics over a batch need two images.
@@ -129,7 +129,7 @@ def train_epoch(
     losses, correct, seen = [], [], []
     model.train()
     for batch in progress(batches, f"epoch {epoch}", len(batches)):
-        images, labels, rows = distributed.share(*batch)  # all of it, where there is one process
+        images, labels, rows = distributed.shard(*batch)  # all of it, where there is one process
         labels, rows = to_device(labels, device), to_device(rows, device)
         images = augment(to_input(images, device), numbers[rows], config.augmentation)
         images = normalise(images, *mean_std)
@@ -143,7 +143,8 @@ def train_epoch(
         step = int(losses.isfinite().int().argmin())  # the first of them
         raise MelanomaError(
             f"the loss is {losses[step].item()} in epoch {epoch}, step {step + 1} of "
-            f"{len(losses)}, with the images {offenders(train.names[row] for row in seen[step])}; "
+            f"{len(losses)}, with the images "
+            f"{summarize_items(train.names[row] for row in seen[step])}; "
             "earlier epochs are kept; try a smaller --learning-rate"
         )
     return {

@@ -22,7 +22,12 @@ from melanoma_lib.data.split import describe_split, make_split
 from melanoma_lib.data.torch_dataset import Data
 from melanoma_lib.evaluation.calibration import fit_temperature
 from melanoma_lib.evaluation.operating_points import choose_operating_points
-from melanoma_lib.evaluation.predictions import Predictions, predict_logits, save_predictions
+from melanoma_lib.evaluation.predictions import (
+    Predictions,
+    load_predictions,
+    predict_logits,
+    save_predictions,
+)
 from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import architecture, build_model, normalisation
 from melanoma_lib.models.bundle import save_bundle
@@ -68,10 +73,11 @@ def _train(config: Config, key: str) -> Path:
     folder = Path(config.output_dir) / key
     sweep(folder)
     training_key = config.training_key(key, data.files.fingerprint)
-    record = _claim(folder, training_key, config.epochs)
+    record = prepare_run_folder(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)
-    if distributed.told(whole and record.get("finished") and record["schema"] == SCHEMA):
+    if distributed.broadcast(whole and record.get("finished") and record["schema"] == SCHEMA):
         _check_weights(folder)
+        _renew_operating_points(folder, config)
         return folder
     entry = architecture(key)
     record |= {
@@ -87,10 +93,10 @@ def _train(config: Config, key: str) -> Path:
         "epochs": config.epochs,
     }
     model = _model(config, key)
-    with _turn(config):
+    with gpu_lock(config):
         how = _arithmetic(config, model, data, record)
         write_json(folder / "run.json", record)
-        history = _fit(config, key, data, model, distributed.told(how))
+        history = _fit(config, key, data, model, distributed.broadcast(how))
     predictions, known = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
@@ -106,7 +112,9 @@ def _train(config: Config, key: str) -> Path:
         mean=mean,
         std=std,
         temperature=temperature,
-        operating_points=choose_operating_points(validation.is_melanoma, scores),
+        operating_points=choose_operating_points(
+            validation.is_melanoma, scores, config.operating_points
+        ),
         generated=data.files.generated,
     )
     record |= {
@@ -129,8 +137,22 @@ def _check_weights(folder: Path) -> None:
         raise MelanomaError(f"{path} is damaged; move {folder} away to train again")
 
 
+def _renew_operating_points(folder: Path, config: Config) -> None:
+    """Chooses the operating points of a finished training again if others are asked for."""
+    bundle = read_json(folder / "bundle.json")
+    chosen = [(point["criterion"], point["target"]) for point in bundle["operating_points"]]
+    if chosen != list(config.operating_points):
+        validation = load_predictions(folder / "predictions.parquet").part("val")
+        bundle["operating_points"] = choose_operating_points(
+            validation.is_melanoma,
+            validation.melanoma_score(bundle["temperature"]),
+            config.operating_points,
+        )
+        write_json(folder / "bundle.json", bundle)
+
+
 @contextlib.contextmanager
-def _turn(config: Config) -> Iterator[None]:
+def gpu_lock(config: Config) -> Iterator[None]:
     """On a GPU, waits until no other training of this run computes on it.
 
     Several at once would each be slower, and `choose` would measure the others. What comes before
@@ -170,13 +192,13 @@ def _fit(config: Config, key: str, data: Data, model: nn.Module, how: Arithmetic
 
 def _train_along(config: Config, key: str) -> Path:
     """What a process beside the first does: its rows of every batch, and nothing is written."""
-    if not distributed.told():  # that the training is finished
+    if not distributed.broadcast():  # that the training is finished
         data, model = prepare(config), _model(config, key)
-        _fit(config, key, data, model, distributed.told())  # how it computes
+        _fit(config, key, data, model, distributed.broadcast())  # how it computes
     return Path(config.output_dir) / key
 
 
-def _claim(folder: Path, training_key: str, epochs: int) -> dict:
+def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
     """Makes `folder` hold the training asked for, or be empty; returns what is recorded in it.
 
     More epochs of the same training go on from its checkpoint.
@@ -210,14 +232,14 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
 
 def predict(
     model: nn.Module, data: Data, batch_size: int
-) -> tuple[Predictions, out_of_distribution.Known]:
+) -> tuple[Predictions, out_of_distribution.ReferenceSet]:
     """The model's predictions for validation and test, and what it knows from validation.
 
     An image may play both parts.
     """
     mean_std = normalisation(model)
     val, test = parts = [data.part(name) for name in ("val", "test")]
-    with out_of_distribution.watched(model) as features:
+    with out_of_distribution.capture_features(model) as features:
         logits = [predict_logits(model, val, batch_size, mean_std)]
     logits.append(predict_logits(model, test, batch_size, mean_std))
     rows = np.concatenate([part.rows for part in parts])
@@ -230,4 +252,5 @@ def predict(
         logits=np.concatenate(logits),
     )
     features = torch.cat(features)[-len(val) :]  # after those of batches that were too large
-    return predictions, out_of_distribution.learn(features.cpu().numpy(), lesion_ids[val.rows])
+    features = features.cpu().numpy()
+    return predictions, out_of_distribution.fit_reference_set(features, lesion_ids[val.rows])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from melanoma_lib.core.errors import MelanomaError, offenders
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import (
     atomic_path,
     checksum_holds,
@@ -137,9 +137,9 @@ def test_history_comes_back_as_it_was_written(tmp_path):
 
 
 def test_offenders_names_ten_and_counts_all():
-    text = offenders([f"x{i}" for i in range(12)])
+    text = summarize_items([f"x{i}" for i in range(12)])
     assert "x9" in text and "x10" not in text and "12 in all" in text
-    assert offenders(["a", "b"]) == "a, b"
+    assert summarize_items(["a", "b"]) == "a, b"
 
 
 def test_digest_ignores_key_order_but_not_values():

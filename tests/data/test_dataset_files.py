@@ -3,7 +3,7 @@ import pytest
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.dataset_files import open_dataset, read_metadata
-from melanoma_lib.data.split import SAME_LESION, leaked, lesion_groups, make_split, rows_of
+from melanoma_lib.data.split import SAME_LESION, leaked, lesion_groups, make_split, split_rows
 
 
 def table_of(dataset):
@@ -98,14 +98,14 @@ def test_a_lesion_split_keeps_lesions_on_one_side(dataset):
     assert set(split["part"]) == {"train", "val", "test"}
     assert make_split(metadata, "lesion", 42).equals(split)
     assert not make_split(metadata, "lesion", 43).equals(split)
-    rows = [row for part in ("train", "val", "test") for row in rows_of(split, part)]
+    rows = [row for part in ("train", "val", "test") for row in split_rows(split, part)]
     assert sorted(rows) == list(range(len(metadata)))
 
 
 def test_an_image_split_holds_out_one_part_for_both_roles(dataset):
     split = make_split(read_metadata(table_of(dataset)), "image", 42)
     assert split["part"].value_counts().to_dict() == {"train": 90, "val+test": 15}  # int(.15 x 105)
-    assert list(rows_of(split, "val")) == list(rows_of(split, "test"))
+    assert list(split_rows(split, "val")) == list(split_rows(split, "test"))
     assert leaked(split).any()
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from helpers import table_of
 
-from melanoma_lib.evaluation.bootstrap import FEW, exact_interval, lesion_weights
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, bootstrap_weights, exact_interval
 from melanoma_lib.evaluation.metrics import accuracy, auc
 from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors, groups
@@ -29,7 +29,7 @@ def test_an_age_at_the_edge_belongs_to_the_band_it_opens():
 
 def test_figures_of_a_group_are_those_of_its_images(test_of):
     metadata = table_of(test_of)
-    weights = lesion_weights(test_of.lesion_ids, 50)
+    weights = bootstrap_weights(test_of.lesion_ids, 50)
     rows = by_subgroup(test_of, metadata, 1.3, 0.4, weights)
     for attribute in ("sex", "age", "localization", "dx_type"):
         parts = [row for row in rows if row["attribute"] == attribute]
@@ -43,7 +43,7 @@ def test_figures_of_a_group_are_those_of_its_images(test_of):
     called = probabilities[:, 4] >= 0.4
     assert row["sensitivity"]["value"] == pytest.approx(called[positive].mean())
     assert row["melanoma_lesions"] == len(set(test_of.lesion_ids[inside][positive]))
-    assert all(row["small"] == (row["melanoma_lesions"] < FEW) for row in rows)
+    assert all(row["small"] == (row["melanoma_lesions"] < MIN_LESIONS) for row in rows)
 
 
 def test_the_surest_errors_come_first_by_hand():
@@ -65,7 +65,7 @@ def test_few_lesions_have_the_exact_interval_of_so_many(test_of):
     few = np.flatnonzero(test_of.is_melanoma)[:3]
     metadata.loc[few, "localization"] = "ear"
     lesions = len(set(test_of.lesion_ids[few]))
-    rows = by_subgroup(test_of, metadata, 1.3, 0.4, lesion_weights(test_of.lesion_ids, 50))
+    rows = by_subgroup(test_of, metadata, 1.3, 0.4, bootstrap_weights(test_of.lesion_ids, 50))
     (row,) = (row for row in rows if row["group"] == "ear")
     assert row["small"] and row["melanoma_auc"]["value"] is None  # nothing to tell them from
     figure = row["sensitivity"]
@@ -79,7 +79,7 @@ def test_two_melanomas_above_all_others_leave_room_for_one_below(test_of):
     surest = np.argsort(np.where(test_of.is_melanoma, -scores, 1))
     lowest = np.argsort(np.where(test_of.is_melanoma, 1, scores))[:30]
     metadata.loc[[*surest[:2], *lowest], "localization"] = "ear"
-    rows = by_subgroup(test_of, metadata, 1.3, 0.4, lesion_weights(test_of.lesion_ids, 50))
+    rows = by_subgroup(test_of, metadata, 1.3, 0.4, bootstrap_weights(test_of.lesion_ids, 50))
     (row,) = (row for row in rows if row["group"] == "ear")
     low = 0.025 ** (1 / row["melanoma_lesions"])
     assert row["melanoma_auc"] == {"value": 1, "low": pytest.approx(low), "high": 1}

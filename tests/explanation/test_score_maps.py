@@ -12,7 +12,7 @@ from melanoma_lib.core.files import read_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.explanation import gradcam, mask_metrics, score_maps
-from melanoma_lib.explanation.map_metrics import FILE, MAPS, NAME, SCORES, of_map, read
+from melanoma_lib.explanation.map_metrics import FILE, MAPS, NAME, SCORES, map_estimates, read
 from melanoma_lib.explanation.score_maps import PLACES, explain, random_network, road
 from melanoma_lib.reporting.compare import compare
 
@@ -121,7 +121,7 @@ def test_random_weights_change_the_map_layer_by_layer(explained, sample_files, e
     pooled = heat.reshape(6, PLACES, 4, PLACES, 4).mean((2, 4)).reshape(6, -1)
     assert full.any()
     assert np.allclose(maps["randomised/grad_cam"][-1][full], pooled[full], atol=1e-4)
-    steps = of_map(explained_results[KEY]["explanations"])["randomised"]
+    steps = map_estimates(explained_results[KEY]["explanations"])["randomised"]
     assert [step["share"] for step in steps] == list(maps["shares"])
     assert all(step["similarity"]["value"] < 0.99 for step in steps[1:])
 

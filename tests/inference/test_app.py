@@ -16,7 +16,7 @@ from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.inference import app, wording
-from melanoma_lib.inference.predictor import Reader
+from melanoma_lib.inference.predictor import Predictor
 from melanoma_lib.pipeline.run import NOTEBOOKS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -24,7 +24,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @pytest.fixture(scope="module")
 def reader(sample_run):
-    return Reader(sample_run / KEYS[0])
+    return Predictor(sample_run / KEYS[0])
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +69,14 @@ def test_wrong_passwords_wait_for_each_other_and_the_right_one_opens(monkeypatch
     monkeypatch.setattr(app, "PAUSE", 0.05)
 
     async def knock():
-        admit = app.door("ada", "geheim-ü")
+        authenticate = app.make_authenticator("ada", "geheim-ü")
         start = time.perf_counter()
         tries = [("ada", "x"), ("eve", "geheim-ü"), ("", ""), ("ada", "geheim-ü")]
-        found = await asyncio.gather(*(admit(*pair) for pair in tries))
+        found = await asyncio.gather(*(authenticate(*pair) for pair in tries))
         seconds = time.perf_counter() - start
         crowd = [("ada", "x")] * app.WAITING + [tries[-1]]  # the right one finds no place
-        refused = await asyncio.gather(*(admit(*pair) for pair in crowd))
-        return found, seconds, refused, await admit(*tries[-1])
+        refused = await asyncio.gather(*(authenticate(*pair) for pair in crowd))
+        return found, seconds, refused, await authenticate(*tries[-1])
 
     found, seconds, refused, later = asyncio.run(knock())
     assert found == [False, False, False, True] and seconds > 0.14

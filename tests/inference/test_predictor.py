@@ -12,13 +12,20 @@ from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.explanation.gradcam import heat_maps
-from melanoma_lib.inference.predictor import Reader, heat_layer, judge, log_odds, overlay, pictures
+from melanoma_lib.inference.predictor import (
+    Predictor,
+    heat_layer,
+    log_odds,
+    overlay,
+    pictures,
+    predict_files,
+)
 from melanoma_lib.reporting.compare import compare
 
 
 @pytest.fixture(scope="module")
 def reader(sample_run):
-    return Reader(sample_run / KEYS[0])
+    return Predictor(sample_run / KEYS[0])
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +143,8 @@ def test_bad_pictures_are_reported_and_the_rest_goes_on(reader, some, tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(21_000_000))
     (tmp_path / "cut.jpg").write_bytes(some[0].read_bytes()[:-300])
     bad = [tmp_path / name for name in ("text.jpg", "picture.gif", "large.png", "cut.jpg", "none")]
-    rows = list(judge(reader, [bad[0], some[0], *bad[1:], some[1]], overlays=tmp_path / "heat"))
+    paths = [bad[0], some[0], *bad[1:], some[1]]
+    rows = list(predict_files(reader, paths, overlays=tmp_path / "heat"))
     assert [path.name in row["error"] for path, row in
             zip(bad, [row for row in rows if "error" in row], strict=True)] == [True] * 5
     good = [row for row in rows if "error" not in row]
@@ -147,7 +155,7 @@ def test_bad_pictures_are_reported_and_the_rest_goes_on(reader, some, tmp_path):
 
 
 def test_pictures_of_equal_names_have_overlays_of_their_own(reader, some, tmp_path):
-    rows = list(judge(reader, [some[0], some[0]], overlays=tmp_path))
+    rows = list(predict_files(reader, [some[0], some[0]], overlays=tmp_path))
     assert len({row["overlay"] for row in rows}) == len(list(tmp_path.iterdir())) == 2
 
 

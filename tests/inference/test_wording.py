@@ -7,7 +7,7 @@ from helpers import KEYS
 from melanoma_lib.cli import main
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.inference import wording
-from melanoma_lib.inference.predictor import Decision, Reading
+from melanoma_lib.inference.predictor import Decision, Prediction
 
 
 def figure(value):
@@ -22,7 +22,7 @@ POINT = {
 
 
 def case(score, called):
-    reading = Reading(None, {MELANOMA: score, "nv": 1 - score}, 0.0, False)
+    reading = Prediction(None, {MELANOMA: score, "nv": 1 - score}, 0.0, False)
     return reading, Decision(POINT, called, True, {MELANOMA: 0.2, "other": 0.97})
 
 

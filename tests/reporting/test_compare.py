@@ -11,9 +11,12 @@ from helpers import fast, make_run, table_of
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_json, write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.evaluation.bootstrap import lesion_weights
+from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.metrics import accuracy, auc
-from melanoma_lib.evaluation.operating_points import figures_at, rates_at
+from melanoma_lib.evaluation.operating_points import (
+    operating_point_estimates,
+    sensitivity_and_specificity,
+)
 from melanoma_lib.evaluation.predictions import (
     Predictions,
     isic_submission,
@@ -87,7 +90,8 @@ def test_without_a_single_error_every_figure_still_has_an_interval(tmp_path, tra
 def test_a_sensitivity_without_a_miss_leaves_room_for_one(tmp_path):
     make_run(tmp_path, skills=(60.0,))
     test = test_part(tmp_path)
-    figures = figures_at(test, 1.0, 0.4, lesion_weights(test.lesion_ids, 50), prevalence=0.1)
+    weights = bootstrap_weights(test.lesion_ids, 50)
+    figures = operating_point_estimates(test, 1.0, 0.4, weights, prevalence=0.1)
     lesions = len(set(test.lesion_ids[test.is_melanoma]))
     least = pytest.approx(0.025 ** (1 / lesions))
     assert figures["sensitivity"] == {"value": 1, "low": least, "high": 1}
@@ -99,7 +103,7 @@ def test_a_sensitivity_without_a_miss_leaves_room_for_one(tmp_path):
     assert figures["ppv"] == {"value": 1, "low": pytest.approx(low), "high": 1}
     low = 0.9 * spared / (0.9 * spared + 0.1 * (1 - found))
     assert figures["npv"] == {"value": 1, "low": pytest.approx(low), "high": 1}
-    assert rates_at(test, 1.0, 0.4) == {"sensitivity": 1, "specificity": 1}
+    assert sensitivity_and_specificity(test, 1.0, 0.4) == {"sensitivity": 1, "specificity": 1}
 
 
 def test_what_an_operating_point_means_in_use(results, trained):

@@ -15,7 +15,7 @@ def results_file(trained):
     return results_of(*trained)
 
 
-def rows_of(figure):
+def split_rows(figure):
     """The names of the rows of a horizontal plot."""
     return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
 
@@ -71,7 +71,7 @@ def test_the_price_of_leakage_is_drawn_where_the_results_hold_it(results_file, t
     results = read_json(results_file)
     price = price_of_leakage(results_file.parent, tmp_path / "image", "model_0", 50)
     run = open_run(write_json(results_file, results | {"price_of_leakage": price}))
-    assert rows_of(draw(run, "08-6-price-of-leakage")) == [
+    assert split_rows(draw(run, "08-6-price-of-leakage")) == [
         f"split by {side}\n(n = 200 images)" for side in ("lesion", "image")
     ]
 
@@ -90,4 +90,4 @@ def test_results_that_do_not_belong_to_the_run_are_refused(results_file):
 
 def test_groups_keep_their_headings(results_file):
     run = open_run(results_file)
-    assert set(ATTRIBUTES.values()) <= set(rows_of(draw(run, "08-5-subgroups", "model_0")))
+    assert set(ATTRIBUTES.values()) <= set(split_rows(draw(run, "08-5-subgroups", "model_0")))

@@ -4,7 +4,7 @@ import pytest
 from helpers import make_run
 
 from melanoma_lib.core.files import PROJECT, read_json
-from melanoma_lib.evaluation.bootstrap import interval_text
+from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.reporting.compare import COLUMNS, compare, price_of_leakage
 from melanoma_lib.reporting.tables import (
     Table,
@@ -72,7 +72,7 @@ def test_bold_is_only_what_is_better_than_every_other(results):
 def test_the_summary_takes_its_numbers_from_the_results(results):
     text = summary(results)
     for model in results["models"].values():
-        assert interval_text(model["metrics"]["melanoma_auc"]) in text
+        assert format_estimate(model["metrics"]["melanoma_auc"]) in text
     assert text.index("Model_0") < text.index("Model_1")  # the better one first
     assert "Model_0 over Model_1" in text and "significant" in text
 
@@ -120,8 +120,8 @@ def test_the_documentation_shows_what_was_measured():
     assert f"in accuracy (p = {accuracy:.2g})" in text
     earlier = measured["earlier_resnet50"]["metrics"]
     assert (
-        f"accuracy {interval_text(earlier['accuracy'])} and melanoma AUC "
-        f"{interval_text(earlier['melanoma_auc'])}, as far from"
+        f"accuracy {format_estimate(earlier['accuracy'])} and melanoma AUC "
+        f"{format_estimate(earlier['melanoma_auc'])}, as far from"
     ) in text
     assert f"DeLong's test (p = {delong:.2g}, by the resamples {resamples:.2g})" in text
     others = [row[test]["p_holm"] for row in pairs.values()

@@ -74,7 +74,7 @@ def test_a_batch_is_shared_without_loss(monkeypatch):
     shares = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(distributed.share(*batch))
+        shares.append(distributed.shard(*batch))
     assert [len(share[0]) for share in shares] == [4, 4, 4]
     for number, whole in enumerate(batch):
         assert torch.equal(torch.cat([share[number] for share in shares]), whole)
@@ -105,5 +105,5 @@ def test_one_process_alone_needs_no_group():
     model = torch.nn.Linear(1, 1)
     with distributed.group(Config()):
         assert (distributed.rank(), distributed.size()) == (0, 1)
-        assert distributed.wrap(model) is model and distributed.told(3) == 3
+        assert distributed.wrap(model) is model and distributed.broadcast(3) == 3
         assert distributed.mean(torch.tensor([2.0])).tolist() == [2.0]
