@@ -14,20 +14,15 @@ def is_interactive() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
-    """Iterates over `items`, with a progress bar in an interactive session."""
+def progress(
+    items: Iterable, label: str, total: float | None = None, **options: object
+) -> Iterable:
+    """Iterates over `items`, with a progress bar in an interactive session.
+
+    total: the number of items, where they have no length; options: those of tqdm.
+    """
     if not is_interactive():
         return items
     from tqdm import tqdm
 
-    return tqdm(items, desc=label, total=total, leave=False)
-
-
-def byte_bar(label: str, start: int, total: int | None):
-    """A tqdm bar that counts bytes from `start`; hidden unless the session is interactive."""
-    from tqdm import tqdm
-
-    return tqdm(
-        desc=label, initial=start, total=total, unit="B", unit_scale=True, leave=False,
-        disable=not is_interactive(),
-    )  # fmt: skip
+    return tqdm(items, desc=label, total=total, leave=False, **options)
