@@ -84,14 +84,6 @@ def find_bundles(folder: Path | str) -> list[Path]:
     return found
 
 
-def find_bundle(folder: Path | str) -> Path:
-    """The only one of `find_bundles`. Raises `MelanomaError` naming them when there are more."""
-    found = find_bundles(folder)
-    if len(found) > 1:
-        raise MelanomaError(f"--bundle must name one of {summarize_items(found)}")
-    return found[0]
-
-
 def load_weights(model: nn.Module, folder: Path, assign: bool = False) -> None:
     """Reads model.safetensors into the model, or makes the file's own tensors its weights.
 
