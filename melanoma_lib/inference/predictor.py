@@ -24,7 +24,7 @@ from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.metrics import auc
 from melanoma_lib.evaluation.operating_points import operating_point_estimates
 from melanoma_lib.evaluation.predictions import softmax
-from melanoma_lib.evaluation.trained_run import load
+from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.explanation.gradcam import cam_layer, heat_maps
 from melanoma_lib.models.build import normalise, to_input
 from melanoma_lib.models.bundle import find_bundles, load_bundle
@@ -47,7 +47,7 @@ def best_bundle(folder: Path | str) -> Path:
     aucs, problems = {}, []
     for candidate in found:
         try:
-            _, metadata, predictions = load(candidate)
+            _, metadata, predictions = load_trained_run(candidate)
         except MelanomaError as error:
             problems.append(str(error))
             continue
@@ -116,7 +116,7 @@ class Predictor:
         self.folder = Path(folder)
         self.model, self.metadata = load_bundle(self.folder)
         self.reference_set = load_reference_set(self.folder, self.metadata)
-        record, _, predictions = load(self.folder)
+        record, _, predictions = load_trained_run(self.folder)
         temperature = self.metadata["temperature"]
         val, test = predictions.part("val"), predictions.part("test")
         scores, positive = val.melanoma_score(temperature), val.is_melanoma

@@ -19,7 +19,6 @@ from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, lesion_groups
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.evaluation import trained_run
 from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, bootstrap_weights
 from melanoma_lib.evaluation.predictions import (
     Predictions,
@@ -27,6 +26,7 @@ from melanoma_lib.evaluation.predictions import (
     predict_logits,
     save_predictions,
 )
+from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.reporting import compare, figures, run_figures, tables
 from melanoma_lib.reporting.compare import CALIBRATION, METRICS
@@ -96,33 +96,35 @@ def evaluate(
     does, or for a model whose training is not finished.
     """
     rows, left_out = unseen(folders[0].parent, files)
-    own = {folder.name: trained_run.load(folder) for folder in folders}
+    own = {folder.name: load_trained_run(folder) for folder in folders}
     lesions = lesion_groups(files.metadata)
     table = files.metadata.assign(lesion_id=lesions, part="test")
     dataset = describe_split(files, table.iloc[rows])
     predictions, models = {}, {}
     for folder in folders:
-        record, bundle, held_out = own[folder.name]
-        print(f"{record['name']}: {len(rows):,} images", flush=True)
+        run = own[folder.name]
+        print(f"{run.record['name']}: {len(rows):,} images", flush=True)
         predictions[folder.name] = predict(folder, files, rows, device, batch_size)
-        combined = _concatenate(held_out.part("val"), predictions[folder.name])
-        models[folder.name] = record | {"dataset": dataset}, bundle, combined
+        models[folder.name] = run._replace(
+            record=run.record | {"dataset": dataset},
+            predictions=_concatenate(run.predictions.part("val"), predictions[folder.name]),
+        )
     results = compare.compare_models(folders[0].parent.name, models, files.metadata, resamples)
     first = next(iter(own.values()))
-    test = first[2].part("test")
+    test = first.predictions.part("test")
     results["external"] = {
         "layout": files.layout.name,
         "left_out": left_out,
         "overlap": files.layout.overlap,
         "own": {
-            "dataset": first[0]["dataset"], "optimistic": results["optimistic"],
+            "dataset": first.record["dataset"], "optimistic": results["optimistic"],
             "test_images": len(test.labels), "test_lesions": test.count_lesions(),
             "test_melanomas": int(test.is_melanoma.sum()),
         },
     }  # fmt: skip
     results["optimistic"] = False  # whatever the run's split, none of these images chose anything
-    for key, (_, bundle, held_out) in own.items():
-        results["models"][key]["own"] = _own_results(bundle, held_out, models[key][2], resamples)
+    for key, run in own.items():
+        results["models"][key]["own"] = _own_results(run, predictions[key], resamples)
     return results, predictions
 
 
@@ -133,28 +135,25 @@ def _concatenate(first: Predictions, second: Predictions) -> Predictions:
     )
 
 
-def _own_results(bundle: dict, own: Predictions, external: Predictions, resamples: int) -> dict:
+def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict:
     """The same estimates on the run's own test split, and how the external ones differ from them.
 
     `difference` (`difference_uncalibrated` at temperature 1) is external minus own, from
     independent resamples; `gain` is the uncalibrated minus the calibrated external error, on the
     same resamples.
     """
-    uncalibrated = bundle | {"temperature": 1.0}
+    bundles = run.bundle, run.bundle | {"temperature": 1.0}
     bootstrapped = []
-    for number, predictions in enumerate((own, external)):
-        lesions = predictions.part("test").lesion_ids
-        weights = bootstrap_weights(lesions, resamples, seed=SEED + 1 - number)
-        bootstrapped.append(
-            [compare.draw(each, predictions, weights) for each in (bundle, uncalibrated)]
-        )
-        if predictions is own:
-            results = compare.measured(bundle, own, bootstrapped[0][0], weights)
-    (at_own, at_own_raw), (at_external, at_external_raw) = bootstrapped
+    for seed, predictions in ((SEED + 1, run.predictions), (SEED, external)):
+        weights = bootstrap_weights(predictions.part("test").lesion_ids, resamples, seed)
+        bootstrapped.append([compare.bootstrap_metrics(b, predictions, weights) for b in bundles])
+        if predictions is run.predictions:
+            results = compare.test_estimates(run.bundle, predictions, bootstrapped[0][0], weights)
+    (own, own_raw), (away, away_raw) = bootstrapped
     return results | {
-        "difference": compare.shift(at_own, at_external, METRICS),
-        "difference_uncalibrated": compare.shift(at_own_raw, at_external_raw, CALIBRATION),
-        "gain": compare.shift(at_external, at_external_raw, TEMPERATURE_METRICS),
+        "difference": compare.metric_differences(own, away, METRICS),
+        "difference_uncalibrated": compare.metric_differences(own_raw, away_raw, CALIBRATION),
+        "gain": compare.metric_differences(away, away_raw, TEMPERATURE_METRICS),
     }
 
 
@@ -183,7 +182,7 @@ def save_figures(
     sizes = [(test["test_melanomas"], test["test_images"] - test["test_melanomas"])
              for test in (external["own"], results)]  # fmt: skip
     for key, model in results["models"].items():
-        own, temperature = trained_run.load(run_dir / key)[2], model["temperature"]
+        own, temperature = load_trained_run(run_dir / key).predictions, model["temperature"]
         pairs = {
             name: run_figures.reliability_pair(test, temperature)
             for name, test in ((OWN_TEST, own), (external_name, predictions[key]))
