@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from torch import nn
 
-# Two features of 2 x 2 places, and the gradient of one logit with respect to each.
+# Two features of 2 x 2 cells, and the gradient of one logit with respect to each.
 FEATURES = np.array([[[4.0, 0.0], [2.0, 1.0]], [[0.0, 2.0], [1.0, 3.0]]])
 GRADIENT = np.array([[[0.3, 0.1], [0.1, -0.1]], [[-0.4, 0.0], [0.0, 0.0]]])
-REASONS = ("foreign", "near", "empty", "elsewhere", "area", "none")
+REASONS = ("out of distribution", "near", "empty", "elsewhere", "area", "none")
 # The letter of a case, its reason, and what is told to who gives another.
 CASES = {
-    "A": ("none", "compare its share of the heat with the lesion's share of the area."),
-    "B": ("near", "how far is the score from where the decision turns?"),
+    "A": ("none", "compare the fraction of heat inside with the lesion's fraction of the area."),
+    "B": ("near", "how far is the score from the threshold?"),
     "C": ("area", "what would a map score that is the same everywhere?"),
-    "D": ("elsewhere", "what does the logit lean on?"),
+    "D": ("elsewhere", "what in the image does the logit rest on?"),
     "E": ("none", "what would you expect to speak for melanoma where the network sees none?"),
-    "F": ("empty", "what of the picture speaks for the class that is called?"),
-    "G": ("foreign", "what was the network trained on?"),
+    "F": ("empty", "what in the image speaks for the class that is predicted?"),
+    "G": ("out of distribution", "what was the network trained on?"),
 }
 
 
@@ -33,24 +33,24 @@ def map_on_paper(answer: list[list[float]]) -> str | None:
         (heat, "What speaks against the class is still in it."),
         (np.maximum(4 * heat, 0), "A weight is the mean of a gradient, not its sum."),
         (right / right.max(), "Right so far; do not divide by the largest value here."),
-        (np.maximum(weights * FEATURES, 0).sum(0), "First add up, then cut at zero."),
-        (np.maximum((GRADIENT * FEATURES).sum(0), 0), "One weight a feature, for all its places."),
+        (np.maximum(weights * FEATURES, 0).sum(0), "First add up, then set negatives to zero."),
+        (np.maximum((GRADIENT * FEATURES).sum(0), 0), "One weight a feature, for all its cells."),
         ((abs(weights) * FEATURES).sum(0), "A weight keeps its sign."),
     )
     if np.allclose(given, right, atol=0.0005):
         return None
     told = (words for values, words in mistakes if np.allclose(given, values, atol=0.0005))
-    return next(told, "What are the two weights, and what do they make of the first place?")
+    return next(told, "What are the two weights, and what do they make of the first cell?")
 
 
-def places(answer: list[int]) -> str | None:
+def cells(answer: list[int]) -> str | None:
     given = list(answer)
     if given == [112, 56, 28, 14]:
         return "What stands before layer1 halves the side twice."
     if given == [56, 28, 14, 14]:
         return "Three of the four stages halve the side; which one does not?"
     if given == [256, 512, 1024, 2048]:
-        return "Those are the channels; how many places has each of them?"
+        return "Those are the channels; how many cells has each of them?"
     if len(given) != 4:
         return f"Give four numbers, not {len(given)}."
     return None if given == [56, 28, 14, 7] else "Of 224 pixels a side, how many steps of stride 2?"
@@ -66,7 +66,7 @@ def own_grad_cam(answer: Callable[..., torch.Tensor]) -> str | None:
         return "Your hook is still on the layer, and would run with every later prediction."
     heat = torch.as_tensor(heat).detach()
     if heat.shape != (3, 4, 6):
-        return f"Three images and a layer of 4 x 6 places give (3, 4, 6), not {tuple(heat.shape)}."
+        return f"Three images and a layer of 4 x 6 cells give (3, 4, 6), not {tuple(heat.shape)}."
     features = layer(images).detach()
     gradient = linear.weight.detach()[classes].unflatten(1, features.shape[1:])  # of this network
     weighted = gradient.mean((2, 3), keepdim=True) * features
@@ -78,7 +78,7 @@ def own_grad_cam(answer: Callable[..., torch.Tensor]) -> str | None:
     if torch.allclose(heat, weighted.sum(1), atol=1e-5):
         return "What speaks against the class is still in it."
     if torch.allclose(heat, (gradient * features).sum(1).relu(), atol=1e-5):
-        return "One weight a feature: the mean of its gradient over the places."
+        return "One weight a feature: the mean of its gradient over the cells."
     if torch.allclose(heat, 24 * right, atol=1e-4):
         return "A weight is the mean of a gradient, not its sum."
     return "The map is another one. Try it on the numbers of 07.1."
@@ -157,7 +157,7 @@ def covered(answer: Callable[..., np.ndarray]) -> str | None:
 
 CHECKS = {
     "07.1": map_on_paper,
-    "07.2": places,
+    "07.2": cells,
     "07.3": own_grad_cam,
     "07.5": pointing_game,
     "07.6": questioned,

@@ -25,15 +25,15 @@ def decision(answer: Callable[..., tuple[float, bool]]) -> str | None:
     logits, temperature = np.array([0.2, -1.0, 0.5, 0.0, 1.2, 2.0, -0.4]), 1.5
     column = CLASS_NAMES.index(MELANOMA)
     right = softmax(logits, temperature)[column]
-    probability, called = answer(logits, temperature, float(right))
+    probability, positive = answer(logits, temperature, float(right))
     if np.isclose(probability, softmax(logits)[column]):
         return "That probability is not calibrated: where does the temperature go?"
     if not np.isclose(probability, right):
         return f"For one image it gives a probability of {probability:.3f}, and not {right:.3f}."
-    if not called:
-        return "A melanoma is called at the threshold itself, too."
+    if not positive:
+        return "Melanoma is predicted at the threshold itself, too."
     if answer(logits, temperature, float(right) + 0.01)[1]:
-        return "Below the threshold it calls melanoma."
+        return "Below the threshold it predicts melanoma."
     return None
 
 
