@@ -461,7 +461,7 @@ def test_a_value_stands_beside_its_own_model_whatever_the_order():
     table = pd.DataFrame(rows, columns=["model", "metric", "value"])
     panels = figures.comparison(table.assign(low=table["value"], high=table["value"])).axes
     values = [{text.get_position()[1]: text.get_text() for text in axes.texts} for axes in panels]
-    assert values == [{0: "0.100", 1: "0.200"}, {0: "0.300", 1: "0.400"}]
+    assert values == [{"a": "0.100", "b": "0.200"}, {"a": "0.300", "b": "0.400"}]
 
 
 def test_the_style_does_not_leak():

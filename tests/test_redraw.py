@@ -55,7 +55,7 @@ def test_a_figure_per_model_shows_that_model(results_file):
 def test_operating_points_are_those_of_the_results(results_file):
     run = open_run(results_file)
     figure = draw(run, "06-3-operating-points")
-    drawn = {float(line.get_xdata()[0]) for line in figure.axes[0].lines}
+    drawn = {x for dots in figure.axes[0].collections for x, _ in dots.get_offsets()}
     for model in run.results["models"].values():
         assert model["operating_points"][0]["test"]["sensitivity"]["value"] in drawn
     assert figure.axes[0].get_title(loc="left") == "specificity of at least 95%"

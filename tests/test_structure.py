@@ -23,7 +23,7 @@ ORDER = (
     "arithmetic", "training", "xai", "familiar", "bundle", "experiment", "explanations",
     "subgroups", "comparison", "diagnose", "verdict", "tables",
     *("reporting.figures." + name for name in (
-        "catalogue", "style", "panels", "data", "models", "training", "calibration", "thresholds",
+        "catalogue", "style", "elements", "data", "models", "training", "calibration", "thresholds",
         "explanation",
     )),
     "redraw", "external", "thesis", "kernels", "batch", "status", "site", "app", "cli", "__main__",

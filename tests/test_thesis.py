@@ -53,14 +53,17 @@ def test_figures_are_as_wide_as_the_page(page):
 
 
 def test_larger_text_is_larger_and_the_style_comes_back():
-    size, width = figures.STYLE["font.size"], figures.WIDTH
-    with figures.page(15, 10):
-        assert figures.STYLE["font.size"] == 10 and figures.STYLE["axes.labelsize"] == 11.25
-        curve = pd.DataFrame({"threshold": [0.1, 0.2], "model": [0.1, 0], "treat_all": [0, -1]})
+    curve = pd.DataFrame({"threshold": [0.1, 0.2], "model": 0.1, "treat_all": 0.1})
+
+    def sizes():
         figure = figures.decision_curves({"a": curve}, 9)
-        assert figure.axes[0].xaxis.label.get_size() == 11.25
-        assert figure.get_figwidth() == 15 / 2.54
-    assert (figures.STYLE["font.size"], figures.WIDTH) == (size, width)
+        (axes,) = figure.axes
+        return figure.get_figwidth() * 2.54, axes.xaxis.label.get_size()
+
+    before = sizes()
+    with figures.page(15, 10):
+        assert sizes() == pytest.approx((15, 11.25))
+    assert sizes() == before == pytest.approx((16, 9))
     for page_of in ((8, 10), (60, 10), (15, 4)):
         with pytest.raises(MelanomaError, match="not legible"), figures.page(*page_of):
             pass

@@ -9,23 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from melanoma_lib.reporting.figures.panels import (
-    interval_dots,
-    legend_entry,
-    panel_grid,
-    percent_ticks,
-    with_count,
-)
-from melanoma_lib.reporting.figures.style import (
-    DARK,
-    GREY,
-    LIGHT,
-    is_narrow,
-    model_line,
-    operating_point_markers,
-    page_width,
-    style,
-)
+from melanoma_lib.reporting.figures import elements
+from melanoma_lib.reporting.figures.style import DARK, GREY, LIGHT, is_narrow, page_width, style
 
 
 @style()
@@ -40,23 +25,23 @@ def roc(
     """
     figure, (full, zoom) = plt.subplots(1, 2, figsize=(page_width(), 3.3 + 0.16 * len(curves)))
     every = [point for rows in points.values() for point in rows]
-    marks = operating_point_markers(label for label, *_ in every)
+    marks = elements.operating_point_markers(label for label, *_ in every)
     # High specificity, down to the tenth below its lowest point; other points lie outside.
     right, floor = 0.2, min([0.8, *(y for _, x, y in every if x <= 0.2)])
     floor = np.floor(10 * floor + 1e-9) / 10
     for axes in (full, zoom):
         axes.plot([0, 1], [0, 1], color=LIGHT, linestyle="--", linewidth=0.8, zorder=0)
         for index, (name, (fpr, tpr, area)) in enumerate(curves.items()):
-            look = model_line(index)
+            look = elements.model_line(index)
             axes.plot(fpr, tpr, **look, label=f"{name}: AUC {area}")
             for label, x, y in points.get(name, ()):
                 face = {"markerfacecolor": look["color"], "clip_on": False, "zorder": 3}
                 if axes is full or x <= right:
                     axes.plot(x, y, **marks[label] | face)
-        axes.set(xlabel=with_count("1 − specificity", f"{counts[1]:,} others"),
-                 ylabel=with_count("Sensitivity", f"{counts[0]:,} melanomas"))
-        axes.xaxis.set_major_formatter(percent_ticks)
-        axes.yaxis.set_major_formatter(percent_ticks)
+        axes.set(xlabel=elements.with_count("1 − specificity", f"{counts[1]:,} others"),
+                 ylabel=elements.with_count("Sensitivity", f"{counts[0]:,} melanomas"))
+        axes.xaxis.set_major_formatter(elements.percent_ticks)
+        axes.yaxis.set_major_formatter(elements.percent_ticks)
     left, top = -0.005, 1.005  # shows lines along the edges in full
     full.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     zoom.set(xlim=(left, right), ylim=(floor, top))
@@ -65,7 +50,7 @@ def roc(
     frame = Rectangle((left, floor), right - left, top - floor, fill=False, color=GREY)
     full.add_patch(frame)
     figure.legend(handles=full.get_legend_handles_labels()[0], loc="outside upper left")
-    figure.legend(handles=[legend_entry(label, **mark) for label, mark in marks.items()],
+    figure.legend(handles=[elements.legend_entry(label, **mark) for label, mark in marks.items()],
                   loc=f"outside {'lower left' if is_narrow() else 'upper right'}")
     return figure
 
@@ -82,8 +67,9 @@ def threshold_curves(
     melanomas and of others.
     """
     label = f"Threshold (log scale)\nn = {counts[0]:,} melanomas, {counts[1]:,} others"
-    figure, panels = panel_grid(len(curves), 2, 2.2, 0.65, x=label, y="Sensitivity, specificity")
-    marks = operating_point_markers(label for row in thresholds.values() for label in row)
+    figure, panels = elements.panel_grid(len(curves), 2, 2.2, 0.65, x=label,
+                                         y="Sensitivity, specificity")
+    marks = elements.operating_point_markers(label for row in thresholds.values() for label in row)
     chosen = [value for row in thresholds.values() for value in row.values() if value > 0]
     left = min([0.02, *chosen]) / 2
     for index, (axes, (name, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
@@ -93,19 +79,19 @@ def threshold_curves(
         for column, line, last in (("sensitivity", "-", 0), ("specificity", "--", 1)):
             heights = np.append(curve[column], last)
             axes.plot([min(left, ends[0]), *ends], [heights[0], *heights], line,
-                      color=model_line(index)["color"], drawstyle="steps-pre")
+                      color=elements.model_line(index)["color"], drawstyle="steps-pre")
             for label, value in thresholds.get(name, {}).items():
                 if value > 0:
                     height = heights[np.searchsorted(ends, value)]
                     axes.plot(value, height, **marks[label], zorder=3, clip_on=False)
                     axes.axvline(value, color=LIGHT, linewidth=0.8, zorder=0)
         axes.set(title=name, xscale="log", ylim=(-0.03, 1.03))
-        axes.yaxis.set_major_formatter(percent_ticks)
+        axes.yaxis.set_major_formatter(elements.percent_ticks)
     panels[0].set_xlim(left, 1)
-    panels[0].xaxis.set_major_formatter(percent_ticks)
-    handles = [legend_entry("sensitivity"), legend_entry("specificity", linestyle="--"),
-               *(legend_entry(label, **mark) for label, mark in marks.items())]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3 - is_narrow())
+    panels[0].xaxis.set_major_formatter(elements.percent_ticks)
+    entry = elements.legend_entry
+    elements.legend(figure, [entry("sensitivity"), entry("specificity", linestyle="--"),
+                             *(entry(label, **mark) for label, mark in marks.items())])
     return figure
 
 
@@ -131,12 +117,12 @@ def operating_points(table: pd.DataFrame) -> Figure:
         line[0].set_title(point)
         for axes, measure, kind in zip(line, ("sensitivity", "specificity"), counts, strict=True):
             columns = {measure: "value", f"{measure}_low": "low", f"{measure}_high": "high"}
-            interval_dots(axes, rows.rename(columns=columns), models)
+            elements.interval_dots(axes, rows.rename(columns=columns), models)
             for target in rows.loc[rows["criterion"] == measure, "target"].dropna().unique():
                 axes.axvline(target, color=DARK, linestyle="--", linewidth=1, zorder=1)
-            axes.xaxis.set_major_formatter(percent_ticks)
+            axes.xaxis.set_major_formatter(elements.percent_ticks)
             number = f"{table[kind].iloc[0]:,} {kind}" if alike else kind
-            axes.set_xlabel(with_count(measure.capitalize(), number))
+            axes.set_xlabel(elements.with_count(measure.capitalize(), number))
             axes.label_outer()
     return figure
 
@@ -150,13 +136,13 @@ def decision_curves(curves: Mapping[str, pd.DataFrame], images: int) -> Figure:
     """
     figure, axes = plt.subplots(figsize=(page_width(), 3.2))
     for index, (name, curve) in enumerate(curves.items()):
-        axes.plot(curve["threshold"], curve["model"], label=name, **model_line(index))
+        axes.plot(curve["threshold"], curve["model"], label=name, **elements.model_line(index))
     axes.plot(curve["threshold"], curve["treat_all"], color=GREY, linewidth=0.8, label="act on all")
     axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", label="act on none")
     top = max(curve[["model", "treat_all"]].to_numpy().max() for curve in curves.values())
     axes.set(xlim=(0, curve["threshold"].max()), ylim=(-0.15 * top, 1.05 * top),
              xlabel="Threshold on the predicted probability",
-             ylabel=with_count("Net benefit per image", f"n = {images:,}"))
-    axes.xaxis.set_major_formatter(percent_ticks)
-    figure.legend(loc="outside upper right", ncols=3 - is_narrow())
+             ylabel=elements.with_count("Net benefit per image", f"n = {images:,}"))
+    axes.xaxis.set_major_formatter(elements.percent_ticks)
+    elements.legend(figure)
     return figure

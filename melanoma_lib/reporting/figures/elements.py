@@ -1,4 +1,4 @@
-"""What several figures are made of: panels, bars, dots with intervals, tick labels."""
+"""What several figures are made of: panels, bars, dots with intervals, looks and labels."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,10 @@ from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.reporting.figures.style import (
     DARK,
     GREY,
+    MARKERS,
+    MODEL_COLOURS,
+    MODEL_LINES,
     is_narrow,
-    model_marker,
     page_width,
     text_size,
 )
@@ -33,9 +35,8 @@ def panel_grid(
     columns = min(columns, count)
     rows = -(-count // columns)
     tall = rows * height + labels * (2 if count % columns else 1)  # labels also above a gap
-    size = (page_width(), tall)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=bool(x),
-                                sharey=True)
+    figure, grid = plt.subplots(rows, columns, figsize=(page_width(), tall), squeeze=False,
+                                sharex=bool(x), sharey=True)
     for spare in grid.flat[count:]:
         spare.remove()
     for axes in grid[:, 0]:
@@ -52,9 +53,36 @@ def with_count(label: str, count: str) -> str:
     return f"{label}{gap}({count})"
 
 
+def model_line(index: int) -> dict:
+    """Colour and line style of the model at position `index`."""
+    return {"color": MODEL_COLOURS[index % 6], "linestyle": MODEL_LINES[index % 6]}
+
+
+def model_marker(index: int) -> dict:
+    """Colour and marker of the model at position `index`."""
+    return {"color": MODEL_COLOURS[index % 6], "linestyle": "", "marker": MARKERS[index % 6]}
+
+
+def model_colours(models: Sequence[str]) -> list[str]:
+    """The colour of each model."""
+    return [MODEL_COLOURS[index % 6] for index in range(len(models))]
+
+
+def operating_point_markers(labels: Iterable[str]) -> dict[str, dict]:
+    """An open marker for each operating point."""
+    look = {"linestyle": "", "color": "black", "markerfacecolor": "white"}
+    labels = enumerate(dict.fromkeys(labels))
+    return {label: look | {"marker": MARKERS[index % 6]} for index, label in labels}
+
+
 def legend_entry(label: str, **look) -> Line2D:
     """A legend entry, dark grey unless a colour is given."""
     return Line2D([], [], label=label, **{"color": DARK} | look)
+
+
+def legend(figure: Figure, handles: Sequence[Line2D] | None = None) -> None:
+    """The legend above a figure, of everything labelled unless the entries are given."""
+    figure.legend(handles=handles, loc="outside upper right", ncols=3 - is_narrow())
 
 
 def class_labels(codes: Iterable[str], width: int = 99) -> list[str]:
@@ -76,43 +104,48 @@ def count_ticks(axis: Axis) -> None:
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names the rows 0, 1, ... of a horizontal plot, the first at the top."""
-    if not axes.yaxis.get_tick_params()["labelleft"]:  # the panel to the left has the names
-        axes.yaxis.set_visible(False)
-        return
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    for panel in axes.figure.axes:
+        panel.tick_params(axis="y", length=0)
+
+
+def label_bars(axes: Axes, texts: Sequence[str]) -> None:
+    """Writes a text beside each horizontal bar, in the order in which they were drawn."""
+    bars = [bar for container in axes.containers for bar in container]
+    for bar, text in zip(bars, texts, strict=True):
+        axes.annotate(text, (bar.get_width(), bar.get_y() + bar.get_height() / 2), (3, 0),
+                      textcoords="offset points", va="center", size=text_size(7.5))
+    axes.margins(x=0.35)
     axes.tick_params(axis="y", length=0)
 
 
-def named_bars(
-    axes: Axes, names: Sequence[str], values: Sequence[float], texts: Sequence[str],
-    height: float = 0.75, shift: float = 0.0, **look,
+def interval_dots(
+    axes: Axes, rows: pd.DataFrame, models: Sequence[str], text: str = ""
 ) -> None:
-    """Named horizontal bars with a text beside each, the first at the top."""
-    bars = axes.barh(np.arange(len(values)) + shift, values, height, **look)
-    axes.bar_label(bars, texts, padding=3, size=text_size(7.5))
-    axes.margins(x=0.35)
-    name_rows(axes, names)
-
-
-def interval_dots(axes: Axes, rows: pd.DataFrame, models: Sequence[str], text: str = "") -> None:
     """One dot with its interval per row of model, value, low, high; baselines in grey.
 
     text: the format of the values written at the right edge. Rows without a value stay empty.
     """
-    rows = rows.dropna(subset="value").astype(dict.fromkeys(("value", "low", "high"), float))
-    for row in rows.to_dict("records"):
-        position = models.index(row["model"])
-        look = model_marker(position)
-        if row["model"].startswith(("baseline", "random weights")):
-            look |= {"color": GREY, "marker": "x"}
-        if row["model"].startswith("baseline"):
-            axes.axvline(row["value"], color=GREY, linestyle="--", linewidth=0.8, zorder=1)
-        axes.hlines(position, row["low"], row["high"], color=look["color"])
-        axes.plot(row["value"], position, **look)
-        axes.text(1.02, position, text.format(row["value"]), va="center",
+    import seaborn as sns  # slow to import
+
+    rows = rows.astype(dict.fromkeys(("value", "low", "high"), float))
+    colours = dict(zip(models, model_colours(models), strict=True))
+    markers = {model: MARKERS[index % 6] for index, model in enumerate(models)}
+    for model in models:
+        if model.startswith(("baseline", "random weights")):
+            colours[model], markers[model] = GREY, "X"
+    axes.yaxis.update_units(models)  # rows in this order, whichever have a value
+    sns.scatterplot(rows, x="value", y="model", hue="model", style="model", palette=colours,
+                    markers=markers, s=36, edgecolor="none", legend=False, ax=axes, zorder=3)
+    axes.hlines(rows["model"], rows["low"], rows["high"], rows["model"].map(colours))
+    for model, value in rows[["model", "value"]].dropna().itertuples(index=False):
+        if model.startswith("baseline"):
+            axes.axvline(value, color=GREY, linestyle="--", linewidth=0.8, zorder=1)
+        axes.text(1.02, model, text.format(value), va="center",
                   transform=axes.get_yaxis_transform())
-    name_rows(axes, models)
+    axes.set(ylim=(len(models) - 0.5, -0.5), xlabel="", ylabel="")
+    axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.margins(x=0.08)
 
