@@ -8,7 +8,7 @@ from pathlib import Path
 from melanoma_lib import tables
 from melanoma_lib.artifacts import atomic_path, write_text
 from melanoma_lib.config import basis_note
-from melanoma_lib.redraw import Run, draw
+from melanoma_lib.redraw import Run, plot
 from melanoma_lib.reporting import figures
 from melanoma_lib.tables import Table, describe, escaped
 
@@ -62,7 +62,7 @@ def write(run: Run, folder: Path, drawn: Path, width: float, font_size: float) -
 
 def _figure(run: Run, name: str, key: str, folder: Path, drawn: Path) -> str:
     """Redraws one figure into `folder`, or copies it from the run's own; says which."""
-    figure = draw(run, name, key)
+    figure = plot(run, name, key)
     if figure:
         of_data = name < "02"  # such a figure shows the dataset and no result of a split
         split = "" if of_data else run.results["split"]

@@ -11,7 +11,7 @@ from melanoma_lib import tables
 from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.cli import main
 from melanoma_lib.predictions import load_predictions
-from melanoma_lib.redraw import draw, open_run
+from melanoma_lib.redraw import open_run, plot
 from melanoma_lib.reporting import figures
 from melanoma_lib.thesis import write
 
@@ -73,7 +73,7 @@ def test_larger_text_is_larger_and_the_style_comes_back():
 def test_legends_and_titles_stay_inside_a_narrow_page(page, font_size):
     with figures.page(15, font_size):
         for name in ("05-1-reliability", "06-1-roc", "06-2-thresholds", "08-4-accuracy-latency"):
-            figure = draw(page[2], name)
+            figure = plot(page[2], name)
             figure.draw_without_rendering()
             for legend in figure.legends:
                 box = legend.get_window_extent()
