@@ -48,6 +48,7 @@ def test_everything_but_the_table_the_maps_and_the_price_is_drawn_from_the_run(r
 
 def pixels(figure):
     figure.canvas.draw()
+    figures.plt.close(figure)
     return bytes(figure.canvas.buffer_rgba())
 
 
