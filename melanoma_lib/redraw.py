@@ -179,25 +179,12 @@ def points_table(
 
 def _roc(run: Run, keys: Sequence[str]) -> Figure:
     areas = run.of(keys, lambda _, model: interval_text(model["metrics"]["melanoma_auc"]))
-    curves = {
-        name: (1 - curve["specificity"], curve["sensitivity"], areas[name])
-        for name, curve in _sweep(run, keys, thresholds.operating_curve).items()
-    }
-    rates = _points(run, keys).assign(alarms=lambda table: 1 - table["specificity"])
-    points = {
-        name: list(rows[["point", "alarms", "sensitivity"]].itertuples(index=False))
-        for name, rows in rates.groupby("model", sort=False)
-    }
-    return figures.roc(curves, points, _counts(run))
+    return figures.roc(_sweep(run, keys, thresholds.operating_curve), areas, _points(run, keys))
 
 
 def _threshold_curves(run: Run, keys: Sequence[str]) -> Figure:
-    chosen = {
-        name: dict(zip(rows["point"], rows["threshold"], strict=True))
-        for name, rows in _points(run, keys).groupby("model", sort=False)
-    }
     sweep = _sweep(run, keys, thresholds.operating_curve)
-    return figures.threshold_curves(sweep, chosen, _counts(run))
+    return figures.threshold_curves(sweep, _points(run, keys))
 
 
 def _decision_curves(run: Run, keys: Sequence[str]) -> Figure:

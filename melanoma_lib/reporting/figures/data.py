@@ -18,7 +18,6 @@ from melanoma_lib.reporting.figures.style import (
     PALE,
     page_width,
     style,
-    text_size,
 )
 
 MALIGNANCY_KEY = [Patch(color=MALIGNANT, label="malignant"), Patch(color=BENIGN, label="benign")]
@@ -28,23 +27,16 @@ MALIGNANT_CODES = [diagnosis.code for diagnosis in DIAGNOSES if diagnosis.malign
 @style()
 def class_counts(metadata: pd.DataFrame) -> Figure:
     """Bars of images and lesions per class; metadata: one row per image with lesion_id and dx."""
-    import seaborn as sns  # slow to import
-
-    lesions = metadata.drop_duplicates("lesion_id")
-    rows = pd.concat({"images": metadata, "lesions": lesions}, names=["unit"]).reset_index("unit")
     codes = metadata["dx"].value_counts().index
-    figure, axes = plt.subplots(figsize=(page_width(), 3.6))
-    sns.countplot(rows, y="dx", hue="unit", order=codes, width=0.78, legend=False, ax=axes)
-    counts = rows.groupby("unit")["dx"].value_counts()
-    texts = [f"{count:,} {unit} ({count / counts[unit].sum():.1%})"
-             for unit in ("images", "lesions") for count in counts[unit][codes]]
-    elements.label_bars(axes, texts)
-    for bars, alpha in zip(axes.containers, (1, 0.5), strict=True):
-        for bar, code in zip(bars, codes, strict=True):
-            bar.set(facecolor=MALIGNANT if code in MALIGNANT_CODES else BENIGN, alpha=alpha)
-    axes.set_yticks(range(len(codes)), elements.class_labels(codes))
-    elements.count_ticks(axes.xaxis)
-    axes.set(xlabel=f"Count (all: {len(metadata):,} images of {len(lesions):,} lesions)", ylabel="")
+    colours = [MALIGNANT if code in MALIGNANT_CODES else BENIGN for code in codes]
+    tables = {"Images": metadata, "Lesions": metadata.drop_duplicates("lesion_id")}
+    figure, panels = elements.subplots(2.7, 1, 2, sharey=True)
+    for axes, (unit, rows) in zip(panels, tables.items(), strict=True):
+        counts = rows["dx"].value_counts()[codes]
+        texts = [f"{count:,} ({count / len(rows):.1%})" for count in counts]
+        elements.named_bars(axes, elements.class_labels(codes), counts, texts, colours)
+        elements.count_ticks(axes.xaxis)
+        axes.set_xlabel(f"{unit} (n = {len(rows):,})")
     figure.legend(handles=MALIGNANCY_KEY, loc="outside upper right", ncols=2)
     return figure
 
@@ -74,13 +66,12 @@ def patients(metadata: pd.DataFrame) -> Figure:
     for column in ("sex", "localization"):
         axes, groups = panels[column], known[column].groupby(column)["malignant"]
         groups = groups.agg(["size", "sum", "mean"]).sort_values("size", ascending=False)
-        look = {"y": column, "width": 0.75, "saturation": 1, "ax": axes}
-        sns.barplot(groups, x="size", color=BENIGN, **look)
-        elements.label_bars(axes, groups["size"].map("{:,} (".format)
-                            + groups["mean"].map("{:.0%})".format))
-        sns.barplot(groups, x="sum", color=MALIGNANT, **look)
+        texts = groups["size"].map("{:,} (".format) + groups["mean"].map("{:.0%})".format)
+        colours = [BENIGN] * len(groups)
+        elements.named_bars(axes, groups.index, groups["size"], texts, colours)
+        axes.barh(groups.index, groups["sum"], 0.75, color=MALIGNANT)
         elements.count_ticks(axes.xaxis)
-        axes.set(xlabel="Lesions (share malignant)", ylabel="")
+        axes.set_xlabel("Lesions (share malignant)")
     for column, title in titles.items():
         unknown = len(lesions) - len(known[column])
         panels[column].set_title(f"{title} ({unknown:,} of {len(lesions):,} unknown)")
@@ -98,9 +89,8 @@ def examples(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     columns = max(len(images[code]) for code in codes)
     height, width, _ = np.shape(images[codes[0]][0])
     tile = min((page_width() - 1.2) / columns * height / width, 1.2)
-    size = (page_width(), len(codes) * (tile + 0.05))
-    figure, grid = plt.subplots(len(codes), columns, figsize=size, squeeze=False,
-                                layout="compressed")
+    figure, grid = elements.subplots(len(codes) * (tile + 0.05), len(codes), columns,
+                                     squeeze=False, layout="compressed")
     for row, code, name in zip(grid, codes, elements.class_labels(codes, 12), strict=True):
         for axes, image in zip(row, images[code], strict=False):
             elements.show_image(axes, image)
@@ -119,20 +109,20 @@ def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
     """
     import seaborn as sns  # slow to import
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(page_width(), 2.7))
+    figure, (left, right) = elements.subplots(2.7, 1, 2)
     sns.countplot(x=images_per_lesion.to_numpy(), native_scale=True, color=LIGHT, saturation=1,
                   ax=left)
-    left.bar_label(left.containers[0], fmt="{:,.0f}", size=text_size(7.5))
+    left.bar_label(left.containers[0], fmt="{:,.0f}")
     elements.count_ticks(left.yaxis)
     left.set(xlabel="Images of the lesion", ylabel=f"Lesions (n = {len(images_per_lesion):,})",
              xticks=range(1, images_per_lesion.max() + 1))
     rows = leak.groupby(level=0).agg(["mean", "size"]).sort_values("mean", ascending=False)
     rows.loc["all diagnoses"] = leak.mean(), len(leak)
     sizes = zip(elements.class_labels(rows.index), rows["size"], strict=True)
-    sns.barplot(x=rows["mean"].to_numpy(), y=[f"{name} ({size:,.0f})" for name, size in sizes],
-                color=LIGHT, saturation=1, width=0.75, ax=right)
-    right.patches[-1].set_facecolor(DARK)  # of all diagnoses
-    elements.label_bars(right, rows["mean"].map("{:.0%}".format))
+    names = [f"{name} ({size:,.0f})" for name, size in sizes]
+    colours = [LIGHT] * (len(rows) - 1) + [DARK]  # the last is of all diagnoses
+    texts = rows["mean"].map("{:.0%}".format)
+    elements.named_bars(right, names, rows["mean"], texts, colours)
     right.xaxis.set_major_formatter(elements.percent_ticks)
     right.set_xlabel("Held-out images (n) with\na lesion also in training")
     return figure
@@ -151,7 +141,7 @@ def abcde(table: pd.DataFrame) -> Figure:
         "diameter": "Diameter (share of\nthe diagonal)",
     }
     groups = table.groupby("dx")  # alphabetical by code, as CLASS_NAMES
-    figure, panels = plt.subplots(1, 4, figsize=(page_width(), 3.4), sharey=True)
+    figure, panels = elements.subplots(3.4, 1, 4, sharey=True)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         drawn = axes.boxplot(  # seaborn's relies on what matplotlib 3.13 removes
             [group.dropna() for _, group in groups[column]], positions=range(len(groups)),

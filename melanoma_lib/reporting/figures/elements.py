@@ -21,8 +21,12 @@ from melanoma_lib.reporting.figures.style import (
     MODEL_LINES,
     is_narrow,
     page_width,
-    text_size,
 )
+
+
+def subplots(height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, Axes]:
+    """`plt.subplots` as wide as the page, `height` inches high."""
+    return plt.subplots(rows, columns, figsize=(page_width(), height), **options)
 
 
 def panel_grid(
@@ -35,8 +39,7 @@ def panel_grid(
     columns = min(columns, count)
     rows = -(-count // columns)
     tall = rows * height + labels * (2 if count % columns else 1)  # labels also above a gap
-    figure, grid = plt.subplots(rows, columns, figsize=(page_width(), tall), squeeze=False,
-                                sharex=bool(x), sharey=True)
+    figure, grid = subplots(tall, rows, columns, squeeze=False, sharex=bool(x), sharey=True)
     for spare in grid.flat[count:]:
         spare.remove()
     for axes in grid[:, 0]:
@@ -47,10 +50,9 @@ def panel_grid(
     return figure, list(grid.flat[:count])
 
 
-def with_count(label: str, count: str) -> str:
-    """An axis label with what its share is a share of, in two lines where the page is narrow."""
-    gap = "\n" if is_narrow() else " "
-    return f"{label}{gap}({count})"
+def joined(label: str, rest: str) -> str:
+    """A label and what belongs to it, in two lines where the page is narrow."""
+    return label + ("\n" if is_narrow() else " ") + rest
 
 
 def model_line(index: int) -> dict:
@@ -110,12 +112,17 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
         panel.tick_params(axis="y", length=0)
 
 
-def label_bars(axes: Axes, texts: Sequence[str]) -> None:
-    """Writes a text beside each horizontal bar, in the order in which they were drawn."""
-    bars = [bar for container in axes.containers for bar in container]
-    for bar, text in zip(bars, texts, strict=True):
-        axes.annotate(text, (bar.get_width(), bar.get_y() + bar.get_height() / 2), (3, 0),
-                      textcoords="offset points", va="center", size=text_size(7.5))
+def named_bars(
+    axes: Axes, names: Sequence[str], values: Sequence[float], texts: Iterable[str],
+    colours: Sequence[str],
+) -> None:
+    """Named horizontal bars with a text beside each, the first at the top."""
+    import seaborn as sns  # slow to import
+
+    sns.barplot(x=list(values), y=list(names), hue=list(names), palette=list(colours),
+                saturation=1, width=0.75, legend=False, ax=axes)
+    for bar, text in zip(axes.containers, texts, strict=True):
+        axes.bar_label(bar, [text], padding=3)
     axes.margins(x=0.35)
     axes.tick_params(axis="y", length=0)
 

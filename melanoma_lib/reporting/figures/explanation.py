@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -21,8 +20,8 @@ def grad_cam(rows: Sequence[Mapping]) -> Figure:
     """
     models = list(rows[0]["overlays"])
     tile = min((page_width() - 0.8) / (1 + len(models)), 1.8)
-    figure, grid = plt.subplots(len(rows), 1 + len(models), squeeze=False, layout="compressed",
-                                figsize=(page_width(), len(rows) * tile + 0.8))
+    figure, grid = elements.subplots(len(rows) * tile + 0.8, len(rows), 1 + len(models),
+                                     squeeze=False, layout="compressed")
     for line, row in zip(grid, rows, strict=True):
         elements.show_image(line[0], row["image"])
         line[0].set_ylabel(textwrap.fill(row["title"], 16), size=8, rotation=0, ha="right",
@@ -61,7 +60,7 @@ def randomised_weights(curves: Mapping[str, Mapping[str, pd.DataFrame]], images:
 
     curves: method -> model -> table of share (0 to 1), value, low, high (-1 to 1); so many images.
     """
-    figure, panels = plt.subplots(1, len(curves), figsize=(page_width(), 3.2), sharey=True)
+    figure, panels = elements.subplots(3.2, 1, len(curves), sharey=True)
     for axes, (method, models) in zip(panels, curves.items(), strict=True):
         axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
         for index, (name, rows) in enumerate(models.items()):

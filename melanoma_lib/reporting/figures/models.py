@@ -2,29 +2,24 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from melanoma_lib.reporting.figures import elements
-from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, page_width, style
+from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, style
 
 
 @style()
 def architectures(table: pd.DataFrame) -> Figure:
     """Bars of size and cost by model: name, parameters (millions), gmacs (10^9 multiply-adds)."""
-    import seaborn as sns  # slow to import
-
-    size = (page_width(), 0.8 + 0.32 * len(table))
-    figure, panels = plt.subplots(1, 2, figsize=size, sharey=True)
+    figure, panels = elements.subplots(0.8 + 0.32 * len(table), 1, 2, sharey=True)
     labels = {"parameters": "Parameters (millions)", "gmacs": "Multiply-adds per image (billions)"}
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
-        sns.barplot(table, x=column, y="name", hue="name", saturation=1, width=0.75, ax=axes,
-                    palette=elements.model_colours(table["name"]))
-        axes.set(xlabel=label, ylabel="")
-        elements.label_bars(axes, [f"{value:.1f}" if value >= 1 else f"{value:#.2g}"
-                                   for value in table[column]])
+        texts = [f"{value:.1f}" if value >= 1 else f"{value:#.2g}" for value in table[column]]
+        colours = elements.model_colours(table["name"])
+        elements.named_bars(axes, table["name"], table[column], texts, colours)
+        axes.set_xlabel(label)
     return figure
 
 
@@ -48,7 +43,7 @@ def accuracy_latency(table: pd.DataFrame, images: int) -> Figure:
     table: model, latency_ms, latency_low, latency_high (ms), accuracy, accuracy_low,
     accuracy_high (0 to 1), parameters (millions, the marker's size).
     """
-    figure, axes = plt.subplots(figsize=(page_width(), 3.8))
+    figure, axes = elements.subplots(3.8)
     handles = []
     for index, row in enumerate(table.to_dict("records")):
         x, y, mark = row["latency_ms"], row["accuracy"], elements.model_marker(index)
@@ -61,7 +56,7 @@ def accuracy_latency(table: pd.DataFrame, images: int) -> Figure:
     axes.grid()
     axes.yaxis.set_major_formatter(elements.percent_ticks)
     axes.set(xlabel="Latency (ms per image)",
-             ylabel=elements.with_count("Accuracy", f"n = {images:,} images"))
+             ylabel=elements.joined("Accuracy", f"(n = {images:,} images)"))
     elements.legend(figure, handles)
     return figure
 
@@ -79,8 +74,7 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float]) -> Figure:
         rows += [{"label": attribute}, *groups.to_dict("records")]
     labels = [row.get("label") or f"{row['group']} ({row['lesions']:,}, "
               f"{row['melanoma_lesions']:,})" for row in rows]  # fmt: skip
-    figure, panels = plt.subplots(1, len(overall), figsize=(page_width(), 0.7 + 0.18 * len(rows)),
-                                  sharey=True)
+    figure, panels = elements.subplots(0.7 + 0.18 * len(rows), 1, len(overall), sharey=True)
     for axes, (measure, value) in zip(panels, overall.items(), strict=True):
         axes.axvline(value, color=DARK, linestyle="--", linewidth=0.8, zorder=1)
         for position, row in enumerate(rows):

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from melanoma_lib.reporting.figures import elements
-from melanoma_lib.reporting.figures.style import GREY, is_narrow, page_width, style, text_size
+from melanoma_lib.reporting.figures.style import DARK, GREY, style, text_size
 
 
 @style()
@@ -19,8 +18,8 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     (0 to 1) and best (bool).
     """
     count = len(histories)
-    figure, grid = plt.subplots(count, 2, figsize=(page_width(), 1.2 + 1.3 * count),
-                                squeeze=False, sharex=True, sharey="col")
+    figure, grid = elements.subplots(1.2 + 1.3 * count, count, 2, squeeze=False, sharex=True,
+                                     sharey="col")
     for index, (line, (name, history)) in enumerate(zip(grid, histories.items(), strict=True)):
         kept = np.flatnonzero(history["best"])[-1:]  # each best epoch beat those before it
         for axes, column in zip(line, ("loss", "accuracy"), strict=True):
@@ -57,9 +56,11 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence
         sns.heatmap(shares, annot=np.reshape(texts, matrix.shape), fmt="", cmap="Blues", vmin=0,
                     vmax=1, cbar=False, xticklabels=names, yticklabels=names, ax=axes,
                     annot_kws={"size": larger, "linespacing": 1.1})
-        gap = "\n" if is_narrow() else " "
+        for text, share in zip(axes.texts, shares.flat, strict=True):
+            text.set_color("white" if share > 0.55 else DARK)  # seaborn's white comes too early
         axes.set(**labels)
-        axes.set_title(f"{name}{gap}(n = {matrix.sum():,} images)", size=text_size(8))
+        title = elements.joined(name, f"(n = {matrix.sum():,} images)")
+        axes.set_title(title, size="medium")
         axes.tick_params(length=0, labelsize=size)
         axes.tick_params(axis="x", rotation=90)
     return figure
