@@ -1,1 +1,1 @@
-"""Results as figures, tables and pages."""
+"""Results of trained models as tables, figures and LaTeX, and their test on other datasets."""

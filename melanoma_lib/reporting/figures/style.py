@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from melanoma_lib.artifacts import MelanomaError, atomic_path
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path
 from melanoma_lib.reporting.figures.catalogue import CATALOG, EXTERNAL
 
 WIDTH = 16 / 2.54  # inches: the text width of the thesis page
