@@ -18,7 +18,7 @@ from melanoma_lib.explanation.map_metrics import (
     read_scores,
 )
 from melanoma_lib.reporting.compare import compare
-from melanoma_lib.reporting.run_figures import Run, draw, overlap_table
+from melanoma_lib.reporting.run_figures import Run, overlap_table, plot
 from melanoma_lib.reporting.tables import explanations_table, latex
 
 KEY = KEYS[0]
@@ -53,9 +53,9 @@ def test_the_figures_are_drawn_from_the_results(explained_results):
     run = Run(None, {"models": {KEY: model}, "differences": []}, {}, None, 0)
     for name, panels in (("07-2-mask-overlap", 4), ("07-4-randomised-weights", 2),
                          ("07-5-agreement", 1)):  # fmt: skip
-        assert len(draw(run, name).axes) == panels
+        assert len(plot(run, name).axes) == panels
         unscored = {"models": {KEY: model | {"explanations": None}}}
-        assert draw(replace(run, results=run.results | unscored), name) is None
+        assert plot(replace(run, results=run.results | unscored), name) is None
 
 
 def test_the_table_has_a_row_a_map(explained_results, tmp_path):
