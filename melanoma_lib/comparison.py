@@ -66,9 +66,10 @@ def compare(
 
     `latency` names them and says how fast each is (see `experiment.latency`); `metadata` is the
     dataset's table, for the groups of patients. Raises `MelanomaError` when one is not trained,
-    or when they were not evaluated on the same images.
+    or when they were not trained in the same precision or evaluated on the same images.
     """
     models = {key: load(run_dir / key) for key in latency}
+    require_one_precision({key: record for key, (record, *_) in models.items()})
     results = side_by_side(run_dir.name, models, metadata, resamples)
     test = next(iter(models.values()))[2].part("test")
     weights = lesion_weights(test.lesion_ids, resamples)
@@ -135,6 +136,24 @@ def load(folder: Path) -> tuple[dict, dict, Predictions]:
     if predictions.class_names != CLASS_NAMES:
         raise MelanomaError(f"{folder} has other classes: {offenders(predictions.class_names)}")
     return record, read_json(folder / "bundle.json"), predictions
+
+
+def require_one_precision(records: Mapping[object, Mapping]) -> None:
+    """Raises `MelanomaError` when trainings, by name, did not all compute in the same precision.
+
+    Their differences would be those of the precisions as well. Records of before there were
+    several precisions hold none: it was float32.
+    """
+    used = {
+        name: record.get("arithmetic", {}).get("precision", "float32")
+        for name, record in records.items()
+    }
+    if len(set(used.values())) > 1:
+        found = ", ".join(f"{name} in {precision}" for name, precision in used.items())
+        raise MelanomaError(
+            f"trained in different precisions, so not comparable: {found}; train them in one, with "
+            "melanoma run --precision float32 or bfloat16 and what else they were run with"
+        )
 
 
 def draw(bundle: dict, predictions: Predictions, weights: np.ndarray) -> dict[str, tuple]:
@@ -333,6 +352,7 @@ def price_of_leakage(
         sides[split] = {"record": record, "test": test, "drawn": draw(bundle, predictions, weights)}
     if set(sides) != {"lesion", "image"}:
         raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
+    require_one_precision({f"{key} by {name}": side["record"] for name, side in sides.items()})
     first, second = (side["record"] for side in sides.values())
     if any(first.get(name) != second.get(name) for name in ("recipe", "epochs")):
         raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")

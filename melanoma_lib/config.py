@@ -44,7 +44,8 @@ class Config:
     augmentation: Augmentation = Augmentation()
     other_split: str = ""  # folder of the same run on the other split: the price of leakage
     device: str = "auto"  # the first CUDA device, or the CPU
-    precision: str = "auto"  # float32, bfloat16, or whichever a long training measures as faster
+    # float32, bfloat16, or the one that the run has; at first bfloat16 where the device knows it
+    precision: str = "auto"
 
     def __post_init__(self):
         if self.split not in PROTOCOLS:

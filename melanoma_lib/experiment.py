@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from melanoma_lib import __version__, distributed, familiar
-from melanoma_lib.arithmetic import Arithmetic, choose
+from melanoma_lib.arithmetic import ComputeSettings, computes_bfloat16
 from melanoma_lib.artifacts import (
     MelanomaError,
     atomic_path,
@@ -28,7 +28,7 @@ from melanoma_lib.artifacts import (
 )
 from melanoma_lib.bundle import save_bundle
 from melanoma_lib.calibration import fit_temperature
-from melanoma_lib.config import Config
+from melanoma_lib.config import PRECISIONS, TRAINING_FIELDS, Config
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.metadata import DatasetFiles, make_split, open_dataset, rows_of
@@ -41,7 +41,7 @@ from melanoma_lib.models import (
 )
 from melanoma_lib.predictions import Predictions, predict_logits, save_predictions
 from melanoma_lib.thresholds import choose_operating_points
-from melanoma_lib.training import fit, train_step
+from melanoma_lib.training import fit
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 OUTPUTS = (
@@ -117,9 +117,9 @@ def _train(config: Config, key: str) -> Path:
     }
     model = _model(config, key)
     with _turn(config):
-        how = _arithmetic(config, model, data, record)
+        settings = _compute_settings(config, record)
         write_json(folder / "run.json", record)
-        history = _fit(config, key, data, model, distributed.told(how))
+        history = _fit(config, key, data, model, distributed.told(settings))
     predictions, known = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
@@ -162,8 +162,8 @@ def _check_weights(folder: Path) -> None:
 def _turn(config: Config) -> Iterator[None]:
     """On a GPU, waits until no other training of this run computes on it.
 
-    Several at once would each be slower, and `choose` would measure the others. What comes before
-    and after a training needs little of a GPU, and goes on beside the next.
+    Several at once would each be slower. What comes before and after a training needs little of a
+    GPU, and goes on beside the next.
     """
     device = pick_device(config.device)
     if device.type == "cpu" or distributed.size() > 1:
@@ -183,25 +183,47 @@ def _model(config: Config, key: str) -> nn.Module:
     )
 
 
-def _arithmetic(config: Config, model: nn.Module, data: Data, record: dict) -> Arithmetic:
-    """How the training computes: as recorded, so that a resumed one goes on as it began."""
+def _compute_settings(config: Config, record: dict) -> ComputeSettings:
+    """What the training computes with: as recorded, so that a resumed one goes on as it began."""
     if "arithmetic" not in record:
-        images, device = len(data.part("train")), pick_device(config.device)
-        how, tried = choose(model, config, images, device, train_step)
-        record |= {"arithmetic": dataclasses.asdict(how), "arithmetics_tried": tried}
-    return Arithmetic(**record["arithmetic"])
+        precision, reason = _precision(config, record["dataset"]["fingerprint"])
+        record["arithmetic"] = dataclasses.asdict(ComputeSettings(precision))
+    else:
+        reason = "as it began"
+    settings = ComputeSettings(**record["arithmetic"])
+    print(f"computes in {settings} ({reason})", flush=True)
+    return settings
 
 
-def _fit(config: Config, key: str, data: Data, model: nn.Module, how: Arithmetic) -> list[dict]:
+def _precision(config: Config, fingerprint: str) -> tuple[str, str]:
+    """The precision of a new training, and why; `auto` decides once for all trainings of a run."""
+    if config.precision != PRECISIONS[0]:
+        return config.precision, "as asked"
+    for path in sorted(Path(config.output_dir).glob("*/run.json")):
+        other = read_json(path)
+        same = all(
+            other.get("config", {}).get(name) == getattr(config, name)
+            for name in (*TRAINING_FIELDS, "precision")
+        )
+        if same and "arithmetic" in other and other["dataset"]["fingerprint"] == fingerprint:
+            return other["arithmetic"]["precision"], f"as {path.parent.name} of this run"
+    if computes_bfloat16(pick_device(config.device)):
+        return "bfloat16", "auto: the device computes in it natively"
+    return "float32", "auto: the device does not compute in bfloat16 natively"
+
+
+def _fit(
+    config: Config, key: str, data: Data, model: nn.Module, settings: ComputeSettings
+) -> list[dict]:
     folder = Path(config.output_dir) / key
-    return fit(model, data.part("train"), data.part("val"), config, folder, how)
+    return fit(model, data.part("train"), data.part("val"), config, folder, settings)
 
 
 def _train_along(config: Config, key: str) -> Path:
     """What a process beside the first does: its rows of every batch, and nothing is written."""
     if not distributed.told():  # that the training is finished
         data, model = prepare(config), _model(config, key)
-        _fit(config, key, data, model, distributed.told())  # how it computes
+        _fit(config, key, data, model, distributed.told())  # the settings
     return Path(config.output_dir) / key
 
 
@@ -233,7 +255,7 @@ def _claim(folder: Path, training_key: str, epochs: int) -> dict:
             same = True
     folder.mkdir(parents=True, exist_ok=True)
     if same and record["epochs"] != epochs:
-        record = {name: value for name, value in record.items() if name.startswith("arithmetic")}
+        record = {"arithmetic": record["arithmetic"]} if "arithmetic" in record else {}
     return record if same else {}
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from melanoma_lib import distributed, listeners
-from melanoma_lib.arithmetic import Arithmetic, adam
+from melanoma_lib.arithmetic import ComputeSettings
 from melanoma_lib.artifacts import MelanomaError, atomic_path, offenders, write_csv
 from melanoma_lib.checkpoints import load_checkpoint, save_checkpoint
 from melanoma_lib.config import Config
@@ -166,11 +166,11 @@ def fit(
     val: HAM10000Dataset,
     config: Config,
     folder: Path,
-    how: Arithmetic | None = None,
+    settings: ComputeSettings | None = None,
 ) -> list[dict]:
     """Trains for `config.epochs`, going on from the folder's checkpoint if there is one.
 
-    It goes on exactly if `how` it computes is what it was. Leaves the model with the weights of
+    It goes on exactly if the `settings` are what they were. Leaves the model with the weights of
     the best epoch by validation accuracy (the first of equals), which are also in
     `model.safetensors`. Returns the history, one dictionary an epoch, which is also in
     `history.csv`. Raises `MelanomaError` when there are fewer training images than a batch holds.
@@ -178,22 +178,24 @@ def fit(
     if len(train) < config.batch_size:
         raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
     device = pick_device(config.device)
-    network = (how or Arithmetic()).wrap(model.to(device))
+    settings = settings or ComputeSettings()
+    network = settings.wrap(model.to(device))
     shared = distributed.wrap(network)
     train, val, step = resident(train, device), resident(val, device), captured(train_step, device)
     optimizer = adam(model, config.learning_rate)
     history: list[dict] = []
+    best: dict[str, torch.Tensor] = {}  # the weights of the best epoch
     if checkpoint := load_checkpoint(folder):
         model.load_state_dict(checkpoint["model"])
         # What was counted, not what the device of that time could do.
         counted = {"state": checkpoint["optimizer"]["state"]}
         optimizer.load_state_dict(optimizer.state_dict() | counted)
-        history = checkpoint["history"]
+        history, best = checkpoint["history"], _best_weights(folder, checkpoint)
         if distributed.rank() == 0:
-            save_results(folder, checkpoint)  # a kill may have come between the two
+            save_results(folder, history, best)  # the files may be of an epoch before or after
         print(f"going on after epoch {len(history)} of {config.epochs}")
     print(HEADER)
-    with ThreadPoolExecutor(max_workers=1) as writer:
+    with ThreadPoolExecutor(max_workers=1) as writer, settings.use_threads():
         saved: Future | None = None
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
@@ -212,7 +214,9 @@ def fit(
             row["seconds"] = time.perf_counter() - start
             history.append(row)
             if distributed.rank() == 0:
-                saved = writer.submit(save_epoch, folder, _state(model, optimizer, history))
+                state = _state(model, optimizer, history)
+                best = state["model"] if row["best"] else best
+                saved = writer.submit(save_epoch, folder, state | {"best": best})
             print(log_line(history, config.epochs), flush=True)
             listeners.epoch_ended(folder, row, config.epochs)
     if saved:
@@ -220,6 +224,12 @@ def fit(
     distributed.wait()  # until the best weights are written
     load_weights(model, folder)
     return history
+
+
+def adam(model: nn.Module, learning_rate: float) -> torch.optim.Adam:
+    """The optimiser of the recipe, in one kernel; on a GPU one that a graph can record."""
+    on_gpu = next(model.parameters()).is_cuda
+    return torch.optim.Adam(model.parameters(), learning_rate, fused=True, capturable=on_gpu)
 
 
 HEADER = "epoch    train loss  accuracy    val loss  accuracy   images/s   time left"
@@ -247,16 +257,22 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dic
 def save_epoch(folder: Path, state: dict) -> None:
     """Writes the checkpoint of a finished epoch, and then what follows from it."""
     save_checkpoint(folder, state)
-    save_results(folder, state)
+    save_results(folder, state["history"], state["best"] if state["history"][-1]["best"] else None)
 
 
-def save_results(folder: Path, state: Mapping) -> None:
-    """Writes the history of a checkpoint, and its weights if they are the best yet."""
-    if state["history"][-1]["best"]:
-        weights = {name: value.contiguous() for name, value in state["model"].items()}
+def save_results(folder: Path, history: list[dict], best: Mapping | None) -> None:
+    """Writes history.csv, and the weights of the best epoch where they are given."""
+    if best is not None:
+        weights = {name: value.contiguous() for name, value in best.items()}
         with atomic_path(folder / "model.safetensors") as temporary:
             save_file(weights, temporary)
-    write_csv(folder / "history.csv", state["history"])
+    write_csv(folder / "history.csv", history)
+
+
+def _best_weights(folder: Path, checkpoint: dict) -> dict[str, torch.Tensor]:
+    """Those of the best epoch up to a checkpoint; earlier versions kept them beside it."""
+    last = checkpoint["model"] if checkpoint["history"][-1]["best"] else None
+    return checkpoint.get("best") or last or load_file(folder / "model.safetensors")
 
 
 def load_weights(model: nn.Module, folder: Path, assign: bool = False) -> None:
