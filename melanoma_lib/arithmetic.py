@@ -13,8 +13,6 @@ import torch
 from torch import nn
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-# What processors call their instructions for products of bfloat16 numbers (x86, x86, ARM).
-CPU_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,14 @@ class _Wrapped(nn.Module):
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 natively; emulation is many times slower."""
+    """Whether the device has matrix units for bfloat16; without them it is slower than float32.
+
+    So have NVIDIA's GPUs since Ampere, and processors with AMX. Those with AVX512_BF16 alone gain
+    nothing in training.
+    """
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
     # A PyTorch too old to tell computes in float32.
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and any(capabilities.get(name) for name in CPU_INSTRUCTIONS)
+    return device.type == "cpu" and capabilities.get("amx_bf16", False)

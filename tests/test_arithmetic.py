@@ -56,13 +56,12 @@ def test_a_wrapped_network_is_trained_and_read_like_the_model():
 @pytest.mark.parametrize(
     "capabilities, native",
     [
-        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
-        ({"avx2": True, "avx512_bf16": True}, True),
-        ({"amx_bf16": True}, True),
-        ({"architecture": "aarch64", "neon": True, "bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": False}, False),  # slower, where it was measured
+        ({"architecture": "aarch64", "neon": True}, False),
     ],
 )
-def test_a_processor_computes_in_bfloat16_where_it_has_instructions_for_it(
+def test_a_processor_computes_in_bfloat16_where_it_has_matrix_units(
     capabilities, native, monkeypatch
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
