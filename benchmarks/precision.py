@@ -13,11 +13,15 @@ import datetime
 import sys
 from pathlib import Path
 
-from melanoma_lib import artifacts, cli, comparison, experiment
-from melanoma_lib.arithmetic import computes_bfloat16
+from melanoma_lib import cli
 from melanoma_lib.config import PRECISIONS
-from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.models import pick_device
+from melanoma_lib.core import environment
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.files import PROJECT, read_json, write_json
+from melanoma_lib.data.dataset_files import open_dataset
+from melanoma_lib.evaluation import trained_run
+from melanoma_lib.reporting.compare import compare_models
+from melanoma_lib.training.precision import computes_bfloat16
 
 SCHEMA = 1
 METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc", "ece")
@@ -33,8 +37,8 @@ def train(architecture: str, precision: str, runs: Path, arguments: list[str]) -
 
 def compare(folders: dict[str, Path], metadata) -> dict:
     """Metrics of both, and their difference, of the same test images."""
-    models = {name: comparison.load(folder) for name, folder in folders.items()}
-    results = comparison.side_by_side("precision", models, metadata)
+    models = {name: trained_run.load(folder) for name, folder in folders.items()}
+    results = compare_models("precision", models, metadata)
     (difference,) = results["differences"]
     return {
         "test_images": results["test_images"], "test_lesions": results["test_lesions"],
@@ -49,28 +53,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("architecture")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--runs", type=Path, default=artifacts.PROJECT / "runs" / "precision")
+    parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "precision")
     options, arguments = parser.parse_known_args()
     if not computes_bfloat16(pick_device()):
         parser.error("this device would emulate bfloat16, many times slower")
     folders = {name: train(options.architecture, name, options.runs, arguments)
                for name in PRECISIONS if name != "auto"}  # fmt: skip
-    record = artifacts.read_json(folders["bfloat16"] / "run.json")
+    record = read_json(folders["bfloat16"] / "run.json")
     config = record["config"]
     files = open_dataset(config["data_dir"], config["metadata"], config["img_dir"])
     asked = ("image_size", "epochs", "batch_size", "split", "pretrained")
     known = {
         "schema": SCHEMA, "architecture": options.architecture, "imitated": False,
-        "versions": experiment.versions(),
+        "versions": environment.versions(),
         "dataset": files.fingerprint, "config": {name: config[name] for name in asked},
     }  # fmt: skip
-    results = artifacts.read_json(options.output, {})
+    results = read_json(options.output, {})
     if any(results.get(name) != value for name, value in known.items()):
         results = known | {"seeds": {}}
     results["date"] = datetime.date.today().isoformat()
     compared = {"device": record["device"], **compare(folders, files.metadata)}
     results["seeds"][str(config["seed"])] = compared
-    artifacts.write_json(options.output, results)
+    write_json(options.output, results)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, read_json, write_text
-from melanoma_lib.intervals import RESAMPLES
+from melanoma_lib.core.files import PROJECT, read_json, write_text
+from melanoma_lib.evaluation.bootstrap import RESAMPLES
 
 MEASURED = Path(__file__).with_name("speed-cpu.json")
 PAGE = PROJECT / "docs" / "cloud.md"

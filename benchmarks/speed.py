@@ -33,21 +33,23 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from melanoma_lib import artifacts, experiment
-from melanoma_lib.arithmetic import ComputeSettings, computes_bfloat16
 from melanoma_lib.config import Config
+from melanoma_lib.core.environment import device_name, pick_device, versions
+from melanoma_lib.core.files import PROJECT, read_json, write_csv, write_json, write_text
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.layouts import COLUMNS
-from melanoma_lib.data.pixels import HAM10000Dataset, resident
-from melanoma_lib.graphs import WARM_UP, captured
-from melanoma_lib.models import architecture, build_model, normalisation, pick_device
-from melanoma_lib.predictions import predict_logits
-from melanoma_lib.training import adam, train_epoch, train_step
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, resident
+from melanoma_lib.evaluation.predictions import predict_logits
+from melanoma_lib.models.build import architecture, build_model, normalisation
+from melanoma_lib.training.cuda_graph import WARM_UP, captured
+from melanoma_lib.training.loop import adam, train_epoch, train_step
+from melanoma_lib.training.precision import ComputeSettings, computes_bfloat16
+from melanoma_lib.training.train import prepare
 
 SCHEMA = 2
 FOLDER = Path(__file__).parent
-PAGE = artifacts.PROJECT / "docs" / "performance.md"
+PAGE = PROJECT / "docs" / "performance.md"
 BEGIN, END = "<!-- measured: python benchmarks/speed.py --table -->\n", "<!-- end -->"
 METHODS = ("plain", "timm", "ours")
 NOISE = 54  # of the generated pictures' grain, which makes their files as large as HAM10000's
@@ -67,7 +69,7 @@ def generate(folder: Path, images: int) -> None:
         diagnosis = CLASS_NAMES[number % len(CLASS_NAMES)]
         row = (f"L{number}", f"P{number}", diagnosis, "histo", 50, "female", "back")
         rows.append(dict(zip(COLUMNS, row, strict=True)))
-    artifacts.write_csv(folder / "HAM10000_metadata.csv", rows)
+    write_csv(folder / "HAM10000_metadata.csv", rows)
 
 
 class Pictures(Dataset):
@@ -190,11 +192,11 @@ def about(config: Config, images: int) -> dict:
     return {
         "schema": SCHEMA,
         "date": datetime.date.today().isoformat(),
-        "device": experiment.device_name(nn.Linear(1, 1).to(pick_device(config.device))),
+        "device": device_name(nn.Linear(1, 1).to(pick_device(config.device))),
         "processor": next(iter(models), platform.processor()),
         "cores": CORES,
         "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown",
-        "versions": experiment.versions(),
+        "versions": versions(),
         "dataset": "generated pictures",
         "image_size": config.image_size,
         "batch_size": config.batch_size,
@@ -204,7 +206,7 @@ def about(config: Config, images: int) -> dict:
 
 def measure(config: Config, images: int, repeats: int, output: Path) -> None:
     """Measures everything, the methods in turn, and writes the file after each architecture."""
-    data = experiment.prepare(config)
+    data = prepare(config)
     train = data.part("train")
     rows = train.rows[: images + UNCOUNTED * config.batch_size]
     part = HAM10000Dataset(train.pixels, train.labels, rows)
@@ -225,7 +227,7 @@ def measure(config: Config, images: int, repeats: int, output: Path) -> None:
         for _, (name, epoch) in itertools.product(range(repeats), epochs.items()):
             print(f"{key}, ", end="")
             add(rates, name, epoch())
-        artifacts.write_json(output, results)
+        write_json(output, results)
 
 
 def table(results: dict) -> str:
@@ -238,10 +240,10 @@ def table(results: dict) -> str:
         precision = results["chosen"][key]["arithmetic"]["precision"]
         ratios = [f"{ours / other:.1f}" for other in (plain, fast)]
         lines.append([architecture(key).name, *shown, *ratios, precision])
-    versions = ", ".join(f"{name} {results['versions'][name]}" for name in ("torch", "timm"))
+    packages = ", ".join(f"{name} {results['versions'][name]}" for name in ("torch", "timm"))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + (
         f"\n{results['date']}, {results['device']} ({results['processor']}, {results['cores']} "
-        f"cores), {versions}, commit {results['commit']}; {results['dataset']}, "
+        f"cores), {packages}, commit {results['commit']}; {results['dataset']}, "
         f"{results['image_size']} px, batches of {results['batch_size']}, epochs of "
         f"{results['images']} images: median, and in brackets the slowest and the fastest.\n"
     )
@@ -257,7 +259,7 @@ def _spread(rate: dict) -> str:
 
 def page(text: str) -> str:
     """docs/performance.md with its tables made again from the files beside this one."""
-    machines = [artifacts.read_json(path) for path in sorted(FOLDER.glob("speed-*.json"))]
+    machines = [read_json(path) for path in sorted(FOLDER.glob("speed-*.json"))]
     head, _, rest = text.partition(BEGIN)
     return head + BEGIN + "\n".join(map(table, machines)) + END + rest.partition(END)[2]
 
@@ -275,7 +277,7 @@ def main() -> None:
     option("--table", action="store_true", help="only write the tables of docs/performance.md")
     options = parser.parse_args()
     if options.table:
-        artifacts.write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
+        write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
         return
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MELANOMA_CACHE"] = folder

@@ -4,7 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, digest, read_json, sha256
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import PROJECT, digest, read_json, sha256
 
 PROTOCOLS = ("lesion", "image")
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from melanoma_lib.artifacts import MelanomaError
 from melanoma_lib.config import PRESETS, Config, basis_note, preset
+from melanoma_lib.core.errors import MelanomaError
 
 
 def test_the_default_is_the_recipe_of_the_thesis():

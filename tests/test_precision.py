@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from melanoma_lib.artifacts import PROJECT, read_json
-from melanoma_lib.intervals import interval_text
+from melanoma_lib.core.files import PROJECT, read_json
+from melanoma_lib.evaluation.bootstrap import format_estimate
 
 SCRIPT = PROJECT / "benchmarks" / "precision.py"
 
@@ -14,7 +14,7 @@ SCRIPT = PROJECT / "benchmarks" / "precision.py"
 @pytest.fixture
 def main(monkeypatch):
     """The benchmark, on a processor that knows bfloat16."""
-    monkeypatch.setattr("melanoma_lib.arithmetic.computes_bfloat16", lambda device: True)
+    monkeypatch.setattr("melanoma_lib.training.precision.computes_bfloat16", lambda device: True)
     return runpy.run_path(str(SCRIPT))["main"]
 
 
@@ -46,4 +46,4 @@ def test_the_documentation_says_what_was_measured():
     assert measured["architecture"] in text and f"{measured['config']['image_size']} px" in text
     for found in measured["seeds"].values():
         for metric in ("accuracy", "melanoma_auc"):
-            assert interval_text(found["difference"][metric]) in text
+            assert format_estimate(found["difference"][metric]) in text

@@ -7,9 +7,9 @@ import nbformat
 import papermill
 import pytest
 
-from melanoma_lib.artifacts import PROJECT, read_json
-from melanoma_lib.batch import NOTEBOOKS
-from melanoma_lib.intervals import lesion_weights
+from melanoma_lib.core.files import PROJECT, read_json
+from melanoma_lib.evaluation.bootstrap import bootstrap_weights
+from melanoma_lib.pipeline.run import NOTEBOOKS
 
 scaling = SimpleNamespace(**runpy.run_path(str(PROJECT / "benchmarks" / "scaling.py")))
 TEN = {
@@ -32,7 +32,7 @@ def test_needs_by_hand():
 
 
 def test_the_weights_of_the_bootstrap_are_as_large_as_calculated():
-    weights = lesion_weights([f"HAM_{number}" for number in range(150)])
+    weights = bootstrap_weights([f"HAM_{number}" for number in range(150)])
     expected = scaling.needs(1000, TEN, "net")["weights of the bootstrap, GB"]
     assert weights.nbytes / 1e9 == pytest.approx(expected)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from melanoma_lib.artifacts import PROJECT, read_json
+from melanoma_lib.core.files import PROJECT, read_json
 
 SCRIPT = PROJECT / "benchmarks" / "speed.py"
 speed = SimpleNamespace(**runpy.run_path(str(SCRIPT)))

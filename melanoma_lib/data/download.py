@@ -17,9 +17,11 @@ from pathlib import Path, PurePosixPath
 import requests
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import MelanomaError, atomic_path, lock, offenders
-from melanoma_lib.data.metadata import SUFFIXES, index_files
-from melanoma_lib.progress import byte_bar, progress
+from melanoma_lib.core.errors import MelanomaError, summarize_items
+from melanoma_lib.core.files import atomic_path
+from melanoma_lib.core.locks import lock
+from melanoma_lib.core.progress import byte_bar, progress
+from melanoma_lib.data.dataset_files import SUFFIXES, index_files
 
 SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
 DOI = "https://doi.org/10.7910/DVN/DBW86T"
@@ -175,7 +177,7 @@ def _fetch(folder: Path, file: OfficialFile, wanted: Sequence[OfficialFile]) -> 
             fruitless = 0 if reached > longest else fruitless + 1
             longest = max(longest, reached)
             if wrong == 2 or fruitless > len(PAUSES):
-                names = offenders(other.name for other in wanted)
+                names = summarize_items(other.name for other in wanted)
                 raise MelanomaError(
                     f"{file.name}: {_reason(error)}. The same command goes on from here; or fetch "
                     f"by hand from {DOI} (tables in their original format) what is missing of "

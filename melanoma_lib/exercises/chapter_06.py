@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from melanoma_lib import metrics
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.thresholds import CRITERIA, choose_threshold, operating_curve
+from melanoma_lib.evaluation import metrics
+from melanoma_lib.evaluation.operating_points import CRITERIA, choose_threshold, operating_curve
 
 
 def from_the_matrix(answer: tuple[float, float], matrix: np.ndarray) -> str | None:
