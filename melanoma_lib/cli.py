@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
+from melanoma_lib.config import (
+    PRECISIONS,
+    PRESETS,
+    PROTOCOLS,
+    SAMPLE_DIR,
+    Config,
+    parse_operating_points,
+    preset,
+)
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import write_csv
 from melanoma_lib.core.progress import progress
@@ -199,6 +207,10 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
         "--no-pretrained", dest="pretrained", action="store_false", default=None,
         help="start from random weights",
     )
+    group.add_argument(
+        "--operating-points", nargs="+", metavar="RATE=TARGET",
+        help="what melanoma thresholds must reach on validation, for example specificity=0.95",
+    )
     group.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     group.add_argument(
         "--precision", choices=PRECISIONS,
@@ -222,6 +234,8 @@ def configuration(options: argparse.Namespace) -> Config:
     if given["architectures"]:
         names = [name for text in given["architectures"] for name in text.split(",") if name]
         given["architectures"] = tuple(dict.fromkeys(names))
+    if given["operating_points"]:
+        given["operating_points"] = parse_operating_points(given["operating_points"])
     weights = _pairs(given["weights"], "--weights")
     given["weights"] = {
         name: str(Path(file).expanduser().resolve()) for name, file in weights.items()

@@ -168,5 +168,5 @@ def test_the_metadata_flag_reads_a_table_elsewhere(dataset, tmp_path, capsys):
 def test_two_notebooks_at_once_on_a_gpu_with_room_for_them(monkeypatch, device, gigabytes, jobs):
     gpu = SimpleNamespace(total_memory=gigabytes * 1e9)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: gpu)
-    monkeypatch.setattr("melanoma_lib.models.build.pick_device", lambda _: torch.device(device))
+    monkeypatch.setattr("melanoma_lib.core.environment.pick_device", lambda _: torch.device(device))
     assert cli._default_jobs(Config()) == (jobs or min(4, os.cpu_count()))

@@ -1,4 +1,7 @@
-"""Uncertainty: intervals by resampling lesions, so that images of one lesion move together."""
+"""Confidence intervals by the cluster bootstrap: lesions are resampled, with all their images.
+
+An estimate is a dictionary with `value`, `low` and `high`, None where they are not defined.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -10,8 +13,8 @@ from melanoma_lib.evaluation.metrics import BINNED
 RESAMPLES = 2000
 SEED = 42
 LEVEL = 0.95
-TAIL = (1 - LEVEL) / 2  # the share left out on either side
-MIN_LESIONS = 10  # resamples of fewer lesions say too little of how a figure varies
+TAIL = (1 - LEVEL) / 2  # probability beyond either end of an interval
+MIN_LESIONS = 10  # with fewer, resamples say too little about how an estimate varies
 
 
 def bootstrap_weights(
@@ -24,13 +27,13 @@ def bootstrap_weights(
     """
     lesions, lesion_of_image = np.unique(lesion_ids, return_inverse=True)
     generator = np.random.default_rng(seed)
-    share = np.full(len(lesions), 1 / len(lesions))
-    drawn = generator.multinomial(len(lesions), share, size=resamples)
+    equal = np.full(len(lesions), 1 / len(lesions))
+    drawn = generator.multinomial(len(lesions), equal, size=resamples)
     return drawn[:, lesion_of_image].astype(float)
 
 
 def exact_interval(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high end of the exact interval of a share, `hits` of `count` independent trials.
+    """Low and high end of the exact binomial interval for `hits` of `count` independent trials.
 
     Scalars or arrays; both ends in [0, 1], NaN where the count is 0 (Clopper and Pearson, 1934).
     """
@@ -43,11 +46,11 @@ def exact_interval(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.
 def resample(
     metric: Callable[..., np.ndarray], *data: object, weights: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """A metric's value, and its values on all resamples, (resamples,).
+    """A metric's value on the images as they are, and on all resamples, (resamples,).
 
-    `metric(*data, w)` is called once with no weights and once with all of them. A calibration
-    error in bins grows when images are drawn repeatedly; its resamples are moved back so that
-    their median is the value, and tell how far it moves.
+    `metric(*data, w)` is called once with w = None and once with all `weights` (resamples, n). A
+    binned calibration error is biased upwards when images repeat: its resamples are shifted so
+    that their median is the value.
     """
     value, resampled = float(metric(*data, None)), metric(*data, weights)
     if metric in BINNED:
@@ -56,23 +59,31 @@ def resample(
 
 
 def interval(
-    value: float, resampled: np.ndarray, lesions: int | None = None, share: bool = False
+    value: float,
+    resampled: np.ndarray,
+    n_clusters: int | None = None,
+    n_images: int | None = None,
 ) -> dict[str, float | None]:
-    """A figure: `value` with the percentile interval of its resamples, `low` and `high`.
+    """The estimate of a metric: its value with a 95% interval, in the metric's own units.
 
-    None stands for a figure that is not defined, for example a sensitivity without any melanoma.
-    Percentiles are too narrow for a `share`, such as a sensitivity, near 0 and 1. It has the
-    exact interval for as many independent lesions as would vary like its resamples (Korn and
-    Graubard, 1998); where these tell nothing, for the `lesions` it is a share of. Any other
-    figure of 0 or 1 that no resample changes has the exact interval for the `lesions` that decide
-    it at least; without them it has none.
+    The ends are percentiles of the resamples, but for two cases in which those are too narrow:
+
+    - A fraction of `n_images`, such as a sensitivity, has the exact binomial interval at its
+      effective sample size: the number of independent images that would vary like the resamples,
+      at most `n_images` (Korn and Graubard, 1998). With fewer than `MIN_LESIONS` lesions, or
+      where no resample differs, the effective sample size is `n_clusters`, the lesions these
+      images show.
+    - Any other metric that no resample changes, such as an AUC of 1, has the exact interval for
+      `n_clusters` trials: the lesions of the smallest group it depends on. Without `n_clusters`
+      it has no interval.
     """
     resampled = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or not len(resampled):
         return {"value": None, "low": None, "high": None}
-    if lesions and (share or not varies(resampled)):
-        known = varies(resampled) and lesions >= MIN_LESIONS
-        effective = value * (1 - value) / resampled.var() if known else lesions
+    if n_clusters and (n_images or not varies(resampled)):
+        effective = n_clusters
+        if varies(resampled) and n_clusters >= MIN_LESIONS:
+            effective = min(value * (1 - value) / resampled.var(), n_images)
         low, high = exact_interval(value * effective, effective)
     elif varies(resampled):
         low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
@@ -82,36 +93,36 @@ def interval(
 
 
 def varies(resampled: np.ndarray) -> bool:
-    """Whether resamples, those that are defined, differ at all."""
+    """Whether the finite resamples (resamples,) differ at all."""
     return np.nanmax(resampled) - np.nanmin(resampled) > 1e-12
 
 
 def difference(first: tuple, second: tuple) -> dict[str, float | None]:
-    """The figure of `first` minus that of `second`, each what `interval` takes.
+    """The estimate of `first` minus `second`, each value, resamples and `n_clusters`.
 
-    Two figures that differ alike on every resample may still differ on other lesions: as far as
-    the exact interval of 0 reaches, for the lesions that decide them.
+    Two models whose difference no resample changes may still differ on other lesions: by as much
+    as the exact interval for 0 of `n_clusters` lesions allows.
     """
-    figure = interval(first[0] - second[0], first[1] - second[1])
-    lesions = [drawn[2] for drawn in (first, second)]
-    if figure["value"] is not None and figure["low"] is None and all(lesions):
-        room = float(exact_interval(0, min(lesions))[1])
-        ends = figure["value"] - room, figure["value"] + room
-        figure |= {"low": max(ends[0], -1.0), "high": min(ends[1], 1.0)}
-    return figure
+    estimated = interval(first[0] - second[0], first[1] - second[1])
+    n_clusters = [bootstrapped[2] for bootstrapped in (first, second)]
+    if estimated["value"] is not None and estimated["low"] is None and all(n_clusters):
+        margin = float(exact_interval(0, min(n_clusters))[1])
+        low, high = estimated["value"] - margin, estimated["value"] + margin
+        estimated |= {"low": max(low, -1.0), "high": min(high, 1.0)}
+    return estimated
 
 
 def estimate(
     metric: Callable[..., np.ndarray], *data: object, weights: np.ndarray,
-    lesions: int | None = None, share: bool = False,
+    n_clusters: int | None = None, n_images: int | None = None,
 ) -> dict[str, float | None]:
-    """A metric's figure; see `resample` and `interval`."""
-    return interval(*resample(metric, *data, weights=weights), lesions, share)
+    """The estimate of a metric on some data; see `resample` and `interval`."""
+    return interval(*resample(metric, *data, weights=weights), n_clusters, n_images)
 
 
-def format_estimate(figure: Mapping) -> str:
+def format_estimate(estimated: Mapping) -> str:
     """`0.892 [0.874, 0.909]`, or `9.1 [0.0, 34.8]` for a count; a dash for what is not defined."""
-    numbers = [figure[end] for end in ("value", "low", "high")]
+    numbers = [estimated[name] for name in ("value", "low", "high")]
     if numbers[0] is None:
         return "–"
     digits = 3 if max(abs(number or 0) for number in numbers) < 10 else 1
@@ -120,9 +131,9 @@ def format_estimate(figure: Mapping) -> str:
 
 
 def p_value(differences: np.ndarray) -> float | None:
-    """Two-sided p of no difference, from the resampled differences of two models, (resamples,).
+    """Two-sided p-value of no difference, from two models' resampled differences, (resamples,).
 
-    Twice the share of resamples on the far side of zero, never below 2 / (resamples + 1); None
+    Twice the fraction of resamples on the far side of zero, never below 2 / (resamples + 1); None
     where no difference is defined (Davison and Hinkley, 1997).
     """
     differences = differences[np.isfinite(differences)]

@@ -1,6 +1,6 @@
-"""Operating points: a melanoma threshold chosen on one part and reported on another, its worth."""
+"""Operating points: melanoma thresholds chosen on validation, and what they mean on test."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,44 +18,48 @@ from melanoma_lib.evaluation.metrics import (
 )
 from melanoma_lib.evaluation.predictions import Predictions
 
-# What a chosen threshold must reach on the part that chooses it.
-CRITERIA = (("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95))
-
 
 def operating_curve(positive: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """Every distinct decision "melanoma if score >= threshold", from all to none called melanoma.
+    """Sensitivity and specificity at every distinct threshold, in ascending order.
 
-    Columns threshold, sensitivity, specificity; the last threshold is just above the highest
-    score. Raises `MelanomaError` when there are no positives or no negatives.
+    An image is predicted positive if its score is at or above the threshold. Columns threshold,
+    sensitivity, specificity; the last threshold is just above the highest score. Raises
+    `MelanomaError` when there are no positives or no negatives.
     """
     if positive.all() or not positive.any():
         raise MelanomaError("a threshold needs both melanomas and other images to be chosen on")
     thresholds = np.append(np.unique(scores), np.nextafter(scores.max(), np.inf))
-    melanomas, others = np.sort(scores[positive]), np.sort(scores[~positive])
-    missed = np.searchsorted(melanomas, thresholds, "left") / len(melanomas)
-    spared = np.searchsorted(others, thresholds, "left") / len(others)
+    below = [
+        np.searchsorted(np.sort(scores[kind]), thresholds, "left") / kind.sum()
+        for kind in (positive, ~positive)
+    ]
     return pd.DataFrame(
-        {"threshold": thresholds, "sensitivity": 1 - missed, "specificity": spared}
+        {"threshold": thresholds, "sensitivity": 1 - below[0], "specificity": below[1]}
     )
 
 
 def choose_threshold(
     positive: np.ndarray, scores: np.ndarray, criterion: str, target: float
 ) -> float:
-    """The threshold that meets the target and costs least of the other figure.
+    """The threshold that reaches the target of one rate at the least cost to the other.
 
     For `specificity` the lowest threshold with specificity >= target, for `sensitivity` the
-    highest with sensitivity >= target, both on the images given: the target is met, never
-    merely approached. Equal scores are decided alike.
+    highest with sensitivity >= target, both on the images given: the target is reached, never
+    merely approximated. Images with equal scores get equal decisions.
     """
     curve = operating_curve(positive, scores)
-    # A share that should equal the target may differ from it in the last bit.
+    # A fraction that should equal the target may differ from it in the last bit.
     meets = curve[curve[criterion] >= target - 1e-12]
     return float(meets["threshold"].iloc[0 if criterion == "specificity" else -1])
 
 
-def choose_operating_points(positive: np.ndarray, scores: np.ndarray) -> list[dict]:
-    """Those of `CRITERIA`: name (`specificity_95`), criterion, target and threshold."""
+def choose_operating_points(
+    positive: np.ndarray, scores: np.ndarray, criteria: Iterable[tuple[str, float]]
+) -> list[dict]:
+    """One operating point a criterion, such as ("specificity", 0.95), chosen on the images given.
+
+    Fields: name (`specificity_95`), criterion, target and threshold.
+    """
     return [
         {
             "name": f"{criterion}_{target * 100:.4g}",
@@ -63,23 +67,24 @@ def choose_operating_points(positive: np.ndarray, scores: np.ndarray) -> list[di
             "target": target,
             "threshold": choose_threshold(positive, scores, criterion, target),
         }
-        for criterion, target in CRITERIA
+        for criterion, target in criteria
     ]
 
 
 def predictive_values(
     sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positive and negative predictive value where melanoma is as common as `prevalence` says.
+    """Positive and negative predictive value at a given prevalence of melanoma, by Bayes' rule.
 
-    The share of melanomas among the lesions called, and of others among those not called, by
-    Bayes' rule (Altman and Bland, 1994). Scalars or arrays in [0, 1]; NaN where nothing is
-    called, or everything.
+    Scalars or arrays in [0, 1]; NaN where nothing, or everything, is predicted positive (Altman
+    and Bland, 1994).
     """
-    found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
-    spared, alarms = (1 - prevalence) * specificity, (1 - prevalence) * (1 - specificity)
+    true_positive, false_negative = prevalence * sensitivity, prevalence * (1 - sensitivity)
+    true_negative = (1 - prevalence) * specificity
+    false_positive = (1 - prevalence) * (1 - specificity)
     with np.errstate(invalid="ignore"):
-        return np.divide(found, found + alarms), np.divide(spared, spared + missed)
+        ppv = np.divide(true_positive, true_positive + false_positive)
+        return ppv, np.divide(true_negative, true_negative + false_negative)
 
 
 def per_thousand(
@@ -93,12 +98,12 @@ def per_thousand(
 
 
 def net_benefit(positive: np.ndarray, scores: np.ndarray, threshold: float) -> float:
-    """Melanomas found an image, less the false alarms at the rate the threshold itself implies.
+    """Net benefit per image: true positives minus false positives weighted by the threshold's odds.
 
-    Who acts on a probability of `threshold` holds one melanoma found to be worth
-    (1 - threshold) / threshold false alarms (Vickers and Elkin, 2006). `scores` must therefore
-    be calibrated probabilities. At most the prevalence; 0 when nothing is called. Raises
-    `MelanomaError` unless 0 <= threshold < 1.
+    Acting at a probability of `threshold` means that one melanoma found is worth
+    (1 - threshold) / threshold false positives (Vickers and Elkin, 2006). `scores` must therefore
+    be calibrated probabilities. At most the prevalence; 0 when nothing is predicted positive.
+    Raises `MelanomaError` unless 0 <= threshold < 1.
     """
     if not 0 <= threshold < 1:
         raise MelanomaError(f"a threshold probability lies in [0, 1), not {threshold}")
@@ -109,7 +114,7 @@ def net_benefit(positive: np.ndarray, scores: np.ndarray, threshold: float) -> f
 def decision_curve(
     positive: np.ndarray, scores: np.ndarray, thresholds: Sequence[float]
 ) -> pd.DataFrame:
-    """Net benefit of the model and of calling every image, by threshold; of calling none it is 0.
+    """Net benefit by threshold of the model and of treating all; treating none has 0.
 
     Columns threshold, model, treat_all; values and errors as in `net_benefit`.
     """
@@ -126,7 +131,7 @@ def decision_curve(
 def sensitivity_and_specificity(
     predictions: Predictions, temperature: float, threshold: float
 ) -> dict[str, float]:
-    """Sensitivity and specificity of one part at a threshold, as plain numbers."""
+    """Sensitivity and specificity of one split's predictions at a threshold, without intervals."""
     scored = predictions.is_melanoma, predictions.melanoma_score(temperature), threshold
     return {metric.__name__: float(metric(*scored)) for metric in (sensitivity, specificity)}
 
@@ -138,53 +143,58 @@ def operating_point_estimates(
     weights: np.ndarray,
     prevalence: float | None = None,
 ) -> dict[str, dict]:
-    """The figures of one operating point: sensitivity, specificity, and what they mean in use.
+    """Estimates at one threshold: sensitivity, specificity, ppv, npv, missed, false_alarms.
 
-    Both are shares of images. `ppv` and `npv` (shares), `missed` melanomas and `false_alarms` per
-    1,000 are of lesions with one image each, where melanoma is as common as `prevalence` says;
-    without it, as among the lesions of the part.
+    `sensitivity` and `specificity` are fractions of the test images. The other four describe
+    lesions with one image each, of which a fraction `prevalence` are melanomas (by default as
+    many as among the test lesions): predictive values in [0, 1], and missed melanomas and false
+    alarms per 1,000 lesions. `weights` are those of the bootstrap, (resamples, n).
     """
     positive = test.is_melanoma
     scored = positive, test.melanoma_score(temperature), threshold
-    melanomas, others = test.count_lesions(positive), test.count_lesions(~positive)
+    kinds = positive, ~positive
+    n_clusters = [test.count_lesions(kind) for kind in kinds]
     if prevalence is None:
-        prevalence = melanomas / test.count_lesions()
-    drawn = [
-        (*resample(rate, *scored, weights=weights), lesions)
-        for rate, lesions in ((sensitivity, melanomas), (specificity, others))
+        prevalence = n_clusters[0] / test.count_lesions()
+    bootstrapped = [resample(rate, *scored, weights=weights) for rate in (sensitivity, specificity)]
+    rates = [
+        interval(*each, n, int(kind.sum()))
+        for each, n, kind in zip(bootstrapped, n_clusters, kinds, strict=True)
     ]
-    rates = [interval(*rate, share=True) for rate in drawn]
+    reliable = min(n_clusters) >= MIN_LESIONS and all(varies(each) for _, each in bootstrapped)
     return {
         "sensitivity": rates[0],
         "specificity": rates[1],
-        **_predictive_figures(drawn, rates, prevalence),
-        "missed": _falling(rates[0], lambda rate: per_thousand(rate, rate, prevalence)[0]),
-        "false_alarms": _falling(rates[1], lambda rate: per_thousand(rate, rate, prevalence)[1]),
+        **_predictive_estimates(bootstrapped, rates, prevalence, reliable),
+        "missed": _decreasing(rates[0], lambda rate: per_thousand(rate, rate, prevalence)[0]),
+        "false_alarms": _decreasing(rates[1], lambda rate: per_thousand(rate, rate, prevalence)[1]),
     }
 
 
-def _predictive_figures(drawn: list[tuple], rates: list[dict], prevalence: float) -> dict:
-    """`ppv` and `npv` from sensitivity and specificity, as drawn and as figures.
+def _predictive_estimates(
+    bootstrapped: list[tuple], rates: list[dict], prevalence: float, reliable: bool
+) -> dict[str, dict]:
+    """Estimates of `ppv` and `npv`, from sensitivity and specificity with their resamples.
 
-    Where the resamples of either rate tell nothing, both rates are taken at their low ends, and
-    at their high ends: both values rise with them, and such an interval is too wide if anything.
+    Where the resamples of either rate are not `reliable`, the ends are those at the low ends and
+    at the high ends of both rates: predictive values increase with both, so that such an interval
+    is conservative.
     """
-    values, draws, lesions = zip(*drawn, strict=True)
-    value, resampled = (predictive_values(*pair, prevalence) for pair in (values, draws))
-    told = min(lesions) >= MIN_LESIONS and all(varies(each) for each in draws)
-    figures = {}
+    values, resamples = zip(*bootstrapped, strict=True)
+    value, resampled = (predictive_values(*pair, prevalence) for pair in (values, resamples))
+    estimates = {}
     for index, name in enumerate(("ppv", "npv")):
-        figures[name] = interval(value[index], resampled[index])
-        if figures[name]["value"] is not None and not told:
+        estimates[name] = interval(value[index], resampled[index])
+        if estimates[name]["value"] is not None and not reliable:
             for end in ("low", "high"):
                 pair = (rate[end] for rate in rates)
-                figures[name][end] = float(predictive_values(*pair, prevalence)[index])
-    return figures
+                estimates[name][end] = float(predictive_values(*pair, prevalence)[index])
+    return estimates
 
 
-def _falling(figure: dict, function: Callable[[float], float]) -> dict:
-    """A figure carried through a function that falls, so that the interval's ends change places."""
-    if figure["value"] is None:
-        return figure
+def _decreasing(estimated: dict, function: Callable[[float], float]) -> dict:
+    """An estimate transformed by a decreasing function, which swaps the ends of its interval."""
+    if estimated["value"] is None:
+        return estimated
     ends = {"value": "value", "low": "high", "high": "low"}
-    return {name: float(function(figure[other])) for name, other in ends.items()}
+    return {name: float(function(estimated[other])) for name, other in ends.items()}

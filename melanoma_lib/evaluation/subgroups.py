@@ -1,4 +1,4 @@
-"""Where a model fails: its figures by group of patients, and its most confident errors."""
+"""Where a model fails: estimates by subgroup of patients, and the most confident errors."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, estimate
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, interval, resample
 from melanoma_lib.evaluation.metrics import accuracy, auc, sensitivity, specificity, top_class
 from melanoma_lib.evaluation.predictions import Predictions
 
@@ -26,7 +26,7 @@ AGES = (0, 30, 45, 60, 75, np.inf)  # years: the bands' lower edges, and the end
 
 
 def groups(metadata: pd.DataFrame) -> pd.DataFrame:
-    """The group every image belongs to, by attribute: one column each, `unknown` where missing."""
+    """The subgroup of every image by attribute: a column each, `unknown` where it is missing."""
     names = [
         f"{low} to {high - 1}" if np.isfinite(high) else f"{low} or older"
         for low, high in pairwise(AGES)
@@ -44,11 +44,12 @@ def by_subgroup(
     threshold: float,
     weights: np.ndarray,
 ) -> list[dict]:
-    """A model's figures in every group, with intervals; `small` marks groups of few lesions.
+    """Estimates of a model in every subgroup of the test images, a dictionary each.
 
-    Fields: attribute, group, images, lesions, melanoma_lesions, small, and the figures accuracy,
-    melanoma_auc, sensitivity and specificity (at the melanoma `threshold`). `weights` are the
-    resamples of the whole test part (resamples, n).
+    Fields: attribute, group, images, lesions, melanoma_lesions, `small` (fewer than `MIN_LESIONS`
+    lesions with melanoma, or without), and the estimates accuracy, melanoma_auc, sensitivity and
+    specificity (at the melanoma `threshold`). `weights` are those of the bootstrap for the whole
+    test split, (resamples, n).
     """
     probabilities = test.probabilities(temperature)
     scores = probabilities[:, CLASS_NAMES.index(MELANOMA)]
@@ -57,31 +58,36 @@ def by_subgroup(
     for attribute in ATTRIBUTES:
         for name, count in group_of[attribute].value_counts().sort_index().items():
             inside = (group_of[attribute] == name).to_numpy()
-            positive, score, drawn = test.is_melanoma[inside], scores[inside], weights[:, inside]
-            ids = test.lesion_ids[inside]
-            lesions, melanomas, others = (len(set(s)) for s in (ids, ids[positive], ids[~positive]))
-            rarer = min(melanomas, others)
-            figures = {
-                "accuracy": (accuracy, test.labels[inside], probabilities[inside], lesions),
-                "melanoma_auc": (auc, positive, score, rarer),
-                "sensitivity": (sensitivity, positive, score, threshold, melanomas),
-                "specificity": (specificity, positive, score, threshold, others),
-            }
+            positive, score = test.is_melanoma[inside], scores[inside]
+            lesions, melanomas, others = (
+                test.count_lesions(inside & kind)
+                for kind in (True, test.is_melanoma, ~test.is_melanoma)
+            )
+            fewest, images = min(melanomas, others), int(count)
+            # A metric, its data, n_clusters and n_images (see `bootstrap.interval`).
+            exact = images if fewest < MIN_LESIONS else None
+            at_threshold = positive, score, threshold
+            metrics = {
+                "accuracy": (accuracy, (test.labels[inside], probabilities[inside]),
+                             lesions, images),
+                "melanoma_auc": (auc, (positive, score), fewest, exact),
+                "sensitivity": (sensitivity, at_threshold, melanomas, int(positive.sum())),
+                "specificity": (specificity, at_threshold, others, int((~positive).sum())),
+            }  # fmt: skip
             rows.append(
                 {
                     "attribute": attribute,
                     "group": name,
-                    "images": int(count),
+                    "images": images,
                     "lesions": lesions,
                     "melanoma_lesions": melanomas,
-                    "small": rarer < MIN_LESIONS,
+                    "small": fewest < MIN_LESIONS,
                 }
                 | {
-                    figure: estimate(
-                        metric, *data, weights=drawn, lesions=deciding,
-                        share=metric is not auc or deciding < MIN_LESIONS,
+                    metric_name: interval(
+                        *resample(metric, *data, weights=weights[:, inside]), *sizes
                     )
-                    for figure, (metric, *data, deciding) in figures.items()
+                    for metric_name, (metric, data, *sizes) in metrics.items()
                 }
             )
     return rows

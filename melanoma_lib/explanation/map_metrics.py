@@ -128,9 +128,11 @@ def _figures(values: np.ndarray, lesion_ids: np.ndarray, weights: np.ndarray) ->
     """Each score's figure; the scores against masks are shares, ROAD is none."""
     value, drawn, figures = nan_mean(values), nan_mean(values, weights), {}
     for column, name in enumerate(SCORES):
-        lesions = len(set(lesion_ids[np.isfinite(values[:, column])])) if name != "road" else None
-        share = name == "pointing" or (lesions or MIN_LESIONS) < MIN_LESIONS
-        figures[name] = interval(value[column], drawn[:, column], lesions, share)
+        known = np.isfinite(values[:, column])
+        n_clusters = len(set(lesion_ids[known])) if name != "road" else None
+        fraction = name == "pointing" or (n_clusters or MIN_LESIONS) < MIN_LESIONS
+        n_images = int(known.sum()) if fraction else None
+        figures[name] = interval(value[column], drawn[:, column], n_clusters, n_images)
     return figures
 
 

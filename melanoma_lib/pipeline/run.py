@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from melanoma_lib.config import Config
+from melanoma_lib.config import Config, format_operating_points
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import PROJECT, digest, read_json, write_json
 from melanoma_lib.core.locks import lock
@@ -133,6 +133,7 @@ def _values(config: Config, architecture: str) -> dict[str, object]:
     return values | {
         "architecture": architecture,
         "architectures": ",".join(config.architectures),
+        "operating_points": format_operating_points(config.operating_points),
         "figures_dir": str(config.figures),
         "weights": config.weights.get(architecture, ""),
     }

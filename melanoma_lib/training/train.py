@@ -22,7 +22,12 @@ from melanoma_lib.data.split import describe_split, make_split
 from melanoma_lib.data.torch_dataset import Data
 from melanoma_lib.evaluation.calibration import fit_temperature
 from melanoma_lib.evaluation.operating_points import choose_operating_points
-from melanoma_lib.evaluation.predictions import Predictions, predict_logits, save_predictions
+from melanoma_lib.evaluation.predictions import (
+    Predictions,
+    load_predictions,
+    predict_logits,
+    save_predictions,
+)
 from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import architecture, build_model, normalisation
 from melanoma_lib.models.bundle import save_bundle
@@ -72,6 +77,7 @@ def _train(config: Config, key: str) -> Path:
     whole = all((folder / name).exists() for name in OUTPUTS)
     if distributed.broadcast(whole and record.get("finished") and record["schema"] == SCHEMA):
         _check_weights(folder)
+        _renew_operating_points(folder, config)
         return folder
     entry = architecture(key)
     record |= {
@@ -106,7 +112,9 @@ def _train(config: Config, key: str) -> Path:
         mean=mean,
         std=std,
         temperature=temperature,
-        operating_points=choose_operating_points(validation.is_melanoma, scores),
+        operating_points=choose_operating_points(
+            validation.is_melanoma, scores, config.operating_points
+        ),
         generated=data.files.generated,
     )
     record |= {
@@ -127,6 +135,20 @@ def _check_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     if sha256(path) != read_json(folder / "bundle.json")["weights_sha256"]:
         raise MelanomaError(f"{path} is damaged; move {folder} away to train again")
+
+
+def _renew_operating_points(folder: Path, config: Config) -> None:
+    """Chooses the operating points of a finished training again if others are asked for."""
+    bundle = read_json(folder / "bundle.json")
+    chosen = [(point["criterion"], point["target"]) for point in bundle["operating_points"]]
+    if chosen != list(config.operating_points):
+        validation = load_predictions(folder / "predictions.parquet").part("val")
+        bundle["operating_points"] = choose_operating_points(
+            validation.is_melanoma,
+            validation.melanoma_score(bundle["temperature"]),
+            config.operating_points,
+        )
+        write_json(folder / "bundle.json", bundle)
 
 
 @contextlib.contextmanager

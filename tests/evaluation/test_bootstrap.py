@@ -87,7 +87,7 @@ def test_exact_intervals_are_clopper_and_pearsons():
         assert exact_interval(hits, 12) == pytest.approx((theirs.low, theirs.high))
 
 
-def test_a_share_without_errors_is_not_certain():
+def test_a_fraction_without_errors_is_not_certain():
     """Six lesions of two images, all found: six lesions, not twelve images, speak for it."""
     positive, ids = np.ones(12, bool), np.repeat(np.arange(6), 2)
     weights = bootstrap_weights(ids, 100)
@@ -97,22 +97,23 @@ def test_a_share_without_errors_is_not_certain():
 
     for scores, value in ((np.ones(12), 1), (np.zeros(12), 0)):
         low, high = exact_interval(6 * value, 6)
-        honest = estimate(found, scores, weights=weights, lesions=6, share=True)
+        honest = estimate(found, scores, weights=weights, n_clusters=6, n_images=12)
         assert honest == {"value": value, "low": low, "high": high}
     undefined = np.nan, np.full(100, np.nan)
-    nothing = interval(*undefined, lesions=0, share=True)
+    nothing = interval(*undefined, n_clusters=0, n_images=1)
     assert nothing["value"] is None
 
 
-def test_single_image_lesions_give_a_share_the_exact_interval():
+def test_single_image_lesions_give_a_fraction_the_exact_interval():
     positive, weights = np.ones(46, bool), bootstrap_weights(np.arange(46), 20_000)
     scores = np.arange(46) > 0  # one is missed
-    figure = estimate(sensitivity, positive, scores, 0.5, weights=weights, lesions=46, share=True)
+    found = sensitivity, positive, scores, 0.5
+    figure = estimate(*found, weights=weights, n_clusters=46, n_images=46)
     low, high = map(float, exact_interval(45, 46))
     assert (figure["low"], figure["high"]) == pytest.approx((low, high), abs=0.005)
 
 
-def test_a_share_near_one_is_covered():
+def test_a_fraction_near_one_is_covered():
     """46 lesions of one to three images, 95 % found: percentiles would cover about 90 %."""
     rng = np.random.default_rng(1)
     ids = np.repeat(np.arange(46), rng.integers(1, 4, 46))
@@ -120,9 +121,23 @@ def test_a_share_near_one_is_covered():
     for _ in range(500):
         scores = rng.random(len(ids)) < rng.beta(9.5, 0.5, 46)[ids]
         drawn = resample(sensitivity, positive, scores, 0.5, weights=weights)
-        figure = interval(*drawn, lesions=46, share=True)
+        figure = interval(*drawn, n_clusters=46, n_images=len(ids))
         covered += figure["low"] <= 0.95 <= figure["high"]
     assert covered / 500 >= 0.93
+
+
+def test_the_effective_number_of_lesions_is_at_most_that_of_the_images():
+    """Found and missed in nearly every lesion: the resamples hardly vary, 40 images stay 40."""
+    ids = np.repeat(np.arange(20), 2)
+    scores = np.tile([1.0, 0.0], 20)
+    scores[1] = 1
+    found = sensitivity, np.ones(40, bool), scores, 0.5
+    weights = bootstrap_weights(ids, 400)
+    low, high = map(float, exact_interval(21, 40))
+    honest = estimate(*found, weights=weights, n_clusters=20, n_images=40)
+    assert (honest["low"], honest["high"]) == pytest.approx((low, high))
+    by_percentiles = estimate(*found, weights=weights)
+    assert by_percentiles["high"] - by_percentiles["low"] < (high - low) / 3
 
 
 def coverage(skills, ids, weights, rng, trials=500):
@@ -152,7 +167,7 @@ def test_a_figure_that_no_resample_changes_has_what_its_lesions_allow():
         "value": 1, "low": None, "high": None
     }
     low = 0.025 ** (1 / 4)  # four of four: Clopper and Pearson's lower end
-    assert estimate(weighted_mean, np.ones(4), weights=weights, lesions=4) == {
+    assert estimate(weighted_mean, np.ones(4), weights=weights, n_clusters=4) == {
         "value": 1, "low": pytest.approx(low), "high": 1
     }
 

@@ -4,10 +4,10 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melanoma_lib.config import Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.evaluation.metrics import sensitivity, specificity
 from melanoma_lib.evaluation.operating_points import (
-    CRITERIA,
     choose_operating_points,
     choose_threshold,
     decision_curve,
@@ -54,9 +54,12 @@ def test_one_kind_alone_is_an_error():
         operating_curve(np.array([True, True]), np.array([0.1, 0.2]))
 
 
+CRITERIA = Config().operating_points
+
+
 def test_operating_points_have_names():
     rng = np.random.default_rng(0)
-    points = choose_operating_points(rng.random(100) < 0.4, rng.random(100))
+    points = choose_operating_points(rng.random(100) < 0.4, rng.random(100), CRITERIA)
     assert [point["name"] for point in points] == [
         "specificity_95", "specificity_90", "sensitivity_95"
     ]

@@ -117,6 +117,18 @@ def test_temperature_and_thresholds_come_from_validation(config):
     assert bundle["class_names"][4] == "mel" and bundle["image_size"] == 32
 
 
+def test_other_operating_points_renew_the_bundle_of_a_finished_training(config, monkeypatch):
+    folder = train_architecture(config, KEY)
+    monkeypatch.setattr("melanoma_lib.training.train.fit", None)  # would raise if called
+    train_architecture(dataclasses.replace(config, operating_points=(("sensitivity", 0.9),)), KEY)
+    bundle = read_json(folder / "bundle.json")
+    (point,) = bundle["operating_points"]
+    assert (point["name"], point["target"]) == ("sensitivity_90", 0.9)
+    validation = load_predictions(folder / "predictions.parquet").part("val")
+    scores = validation.melanoma_score(bundle["temperature"])[validation.is_melanoma]
+    assert (scores >= point["threshold"]).mean() >= 0.9
+
+
 def test_a_finished_training_is_only_read(config):
     folder = train_architecture(config, KEY)
     before = state(folder)
