@@ -184,17 +184,7 @@ def fit(
     shared = distributed.wrap(network)
     train, val, step = resident(train, device), resident(val, device), captured(train_step, device)
     optimizer = adam(model, config.learning_rate)
-    history: list[dict] = []
-    best: dict[str, torch.Tensor] = {}  # the weights of the best epoch
-    if checkpoint := load_checkpoint(folder):
-        model.load_state_dict(checkpoint["model"])
-        # What was counted, not what the device of that time could do.
-        counted = {"state": checkpoint["optimizer"]["state"]}
-        optimizer.load_state_dict(optimizer.state_dict() | counted)
-        history, best = checkpoint["history"], _best_weights(folder, checkpoint)
-        if distributed.rank() == 0:
-            save_results(folder, history, best)  # the files may be of an epoch before or after
-        print(f"going on after epoch {len(history)} of {config.epochs}")
+    history, best = _resume(model, optimizer, folder, config.epochs)
     print(HEADER)
     with ThreadPoolExecutor(max_workers=1) as writer, settings.use_threads():
         saved: Future | None = None
@@ -225,6 +215,27 @@ def fit(
     distributed.wait()  # until the best weights are written
     load_weights(model, folder)
     return history
+
+
+def _resume(
+    model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, epochs: int
+) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """Goes back to the folder's checkpoint, if any: its history, and the best weights up to it."""
+    checkpoint = load_checkpoint(folder)
+    if not checkpoint:
+        return [], {}
+    model.load_state_dict(checkpoint["model"])
+    # What was counted, not what the device of that time could do.
+    counted = {"state": checkpoint["optimizer"]["state"]}
+    optimizer.load_state_dict(optimizer.state_dict() | counted)
+    history, best = checkpoint["history"], checkpoint.get("best")
+    if best is None:  # earlier versions kept them beside it only
+        last = checkpoint["model"] if history[-1]["best"] else None
+        best = last or load_file(folder / "model.safetensors")
+    if distributed.rank() == 0:
+        save_results(folder, history, best)  # the files may be of an epoch before or after
+    print(f"going on after epoch {len(history)} of {epochs}")
+    return history, best
 
 
 def adam(model: nn.Module, learning_rate: float) -> torch.optim.Adam:
@@ -268,9 +279,3 @@ def save_results(folder: Path, history: list[dict], best: Mapping | None) -> Non
         with atomic_path(folder / "model.safetensors") as temporary:
             save_file(weights, temporary)
     write_csv(folder / "history.csv", history)
-
-
-def _best_weights(folder: Path, checkpoint: dict) -> dict[str, torch.Tensor]:
-    """Those of the best epoch up to a checkpoint; earlier versions kept them beside it."""
-    last = checkpoint["model"] if checkpoint["history"][-1]["best"] else None
-    return checkpoint.get("best") or last or load_file(folder / "model.safetensors")
