@@ -364,10 +364,10 @@ def _check_other_split(config: Config, fingerprint: str) -> None:
     """Finds before the first epoch that the run on the other split is not its counterpart."""
     if not config.other_split:
         return
-    from melanoma_lib.evaluation.trained_run import load
+    from melanoma_lib.evaluation.trained_run import load_trained_run
 
     key = config.architectures[0]
-    record, *_ = load(Path(config.other_split) / key)
+    record, *_ = load_trained_run(Path(config.other_split) / key)
     asked = config.recipe(key, fingerprint), config.epochs
     same = (record.get("recipe"), record["epochs"]) == asked
     if not same or record["config"]["split"] == config.split:

@@ -17,7 +17,7 @@ AZURE = ROOT / "cloud" / "azure"
 OPTIONS = "--no-pretrained --image-size 32 --batch-size 16 --epochs 1 --device cpu"
 KEYS = ("test_efficientnet", "test_resnet")
 
-azure = pytest.importorskip("azure.ai.ml", reason="needs pip install 'melanoma-lib[cloud]'")
+azure = pytest.importorskip("azure.ai.ml", reason="needs pip install -e '.[cloud]'")
 
 
 def expressions(text):

@@ -18,7 +18,7 @@ from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import read_image
-from melanoma_lib.evaluation.trained_run import load
+from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.models.build import build_model
 from melanoma_lib.models.bundle import SCHEMA, load_bundle, save_bundle
 from melanoma_lib.models.out_of_distribution import learn
@@ -355,7 +355,7 @@ def test_a_run_that_was_edited_is_named(trained, case):
     folder, *_ = trained
     BAD_RUNS[case](folder)
     with pytest.raises(MelanomaError) as error:
-        load(folder / "model_0")
+        load_trained_run(folder / "model_0")
     one_line(error)
 
 

@@ -144,7 +144,7 @@ def test_conda_installs_the_project_and_states_no_dependency_of_its_own():
     names = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     assert [re.split(r"\W", name)[0] for name in names] == ["python", "pip"]
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["--constraint constraints.txt", "--editable .[dev]"]
+    assert pip == ["--constraint constraints.txt", "--editable ."]
 
 
 def test_the_page_of_figures_is_current():

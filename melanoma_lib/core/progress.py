@@ -14,20 +14,15 @@ def watched() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def progress(items: Iterable, label: str, total: int | None = None) -> Iterable:
-    """Passes `items` through, with a bar that vanishes at the end if a person watches."""
+def progress(
+    items: Iterable, label: str, total: float | None = None, **options: object
+) -> Iterable:
+    """Passes `items` through, with a bar that vanishes at the end if a person watches.
+
+    `options` are those of tqdm, a unit for example.
+    """
     if not watched():
         return items
     from tqdm import tqdm
 
-    return tqdm(items, desc=label, total=total, leave=False)
-
-
-def byte_bar(label: str, start: int, total: int | None):
-    """A bar that counts bytes from `start` by its `update`; nothing is shown if nobody watches."""
-    from tqdm import tqdm
-
-    return tqdm(
-        desc=label, initial=start, total=total, unit="B", unit_scale=True, leave=False,
-        disable=not watched(),
-    )  # fmt: skip
+    return tqdm(items, desc=label, total=total, leave=False, **options)

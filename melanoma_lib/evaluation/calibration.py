@@ -1,4 +1,4 @@
-"""Calibration: one temperature fitted on validation, and reliability before and after."""
+"""Calibration: temperature scaling, and the bins of a reliability diagram."""
 
 import numpy as np
 import pandas as pd
@@ -7,17 +7,16 @@ from melanoma_lib.evaluation.bootstrap import exact_interval
 from melanoma_lib.evaluation.metrics import ECE_BINS, bin_of, nll
 from melanoma_lib.evaluation.predictions import softmax
 
-BOUNDS = (0.05, 20.0)  # temperatures outside these mean that something else is wrong
+BOUNDS = (0.05, 20.0)  # a temperature outside means that something else is wrong
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature T > 0 for which softmax(logits / T) has the least negative log-likelihood.
+    """The temperature T > 0 that minimises the negative log-likelihood of softmax(logits / T).
 
-    Bounded search on log T, where the likelihood has one minimum. Dividing by T changes no
-    decision, only how sure it sounds (Guo et al., 2017). The likelihood on the images given is
-    never worse than at T = 1. A class that is missing from the labels is no error.
+    `logits` (n, classes), `labels` (n,). Bounded search over log T, in which the likelihood has
+    one minimum; the result is never worse than T = 1. Scaling changes confidences and no
+    predicted class. A class may be missing from the labels (Guo et al., 2017).
     """
-
     from scipy.optimize import minimize_scalar  # slow to import
 
     def loss(temperature: float) -> float:
@@ -34,12 +33,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def reliability(confidence: np.ndarray, hit: np.ndarray) -> pd.DataFrame:
-    """Confidence against accuracy in the equal-width bins of the ECE, one row a bin.
+    """Confidence and accuracy in the equal-width bins of the ECE, one row a bin.
 
-    `confidence` (n,) in [0, 1] is a stated probability and `hit`, boolean (n,), whether it came
-    true: those of the top class (`metrics.top_class`), or melanoma's own. Columns low, high,
-    count, confidence, accuracy (the share of hits), accuracy_low and accuracy_high, the exact
-    interval for independent images (`intervals.exact_interval`). Empty bins are NaN.
+    `confidence` (n,) in [0, 1] and `hit` boolean (n,): a predicted probability and whether the
+    event occurred, for the top class (`metrics.top_class`) or for melanoma. Columns low, high
+    (the bin's edges), count, confidence, accuracy (the fraction of hits), accuracy_low and
+    accuracy_high, its exact 95% interval for independent images. Empty bins are NaN.
     """
     bins = bin_of(confidence)
     count = np.bincount(bins, minlength=ECE_BINS)

@@ -1,4 +1,4 @@
-"""Latency: how long a network takes for one image, with the device waited for."""
+"""Latency: how long a network takes for one image."""
 
 import time
 from collections.abc import Mapping
@@ -9,16 +9,17 @@ from torch import nn
 
 from melanoma_lib.core.environment import device_name
 
-WARM_UP = 3  # first runs of a network, which are slower
+WARM_UP = 3  # first runs of a network, which are slower and not counted
 
 
 def measure_latency(
     models: Mapping[str, nn.Module], image_size: int, repeats: int = 10
 ) -> dict[str, dict]:
-    """By model, milliseconds from one normalised image to its logits, and the device in words.
+    """Milliseconds from one normalised image to its logits, by model.
 
-    `median_ms`, `low_ms` and `high_ms` (5th and 95th percentile). One image at a time, the models
-    in turn, so that whatever else the machine does meets them alike; the device is waited for.
+    Fields `median_ms`, `low_ms`, `high_ms` (5th and 95th percentile) and `device`. Batches of one;
+    the models take turns, so that other load on the machine affects them alike; asynchronous
+    devices are synchronised.
     """
     times: dict[str, list[float]] = {key: [] for key in models}
     with torch.inference_mode():
@@ -28,9 +29,9 @@ def measure_latency(
             start = time.perf_counter()
             models[key](image).cpu()  # the copy waits for the device
             times[key].append(1000 * (time.perf_counter() - start))
-    figures = {}
+    latencies = {}
     for key, model in models.items():
         low, median, high = np.quantile(times[key][WARM_UP:], [0.05, 0.5, 0.95]).tolist()
-        figures[key] = {"median_ms": median, "low_ms": low, "high_ms": high,
+        latencies[key] = {"median_ms": median, "low_ms": low, "high_ms": high,
                         "device": device_name(model)}  # fmt: skip
-    return figures
+    return latencies

@@ -1,8 +1,8 @@
-"""Numbers from probabilities, in NumPy alone.
+"""Metrics of predicted probabilities, in NumPy alone.
 
-Every metric takes optional image weights of shape (..., n) and returns shape (...): with none
-it is the ordinary figure, with a row of weights a resample it is all resamples at once. One
-definition serves the value and its interval (see `intervals`).
+Every metric takes optional image weights of shape (..., n) and returns shape (...): without
+weights the ordinary metric, with a row of weights per bootstrap resample its value on all
+resamples at once. One definition serves the value and its interval (see `bootstrap`).
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def _one_hot(index: np.ndarray, size: int) -> np.ndarray:
 def confusion_matrix(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Weight of images by true class (rows) and predicted class (columns), (..., c, c)."""
+    """Number of images by true class (rows) and predicted class (columns), (..., c, c)."""
     classes = probabilities.shape[1]
     cells = _one_hot(labels * classes + probabilities.argmax(1), classes**2)
     table = _weights(labels, weights) @ cells
@@ -31,14 +31,14 @@ def confusion_matrix(
 
 
 def accuracy(labels, probabilities, weights=None) -> np.ndarray:
-    """Share of images whose most probable class is the true one."""
+    """Fraction of images whose most probable class is the true one."""
     matrix = confusion_matrix(labels, probabilities, weights)
-    with np.errstate(invalid="ignore"):  # a resample may hold none of a small group
+    with np.errstate(invalid="ignore"):  # a resample may hold no image of a small subgroup
         return np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum((-2, -1))
 
 
 def balanced_accuracy(labels, probabilities, weights=None) -> np.ndarray:
-    """Mean over the classes that occur of the share found (recall)."""
+    """Mean recall over the classes that occur."""
     matrix = confusion_matrix(labels, probabilities, weights)
     with np.errstate(invalid="ignore"):
         recall = np.diagonal(matrix, axis1=-2, axis2=-1) / matrix.sum(-1)
@@ -46,7 +46,7 @@ def balanced_accuracy(labels, probabilities, weights=None) -> np.ndarray:
 
 
 def macro_f1(labels, probabilities, weights=None) -> np.ndarray:
-    """Mean over classes of the harmonic mean of precision and recall.
+    """Mean F1 score over classes, F1 being the harmonic mean of precision and recall.
 
     Classes that neither occur nor are predicted are left out, as scikit-learn does.
     """
@@ -58,9 +58,10 @@ def macro_f1(labels, probabilities, weights=None) -> np.ndarray:
 
 
 def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Chance that a positive image scores above a negative one, ties counting half.
+    """Area under the ROC curve: the chance that a positive image scores above a negative one.
 
-    `positive` boolean (n,), `scores` (n,). NaN where one of the two kinds is absent.
+    Ties count half. `positive` boolean (n,), `scores` (n,). NaN where positives or negatives are
+    absent (Hanley and McNeil, 1982).
     """
     weights = _weights(positive, weights)
     negatives = np.flatnonzero(~positive)
@@ -80,13 +81,13 @@ def average_precision(positive, scores, weights=None) -> np.ndarray:
     weights = _weights(positive, weights)
     order = np.argsort(-scores, kind="stable")
     scores, weights, positive = scores[order], weights[..., order], positive[order]
-    # Images of one score are called together: look where the last of them is.
+    # Images with equal scores are predicted positive together: look at the last of them.
     last = np.searchsorted(-scores, -scores[positive], "right") - 1
-    found = np.cumsum(np.where(positive, weights, 0), -1)[..., last]
-    taken = np.cumsum(weights, -1)[..., last]
+    true_positive = np.cumsum(np.where(positive, weights, 0), -1)[..., last]
+    predicted_positive = np.cumsum(weights, -1)[..., last]
     positives = weights[..., positive]
     with np.errstate(invalid="ignore"):
-        precision = np.where(taken > 0, found / taken, 0)
+        precision = np.where(predicted_positive > 0, true_positive / predicted_positive, 0)
         return (positives * precision).sum(-1) / positives.sum(-1)
 
 
@@ -107,17 +108,17 @@ def bin_of(confidence: np.ndarray) -> np.ndarray:
 def equal_mass_bin_of(confidence: np.ndarray) -> np.ndarray:
     """The bin, 0 to 14, of each confidence when the bins hold equal numbers of images.
 
-    Images of equal confidence share a bin whatever their order, so that ties can make a bin
-    larger and the next one smaller.
+    Images with equal confidence fall into one bin, so that ties can make a bin larger and the
+    next one smaller.
     """
     below = np.searchsorted(np.sort(confidence), confidence, "left")
     return below * ECE_BINS // len(confidence)
 
 
 def top_class(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image the probability of its most probable class, and whether that is the true one.
+    """Confidence, the probability of the most probable class, and whether that class is true.
 
-    Both (n,): the confidence in [0, 1], and a boolean.
+    Both (n,): floats in [0, 1], and booleans.
     """
     return probabilities.max(1), probabilities.argmax(1) == labels
 
@@ -125,7 +126,7 @@ def top_class(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
 def _bin_gaps(
     confidence: np.ndarray, hit: np.ndarray, bins: np.ndarray, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """By bin, how far the hits are from the summed confidence, and how many images, (..., 15)."""
+    """Absolute gap between hits and summed confidence, and number of images, by bin, (..., 15)."""
     member = _one_hot(bins, ECE_BINS)
     weights = _weights(hit, weights)
     return np.abs(weights @ (member * (hit - confidence)[:, None])), weights @ member
@@ -137,10 +138,10 @@ def _expected_gap(confidence, hit, bins, weights) -> np.ndarray:
 
 
 def ece(labels, probabilities, weights=None) -> np.ndarray:
-    """Expected calibration error: mean distance of confidence from accuracy, by bin.
+    """Expected calibration error: the mean gap between confidence and accuracy over bins.
 
-    15 equal-width bins of the top class's probability, each weighted by its images
-    (Naeini et al., 2015; Guo et al., 2017). In [0, 1].
+    15 equal-width bins of the top class's probability, each weighted by its images. In [0, 1]
+    (Naeini et al., 2015; Guo et al., 2017).
     """
     confidence, hit = top_class(labels, probabilities)
     return _expected_gap(confidence, hit, bin_of(confidence), weights)
@@ -149,8 +150,8 @@ def ece(labels, probabilities, weights=None) -> np.ndarray:
 def ece_equal_mass(labels, probabilities, weights=None) -> np.ndarray:
     """Expected calibration error with bins that hold equal numbers of images, in [0, 1].
 
-    No bin is decided by a handful of images (Nixon et al., 2019). The bins are those of the
-    images as they are; weights move no edge.
+    No bin rests on a handful of images (Nixon et al., 2019). The edges are those of the
+    unweighted images.
     """
     confidence, hit = top_class(labels, probabilities)
     return _expected_gap(confidence, hit, equal_mass_bin_of(confidence), weights)
@@ -169,10 +170,10 @@ def classwise_ece(labels, probabilities, weights=None) -> np.ndarray:
 
 
 def mce(labels, probabilities, weights=None) -> np.ndarray:
-    """Maximum calibration error: the distance of confidence from accuracy in the worst bin.
+    """Maximum calibration error: the gap between confidence and accuracy in the worst bin.
 
-    The bins are those of `ece`; bins without images do not count (Naeini et al., 2015). In
-    [0, 1]; a bin of one image can decide it.
+    The bins are those of `ece`; empty bins do not count. In [0, 1]; noisy, because the worst bin
+    may hold a single image (Naeini et al., 2015).
     """
     confidence, hit = top_class(labels, probabilities)
     gaps, images = _bin_gaps(confidence, hit, bin_of(confidence), weights)
@@ -180,12 +181,12 @@ def mce(labels, probabilities, weights=None) -> np.ndarray:
         return np.fmax.reduce(gaps / images, -1)  # fmax passes over the NaN of an empty bin
 
 
-# Resampling repeats images, and that alone moves bins further off: see `intervals.resample`.
+# Biased upwards on resamples, which repeat images: see `bootstrap.resample`.
 BINNED = (ece, ece_equal_mass, classwise_ece, mce)
 
 
 def brier(labels, probabilities, weights=None) -> np.ndarray:
-    """Squared distance of the probabilities from the truth, summed over classes (Brier, 1950)."""
+    """Squared error of the probabilities, summed over classes, in [0, 2] (Brier, 1950)."""
     distance = ((probabilities - _one_hot(labels, probabilities.shape[1])) ** 2).sum(1)
     return weighted_mean(distance, weights)
 
@@ -203,26 +204,26 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.n
 
 
 def sensitivity(positive, scores, threshold: float, weights=None) -> np.ndarray:
-    """Share of the positive images that score at or above the threshold."""
+    """Fraction of the positive images that score at or above the threshold."""
     weights = np.where(positive, _weights(positive, weights), 0)
-    return _share(scores >= threshold, weights)
+    return _fraction(scores >= threshold, weights)
 
 
 def specificity(positive, scores, threshold: float, weights=None) -> np.ndarray:
-    """Share of the negative images that score below the threshold."""
+    """Fraction of the negative images that score below the threshold."""
     weights = np.where(positive, 0, _weights(positive, weights))
-    return _share(scores < threshold, weights)
+    return _fraction(scores < threshold, weights)
 
 
-def _share(hit: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _fraction(hit: np.ndarray, weights: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return weights @ hit.astype(float) / weights.sum(-1)
 
 
 def table_metrics(melanoma: int) -> dict[str, Callable]:
-    """The figures of the results table by name, each a function of labels, probabilities, weights.
+    """The metrics of the results by name, each a function of labels, probabilities, weights.
 
-    `melanoma` is melanoma's column.
+    `melanoma` is the index of melanoma's column.
     """
     return {
         "accuracy": accuracy,

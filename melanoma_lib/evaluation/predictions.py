@@ -1,6 +1,6 @@
-"""Predictions: the logits of one model for the held-out images, and nothing else.
+"""Predictions: one model's logits for the validation and test images.
 
-Everything after training (calibration, thresholds, intervals, tables) reads only these.
+Everything after training (calibration, operating points, intervals, tables) reads only these.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ ISIC_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 @dataclass(frozen=True)
 class Predictions:
-    """Held-out images in rows: `logits` (n, classes) and `labels` (n,) index `class_names`."""
+    """Logits (n, classes) of images outside training; `labels` (n,) index `class_names`."""
 
     image_ids: np.ndarray
     lesion_ids: np.ndarray
@@ -56,17 +56,17 @@ class Predictions:
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities from logits / temperature along the last axis, float64, safe when large."""
+    """Softmax of logits / temperature along the last axis, float64, without overflow."""
     logits = np.asarray(logits, np.float64) / temperature
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
 def isic_submission(predictions: Predictions, temperature: float) -> pd.DataFrame:
-    """The probabilities of one part as a submission to ISIC 2018 task 3, one row an image.
+    """Calibrated probabilities as a submission to ISIC 2018 task 3, one row an image.
 
-    Columns image, then those of `ISIC_COLUMNS`; the seven add up to 1. Raises `MelanomaError`
-    when the predictions have other classes (Codella et al., 2019).
+    Columns image, then `ISIC_COLUMNS`, which sum to 1. Raises `MelanomaError` when the predictions
+    have other classes (Codella et al., 2019).
     """
     columns = [name.upper() for name in predictions.class_names]
     if set(columns) != set(ISIC_COLUMNS):
@@ -77,7 +77,7 @@ def isic_submission(predictions: Predictions, temperature: float) -> pd.DataFram
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes predictions.parquet: image_id, lesion_id, part, label (its code), logit columns."""
+    """Writes predictions.parquet: image_id, lesion_id, part (val or test), label (code), logits."""
     names = np.array(predictions.class_names)
     table = pd.DataFrame(
         {
@@ -94,7 +94,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def load_predictions(path: Path) -> Predictions:
-    """Reads predictions.parquet; raises `MelanomaError` for anything `save` cannot have written."""
+    """Reads predictions.parquet; raises `MelanomaError` where it is missing or not valid."""
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def load_predictions(path: Path) -> Predictions:
 def predict_logits(model, dataset, batch_size: int, normalisation: Sequence) -> np.ndarray:
     """The model's logits for every image of a dataset in order, float32 (n, classes).
 
-    On a GPU in batches four times as large, as nothing is kept for gradients; in smaller ones
+    Without gradients there is room for larger batches: four times `batch_size` on a GPU, less
     where memory runs out.
     """
     import torch
@@ -134,17 +134,17 @@ def predict_logits(model, dataset, batch_size: int, normalisation: Sequence) -> 
     from melanoma_lib.models.build import normalise, to_input
 
     device = next(model.parameters()).device
-    at_once = batch_size * (4 if device.type == "cuda" else 1)
+    per_batch = batch_size * (4 if device.type == "cuda" else 1)
     model.eval()
     while True:
         try:
             with torch.inference_mode():
                 batches = [
                     model(normalise(to_input(images, device), *normalisation)).float()
-                    for images, _, _ in progress(loader(dataset, at_once), "predicting")
+                    for images, _, _ in progress(loader(dataset, per_batch), "predicting")
                 ]
             return torch.cat(batches).cpu().numpy()
         except torch.OutOfMemoryError:
-            if at_once == 1:
+            if per_batch == 1:
                 raise
-            at_once //= 2
+            per_batch //= 2

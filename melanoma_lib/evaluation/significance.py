@@ -1,7 +1,7 @@
-"""Tests of a difference between two models, to stand beside the intervals of `intervals`.
+"""Significance tests of a difference between two models, beside the intervals of `bootstrap`.
 
 DeLong's and McNemar's tests treat images as independent. Several images may show one lesion,
-which makes their p-values too small as a rule; the bootstrap over lesions does not share the fault.
+which makes their p-values too small as a rule; the bootstrap over lesions accounts for that.
 """
 
 import numpy as np
@@ -26,21 +26,21 @@ def delong(
     pairs = positives * negatives
     won_a, lost_a = _pairs_won(positive, scores_a)
     won_b, lost_b = _pairs_won(positive, scores_b)
-    # Halves and whole numbers until here, so that equal models differ by exactly nothing.
+    # Multiples of one half until here, so that equal models differ by exactly 0.
     difference = (won_a.sum() - won_b.sum()) / pairs
-    figures = undefined | {
+    results = undefined | {
         "auc_a": won_a.sum() / pairs, "auc_b": won_b.sum() / pairs, "difference": difference
     }
     if min(positives, negatives) > 1:
         variance = (won_a - won_b).var(ddof=1) / negatives**2 / positives
         variance += (lost_a - lost_b).var(ddof=1) / positives**2 / negatives
-        figures["standard_error"] = np.sqrt(variance)
+        results["standard_error"] = np.sqrt(variance)
         if variance > 0:
-            figures["z"] = difference / np.sqrt(variance)
-            figures["p"] = 2 * ndtr(-abs(figures["z"]))
+            results["z"] = difference / np.sqrt(variance)
+            results["p"] = 2 * ndtr(-abs(results["z"]))
         else:
-            figures["p"] = float(difference == 0)
-    return {name: None if value is None else float(value) for name, value in figures.items()}
+            results["p"] = float(difference == 0)
+    return {name: None if value is None else float(value) for name, value in results.items()}
 
 
 def _pairs_won(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,10 +70,10 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """P-values of several tests, adjusted so that one false alarm among them all stays rare.
+    """P-values adjusted for multiple testing: controls the family-wise error rate.
 
     (k,) in, (k,) out in the same order, at most 1. NaN or None, a test that could not be made,
-    is NaN and is not counted (Holm, 1979).
+    stays NaN and does not count (Holm, 1979).
     """
     p_values = np.asarray(p_values, float)
     order = np.argsort(p_values)  # NaN comes last

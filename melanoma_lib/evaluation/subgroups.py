@@ -94,7 +94,10 @@ def by_subgroup(
 
 
 def confident_errors(test: Predictions, temperature: float, count: int = 10) -> list[dict]:
-    """The errors the model was surest of: image_id, lesion_id, true, predicted, confidence."""
+    """The misclassified images with the highest confidence, a dictionary each.
+
+    Fields: image_id, lesion_id, true and predicted (class codes), confidence.
+    """
     probabilities = test.probabilities(temperature)
     predicted, (confidence, right) = probabilities.argmax(1), top_class(test.labels, probabilities)
     wrong = np.flatnonzero(~right)

@@ -1,6 +1,7 @@
-"""A trained architecture as it lies in a run folder: its record, its bundle and its predictions."""
+"""A trained architecture read from its run folder: record, bundle and predictions."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json
@@ -13,10 +14,19 @@ RECORDED = (
 )  # fmt: skip
 
 
-def load(folder: Path) -> tuple[dict, dict, Predictions]:
-    """The record, the bundle's facts and the predictions of one trained architecture.
+class TrainedRun(NamedTuple):
+    """One trained architecture: the contents of run.json and bundle.json, and its predictions."""
 
-    Raises `MelanomaError` when it is not trained to the end, or for other classes than ours.
+    record: dict
+    bundle: dict
+    predictions: Predictions
+
+
+def load_trained_run(folder: Path) -> TrainedRun:
+    """Reads a trained architecture from its folder in a run.
+
+    Raises `MelanomaError` when training has not finished, or when the classes are not those of
+    HAM10000.
     """
     record = read_json(folder / "run.json")
     if not record.get("finished"):
@@ -28,4 +38,4 @@ def load(folder: Path) -> tuple[dict, dict, Predictions]:
     if predictions.class_names != CLASS_NAMES:
         names = summarize_items(predictions.class_names)
         raise MelanomaError(f"{folder} has other classes: {names}")
-    return record, read_json(folder / "bundle.json"), predictions
+    return TrainedRun(record, read_json(folder / "bundle.json"), predictions)

@@ -22,7 +22,7 @@ from melanoma_lib.data.images import read_image
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.operating_points import operating_point_estimates
 from melanoma_lib.evaluation.predictions import softmax
-from melanoma_lib.evaluation.trained_run import load
+from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.explanation.gradcam import cam_layer, heat_maps
 from melanoma_lib.models.build import normalise, to_input
 from melanoma_lib.models.bundle import load_bundle
@@ -84,7 +84,7 @@ class Predictor:
         self.folder = Path(folder)
         self.model, self.facts = load_bundle(self.folder)
         self.known = load_reference_set(self.folder, self.facts)
-        record, _, predictions = load(self.folder)
+        record, _, predictions = load_trained_run(self.folder)
         temperature = self.facts["temperature"]
         validation, test = predictions.part("val"), predictions.part("test")
         scores, melanomas = validation.melanoma_score(temperature), validation.is_melanoma

@@ -1,4 +1,4 @@
-"""Many trained models side by side: comparison_results.json, from predictions alone.
+"""The comparison of trained models on one test split: comparison_results.json.
 
 The fields of the results are documented in docs/results.md.
 """
@@ -35,7 +35,7 @@ from melanoma_lib.evaluation.operating_points import (
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.significance import delong, holm, mcnemar
 from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors
-from melanoma_lib.evaluation.trained_run import RECORDED, load
+from melanoma_lib.evaluation.trained_run import RECORDED, TrainedRun, load_trained_run
 from melanoma_lib.explanation.map_metrics import agreement, summarise
 
 SCHEMA = 2
@@ -61,11 +61,11 @@ def compare(
 ) -> dict:
     """The results of several trained architectures of one run, ready for JSON.
 
-    `latency` names them and says how fast each is (see `measure_latency`); `metadata` is the
-    dataset's table, for the groups of patients. Raises `MelanomaError` when one is not trained,
-    or when they were not trained in the same precision or evaluated on the same images.
+    `latency` holds what `measure_latency` returns for each of them; `metadata` is the dataset's
+    table, for the subgroups of patients. Raises `MelanomaError` when one is not trained, or when
+    they were not trained in the same precision, or not evaluated on the same images.
     """
-    models = {key: load(run_dir / key) for key in latency}
+    models = {key: load_trained_run(run_dir / key) for key in latency}
     require_one_precision({key: record for key, (record, *_) in models.items()})
     results = compare_models(run_dir.name, models, metadata, resamples)
     test = next(iter(models.values()))[2].part("test")
@@ -84,12 +84,11 @@ def compare(
 
 
 def compare_models(
-    run: str, models: Mapping[str, tuple], metadata: pd.DataFrame, resamples: int = RESAMPLES
+    run: str, models: Mapping[str, TrainedRun], metadata: pd.DataFrame, resamples: int = RESAMPLES
 ) -> dict:
-    """The results of models on the same test part; each is what `load` gives, by its key.
+    """The results of trained models on the same test split, without latency and explanations.
 
-    `metadata` and errors as in `compare`; of the fields only `latency` and `explanations` are
-    missing.
+    `models` by architecture; `metadata` and errors as in `compare`.
     """
     record, _, first = next(iter(models.values()))
     for key, (_, _, other) in models.items():
@@ -98,7 +97,7 @@ def compare_models(
     test = first.part("test")
     lesions, melanomas = test.count_lesions(), test.count_lesions(test.is_melanoma)
     weights = bootstrap_weights(test.lesion_ids, resamples)
-    drawn = {key: draw(*models[key][1:], weights) for key in models}
+    bootstrapped = {key: bootstrap_metrics(*models[key][1:], weights) for key in models}
     return {
         "schema": SCHEMA,
         "run": run,
@@ -112,9 +111,10 @@ def compare_models(
         "test_melanomas": int(test.is_melanoma.sum()),
         "prevalence": melanomas / lesions,
         "models": {
-            key: evaluate(*models[key], drawn[key], weights, metadata) for key in models
+            key: evaluate_model(*model, bootstrapped[key], weights, metadata)
+            for key, model in models.items()
         },
-        "differences": differences(models, drawn),
+        "differences": differences(models, bootstrapped),
     }
 
 
@@ -136,56 +136,59 @@ def require_one_precision(records: Mapping[str, Mapping]) -> None:
         )
 
 
-def draw(bundle: dict, predictions: Predictions, weights: np.ndarray) -> dict[str, tuple]:
-    """Every metric on the test part, at the model's temperature, as `interval` takes it.
+def bootstrap_metrics(
+    bundle: dict, predictions: Predictions, weights: np.ndarray
+) -> dict[str, tuple]:
+    """Every metric on the test split at the bundle's temperature, by name, as `interval` takes it.
 
-    Its value, its resamples, and how many lesions decide it at least: all of them for accuracy,
-    else those of the rarest kind it looks at; None for a calibration error.
+    Its value, its resamples and `n_clusters`, the lesions of the smallest group it depends on: all
+    lesions for accuracy, those with melanoma or those without for melanoma metrics, those of the
+    rarest diagnosis otherwise; None for calibration errors.
     """
     test = predictions.part("test")
     probabilities = test.probabilities(bundle["temperature"])
-    rarest = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
+    of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
     of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
-    deciding = dict.fromkeys(METRICS, rarest) | dict.fromkeys(CALIBRATION)
-    deciding |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
-                 "melanoma_average_precision": of_melanoma}  # fmt: skip
+    n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
+    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
+                   "melanoma_average_precision": of_melanoma}  # fmt: skip
     return {
-        name: (*resample(metric, test.labels, probabilities, weights=weights), deciding[name])
+        name: (*resample(metric, test.labels, probabilities, weights=weights), n_clusters[name])
         for name, metric in METRICS.items()
     }
 
 
-def evaluate(
+def evaluate_model(
     record: dict,
     bundle: dict,
     predictions: Predictions,
-    drawn: dict[str, tuple],
+    bootstrapped: dict[str, tuple],
     weights: np.ndarray,
     metadata: pd.DataFrame,
 ) -> dict:
-    """One model's figures on the test part, each with its interval over lesions.
+    """All estimates of one model on the test split, with intervals over lesions.
 
-    Temperature and thresholds come from the bundle, where validation put them.
+    Temperature and thresholds come from the bundle: they were chosen on validation.
     """
     test, points = predictions.part("test"), bundle["operating_points"]
     temperature = bundle["temperature"]
     return {
         **{name: record[name] for name in RECORDED},
-        **measured(bundle, predictions, drawn, weights),
+        **test_estimates(bundle, predictions, bootstrapped, weights),
         "subgroups": by_subgroup(test, metadata, temperature, points[0]["threshold"], weights),
         "confident_errors": confident_errors(test, temperature),
     }
 
 
-def measured(
-    bundle: dict, predictions: Predictions, drawn: dict[str, tuple], weights: np.ndarray
+def test_estimates(
+    bundle: dict, predictions: Predictions, bootstrapped: dict[str, tuple], weights: np.ndarray
 ) -> dict:
-    """Those of one model's figures that need neither its record nor a table of patients."""
+    """The estimates of one model that need neither run.json nor the table of patients."""
     validation, test = predictions.part("val"), predictions.part("test")
     temperature = bundle["temperature"]
     return {
         "temperature": temperature,
-        "metrics": {name: interval(*each) for name, each in drawn.items()},
+        "metrics": {name: interval(*each) for name, each in bootstrapped.items()},
         "uncalibrated": {
             name: estimate(METRICS[name], test.labels, test.probabilities(), weights=weights)
             for name in CALIBRATION
@@ -206,17 +209,19 @@ def measured(
     }
 
 
-def differences(models: Mapping[str, tuple], drawn: Mapping[str, dict]) -> list[dict]:
-    """How much every two models differ on the same resamples, the first minus the second.
+def differences(
+    models: Mapping[str, TrainedRun], bootstrapped: Mapping[str, dict]
+) -> list[dict]:
+    """The differences between every two models on the same resamples, first minus second.
 
-    Each figure of `COLUMNS` has `p` and `p_holm`, adjusted for the number of pairs. Beside them
-    `mcnemar` (accuracy) and `delong` (melanoma AUC), which take images for independent.
+    Each estimate of `COLUMNS` has `p` and `p_holm`, adjusted for the number of pairs. Beside them
+    `mcnemar` (accuracy) and `delong` (melanoma AUC), which treat images as independent.
     """
     rows = []
     for pair in combinations(models, 2):
         row: dict = dict(zip(("first", "second"), pair, strict=True))
         for name in COLUMNS:
-            first, second = (drawn[key][name] for key in pair)
+            first, second = (bootstrapped[key][name] for key in pair)
             row[name] = difference(first, second) | {"p": p_value(first[1] - second[1])}
         tests = [models[key][2].part("test") for key in pair]
         right = [top_class(test.labels, test.probabilities())[1] for test in tests]
@@ -234,7 +239,7 @@ def differences(models: Mapping[str, tuple], drawn: Mapping[str, dict]) -> list[
 
 
 def clearly_best(results: dict, metric: str) -> str | None:
-    """The model that is better than every other by a significant difference, if there is one."""
+    """The model that is significantly better than every other in a metric, if there is one."""
     more_is_better = COLUMNS[metric][1]
     values = {key: model["metrics"][metric]["value"] for key, model in results["models"].items()}
     values = {key: value for key, value in values.items() if value is not None}
@@ -249,41 +254,44 @@ def clearly_best(results: dict, metric: str) -> str | None:
 def price_of_leakage(
     run_dir: Path, other_dir: Path, key: str, resamples: int = RESAMPLES
 ) -> dict:
-    """One architecture trained on the split by lesion and on that by image, side by side.
+    """One architecture trained and tested on the split by lesion, and on that by image.
 
     Fields: `architecture`, `name`, `lesion` and `image` (each with `test_images`,
     `test_lesions` and `metrics`), and `difference`, image minus lesion, from separate resamples
-    of the two test parts. Raises `MelanomaError` unless the two runs differ in the split alone.
+    of the two test splits. Raises `MelanomaError` unless the two runs differ in the split alone.
     """
     sides: dict[str, dict] = {}
     for folder in (run_dir / key, other_dir / key):
-        record, bundle, predictions = load(folder)
+        record, bundle, predictions = load_trained_run(folder)
         test = predictions.part("test")
         split = record["config"]["split"]
         weights = bootstrap_weights(test.lesion_ids, resamples, seed=SEED + len(sides))
-        sides[split] = {"record": record, "test": test, "drawn": draw(bundle, predictions, weights)}
+        bootstrapped = bootstrap_metrics(bundle, predictions, weights)
+        sides[split] = {"record": record, "test": test, "bootstrapped": bootstrapped}
     if set(sides) != {"lesion", "image"}:
         raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
     require_one_precision({f"{key} by {name}": side["record"] for name, side in sides.items()})
     first, second = (side["record"] for side in sides.values())
     if any(first.get(name) != second.get(name) for name in ("recipe", "epochs")):
         raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")
-    figures = {
+    estimates = {
         split: {
             "test_images": len(side["test"].labels),
             "test_lesions": side["test"].count_lesions(),
-            "metrics": {name: interval(*side["drawn"][name]) for name in COLUMNS},
+            "metrics": {name: interval(*side["bootstrapped"][name]) for name in COLUMNS},
         }
         for split, side in sides.items()
     }
     return {
         "architecture": key,
         "name": sides["lesion"]["record"]["name"],
-        **figures,
-        "difference": shift(sides["lesion"]["drawn"], sides["image"]["drawn"], COLUMNS),
+        **estimates,
+        "difference": metric_differences(
+            *(sides[split]["bootstrapped"] for split in ("lesion", "image")), COLUMNS
+        ),
     }
 
 
-def shift(first: Mapping, second: Mapping, names: Iterable[str]) -> dict[str, dict]:
-    """The second minus the first, by metric, from what `draw` gave of two test parts."""
+def metric_differences(first: Mapping, second: Mapping, names: Iterable[str]) -> dict[str, dict]:
+    """Second minus first by metric, each what `bootstrap_metrics` returns for a test split."""
     return {name: difference(second[name], first[name]) for name in names}

@@ -94,7 +94,7 @@ def evaluate(
     comparison_results.json and those that docs/results.md adds for an external test.
     """
     rows, left_out = unseen(folders[0].parent, files)
-    own = {folder.name: trained_run.load(folder) for folder in folders}
+    own = {folder.name: trained_run.load_trained_run(folder) for folder in folders}
     lesions = lesion_groups(files.metadata)
     table = files.metadata.assign(lesion_id=lesions, part="test")
     dataset = describe_split(files, table.iloc[rows])
@@ -143,14 +143,16 @@ def _at_home(bundle: dict, held_out: Predictions, there: Predictions, resamples:
     for number, predictions in enumerate((held_out, there)):
         lesions = predictions.part("test").lesion_ids
         weights = bootstrap_weights(lesions, resamples, seed=SEED + 1 - number)
-        drawn.append([compare.draw(b, predictions, weights) for b in (bundle, as_it_is)])
+        drawn.append(
+            [compare.bootstrap_metrics(b, predictions, weights) for b in (bundle, as_it_is)]
+        )
         if not number:
-            home = compare.measured(bundle, predictions, drawn[0][0], weights)
+            home = compare.test_estimates(bundle, predictions, drawn[0][0], weights)
     (own, own_raw), (away, away_raw) = drawn
     return home | {
-        "difference": compare.shift(own, away, METRICS),
-        "difference_uncalibrated": compare.shift(own_raw, away_raw, CALIBRATION),
-        "gain": compare.shift(away, away_raw, GAIN),
+        "difference": compare.metric_differences(own, away, METRICS),
+        "difference_uncalibrated": compare.metric_differences(own_raw, away_raw, CALIBRATION),
+        "gain": compare.metric_differences(away, away_raw, GAIN),
     }
 
 
@@ -178,7 +180,7 @@ def draw(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, f
     sizes = [(part["test_melanomas"], part["test_images"] - part["test_melanomas"])
              for part in (external["own"], results)]  # fmt: skip
     for key, model in results["models"].items():
-        own, temperature = trained_run.load(run_dir / key)[2], model["temperature"]
+        own, temperature = trained_run.load_trained_run(run_dir / key)[2], model["temperature"]
         pairs = {
             place: run_figures.reliability_pair(part, temperature)
             for place, part in ((OWN, own), (elsewhere, predictions[key]))

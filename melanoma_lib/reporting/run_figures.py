@@ -50,7 +50,7 @@ def open_run(results_file: Path, metadata: Path | str = "") -> Run:
     results, folder = read_json(results_file), Path(results_file).parent
     if results.get("schema") != compare.SCHEMA:
         raise MelanomaError(f"{results_file} has another layout; run chapter 08 again")
-    loaded = {key: trained_run.load(folder / key) for key in results["models"]}
+    loaded = {key: trained_run.load_trained_run(folder / key) for key in results["models"]}
     for key, (record, bundle, _) in loaded.items():
         theirs = record["dataset"]["fingerprint"], bundle["temperature"]
         model = results["models"][key]

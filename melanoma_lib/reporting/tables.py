@@ -1,4 +1,4 @@
-"""The results as tables (CSV, LaTeX) and in words: every number comes from the results."""
+"""The results of a comparison as tables (CSV, LaTeX) and as a summary in words."""
 
 import re
 import textwrap
@@ -43,7 +43,7 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts, numbers and figures; `heads` names the columns that are printed.
+    """Rows of texts, numbers and estimates; `heads` holds the printed column heads by name.
 
     `bold` holds the cells (row number, column) that stand out.
     """
@@ -54,7 +54,7 @@ class Table:
 
 
 def comparison_table(results: dict) -> Table:
-    """The models in rows; bold is the best of a column where it is better than every other."""
+    """Every model's metrics; bold where it is significantly better than every other model."""
     models = results["models"]
     rows = [
         {"architecture": key, "model": model["name"], "parameters": model["parameters"]}
@@ -95,7 +95,7 @@ def operating_point_label(point: Mapping) -> str:
 
 
 def differences_table(results: dict) -> Table:
-    """Every pair of models: the differences on the same resamples, and the tests beside them."""
+    """Every pair of models: differences on the same resamples, with significance tests."""
     heads = {
         "pair": "First minus second",
         "accuracy": "Accuracy",
@@ -121,12 +121,12 @@ def differences_table(results: dict) -> Table:
 
 
 def pair_names(results: dict, pair: dict) -> list[str]:
-    """The two models of a difference by their names in print."""
+    """The display names of the two models of a difference."""
     return [results["models"][pair[side]]["name"] for side in ("first", "second")]
 
 
 def subgroups_table(results: dict) -> Table:
-    """Every model in every group of patients; small groups are marked."""
+    """Every model in every subgroup of patients; small subgroups are marked."""
     heads = {
         "model": "Architecture",
         "attribute": "By",
@@ -149,7 +149,7 @@ def subgroups_table(results: dict) -> Table:
     return Table(heads, rows)
 
 
-def errors_table(results: dict) -> Table:
+def confident_errors_table(results: dict) -> Table:
     """The most confident errors of every model, by image."""
     heads = {
         "model": "Architecture",
@@ -168,7 +168,7 @@ def errors_table(results: dict) -> Table:
 
 
 def explanations_table(results: dict) -> Table:
-    """Every map of every model that is scored, and the baselines on its images."""
+    """The scores of every model's heat maps, and of the baselines on the same images."""
     heads = {
         "model": "Architecture",
         "network": "Weights",
@@ -195,7 +195,7 @@ def explanations_table(results: dict) -> Table:
 
 
 def leakage_table(price: dict) -> Table:
-    """One architecture on both splits: what the split by image seems to add."""
+    """One architecture on the split by lesion and on that by image, with the difference."""
     heads = {
         "metric": price["name"],
         "lesion": "Split by lesion",
@@ -212,7 +212,7 @@ def leakage_table(price: dict) -> Table:
 
 
 def external_table(results: dict) -> Table:
-    """Every model on the run's own test part and on images from elsewhere, a row a measure.
+    """Every model on the run's own test split and on the external dataset, a row a metric.
 
     Calibration errors before and after the temperature; sensitivity and specificity at each
     threshold carried over.
@@ -250,7 +250,7 @@ def all_tables(results: dict) -> dict[str, Table]:
         "operating_points": operating_points_table(results),
         "differences": differences_table(results),
         "subgroups": subgroups_table(results),
-        "confident_errors": errors_table(results),
+        "confident_errors": confident_errors_table(results),
     }
     if any(model.get("explanations") for model in results["models"].values()):
         tables["explanations"] = explanations_table(results)
@@ -262,7 +262,7 @@ def all_tables(results: dict) -> dict[str, Table]:
 
 
 def table_file(name: str) -> str:
-    """Where a table lies in a run folder, without suffix."""
+    """The path of a table in a run folder, without suffix."""
     return name if name == "comparison_table" else f"tables/{name}"
 
 
@@ -272,12 +272,12 @@ def write_tables(results: dict, folder: Path) -> list[Path]:
     for name, table in all_tables(results).items():
         rows, path = [_flat(row) for row in table.rows], folder / table_file(name)
         paths.append(write_csv(path.with_suffix(".csv"), rows, list(table.heads)))
-        paths.append(write_text(path.with_suffix(".tex"), latex(table, describe(results))))
+        paths.append(write_text(path.with_suffix(".tex"), latex(table, describe_results(results))))
     return paths
 
 
 def _flat(row: Mapping) -> dict:
-    """A row with three columns a figure: the value under the figure's name, and both ends."""
+    """A row in which an estimate is three columns: its name, and with `_low` and `_high`."""
     flat: dict = {}
     for name, value in row.items():
         if isinstance(value, dict):
@@ -289,7 +289,7 @@ def _flat(row: Mapping) -> dict:
 
 
 def latex(table: Table, comment: str) -> str:
-    """A table in LaTeX, with each interval below its value."""
+    """A LaTeX tabular, with each interval below its value."""
     first = table.rows[0] if table.rows else {}
     sides = ["l" if isinstance(first.get(name, ""), str) else "c" for name in table.heads]
     lines = [
@@ -306,12 +306,13 @@ def latex(table: Table, comment: str) -> str:
 
 
 def _wrapped(text: str, level: str = "t") -> str:
-    """A text in LaTeX, in several lines where it would make its column wide.
+    """A text escaped for LaTeX, in several lines where it would make its column wide.
 
     level: which line stands beside other cells, "t" the first or "b" the last.
     """
-    words = textwrap.wrap(escaped(text), WIDEST, break_long_words=False, break_on_hyphens=False)
-    return _stacked(words, "l", level) if len(words) > 1 else "".join(words)
+    escaped = escape_latex(text)
+    lines = textwrap.wrap(escaped, WIDEST, break_long_words=False, break_on_hyphens=False)
+    return _stacked(lines, "l", level) if len(lines) > 1 else "".join(lines)
 
 
 def _stacked(lines: list[str], side: str, level: str) -> str:
@@ -320,24 +321,24 @@ def _stacked(lines: list[str], side: str, level: str) -> str:
 
 
 def _cell(value: object, bold: bool) -> str:
-    """A figure with its interval below it, a number, or a text, safe in LaTeX."""
+    """A cell in LaTeX: an estimate above its interval, a number, or an escaped text."""
     if not isinstance(value, dict) or value["value"] is None:
         return _wrapped(_text(value))
-    text, _, ends = escaped(_text(value)).partition(" ")
+    text, _, ends = escape_latex(_text(value)).partition(" ")
     text = f"\\textbf{{{text}}}" if bold else text
     return _stacked([text, f"{{\\scriptsize {ends}}}"], "c", "t")
 
 
-def escaped(text: str) -> str:
-    """A text as LaTeX prints it."""
+def escape_latex(text: str) -> str:
+    """A text with LaTeX's special characters escaped."""
     for character in "%&_#":
         text = text.replace(character, f"\\{character}")
     text = re.sub(r"(?<!\w)[-−](?=[\d ])", "$-$", text)  # a minus, not a hyphen
     return text.replace("<", "$<$")
 
 
-def printed(table: Table) -> pd.DataFrame:
-    """The table as a reader sees it: heads over texts."""
+def as_dataframe(table: Table) -> pd.DataFrame:
+    """The table as a DataFrame of printed texts under printed column heads."""
     return pd.DataFrame(
         [[_text(row[name]) for name in table.heads] for row in table.rows],
         columns=list(table.heads.values()),
@@ -345,7 +346,7 @@ def printed(table: Table) -> pd.DataFrame:
 
 
 def _text(value: object) -> str:
-    """A figure as `0.892 [0.874, 0.909]`, a number with three decimals, a text as it is."""
+    """An estimate as `0.892 [0.874, 0.909]`, a number with three decimals, a text unchanged."""
     if isinstance(value, dict):
         return format_estimate(value)
     if value is None:
@@ -355,8 +356,8 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def describe(results: dict) -> str:
-    """What the figures rest on, in one sentence."""
+def describe_results(results: dict) -> str:
+    """What the results rest on: dataset, split, test images and interval, in one sentence."""
     basis, warning = f"split by {results['split']}", ""
     if external := results.get("external"):
         basis = f"from outside of the run {results['run']}"
@@ -379,13 +380,13 @@ def describe(results: dict) -> str:
 
 
 def summary(results: dict) -> str:
-    """The outcome in words, every number taken from the results."""
+    """The results in words (summary.md); every number is taken from them."""
     models = sorted(
         results["models"].values(),
         key=lambda model: model["metrics"]["melanoma_auc"]["value"] or 0,
         reverse=True,
     )
-    lines = [describe(results), ""]
+    lines = [describe_results(results), ""]
     lines += [_model_text(model, results["prevalence"]) for model in models]
     if results["differences"]:
         lines += ["", "Differences in melanoma AUC, on the same resamples, p adjusted for the "
@@ -426,8 +427,8 @@ def _difference_text(results: dict, pair: dict) -> str:
         figure = figure | {
             "value": -figure["value"], "low": -figure["high"], "high": -figure["low"]
         }
-    settled = figure["p_holm"] < 1 - results["interval"]["level"]
-    verdict = "significant" if settled else "not settled by these images"
+    significant = figure["p_holm"] < 1 - results["interval"]["level"]
+    verdict = "significant" if significant else "not significant"
     return (
         f"- {names[0]} over {names[1]}: {format_estimate(figure)}, p {_text(figure['p_holm'])} "
         f"(DeLong {_text(pair['delong']['p_holm'])}), {verdict}"
@@ -437,22 +438,22 @@ def _difference_text(results: dict, pair: dict) -> str:
 def _leakage_text(price: dict) -> str:
     name = "melanoma_auc"
     low, high = (price["difference"][name][end] for end in ("low", "high"))
-    settled = low is not None and not low <= 0 <= high
+    significant = low is not None and not low <= 0 <= high
     return (
         f"The price of leakage: {price['name']} reaches a melanoma AUC of "
         f"{format_estimate(price['lesion']['metrics'][name])} split by lesion and of "
         f"{format_estimate(price['image']['metrics'][name])} split by image, a difference of "
         f"{format_estimate(price['difference'][name])}"
-        f"{'' if settled else ', not settled by these images'}; one training each."
+        f"{'' if significant else ', not significant'}; one training each."
     )
 
 
 def _external_text(model: dict) -> str:
-    """What became of calibration and of the first threshold elsewhere."""
+    """A model's calibration and first operating point on the external dataset."""
     own, away = model["own"], model["operating_points"][0]
     home = own["operating_points"][0]
     gain = own["gain"]["ece"]
-    settled = gain["low"] is not None and not gain["low"] <= 0 <= gain["high"]
+    significant = gain["low"] is not None and not gain["low"] <= 0 <= gain["high"]
     rates = " and ".join(
         f"{rate} {format_estimate(home['test'][rate])} there and "
         f"{format_estimate(away['test'][rate])} here"
@@ -463,6 +464,6 @@ def _external_text(model: dict) -> str:
         f"{format_estimate(model['metrics']['ece'])} here, a difference of "
         f"{format_estimate(own['difference']['ece'])}. Without the temperature it would be "
         f"{format_estimate(model['uncalibrated']['ece'])} here: what the temperature takes away, "
-        f"{format_estimate(gain)}, is {'' if settled else 'not '}settled by these images. At the "
+        f"{format_estimate(gain)}, is {'' if significant else 'not '}significant. At the "
         f"threshold chosen for a {operating_point_label(home)}: {rates}."
     )

@@ -29,7 +29,9 @@ def listening(track: str, notify: str, name: str) -> Iterator[None]:
     """
     for package in filter(None, (track, notify and "apprise")):
         if not importlib.util.find_spec(package):
-            raise MelanomaError(f"{package} is not installed; pip install 'melanoma-lib[listen]'")
+            raise MelanomaError(
+                f"{package} is not installed; in the project's folder: pip install -e '.[listen]'"
+            )
     if notify and not _address(notify):
         raise MelanomaError("apprise does not know the address that --notify names")
     asked = {variable: value for variable, value in ((TRACK, track), (NOTIFY, notify)) if value}

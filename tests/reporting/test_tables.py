@@ -8,9 +8,9 @@ from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.reporting.compare import COLUMNS, compare, price_of_leakage
 from melanoma_lib.reporting.tables import (
     Table,
+    as_dataframe,
     comparison_table,
     latex,
-    printed,
     summary,
     write_tables,
 )
@@ -57,7 +57,7 @@ def test_a_cell_in_latex_by_hand():
         "ResNet-50\\_x & \\begin{tabular}[t]{@{}c@{}}\\textbf{$-$0.012}\\\\"
         "{\\scriptsize [$-$0.100, 0.080]}\\end{tabular} & $<$0.001 \\\\"
     )
-    assert printed(table).to_numpy().tolist() == [
+    assert as_dataframe(table).to_numpy().tolist() == [
         ["ResNet-50_x", "-0.012 [-0.100, 0.080]", "<0.001"]
     ]
 
@@ -111,7 +111,7 @@ def test_the_documentation_shows_what_was_measured():
         f"{again['05_calibration']:.0f} s and 06 {again['06_operating_thresholds']:.0f} s",
     ):
         assert said in text
-    for row in printed(comparison_table(results)).itertuples(index=False):
+    for row in as_dataframe(comparison_table(results)).itertuples(index=False):
         assert "| " + " | ".join(row) + " |" in text
     pairs = {(row["first"], row["second"]): row for row in results["differences"]}
     accuracy = pairs["densenet121", "vit_b_16"]["accuracy"]["p_holm"]

@@ -121,7 +121,7 @@ def test_what_cannot_work_is_said_before_the_run(monkeypatch):
         pass
     assert "secret" not in str(caught.value)
     monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MelanomaError, match=r"mlflow is not installed; pip install"), \
+    with pytest.raises(MelanomaError, match=r"mlflow is not installed.* -e '\.\[listen\]'"), \
             listening("mlflow", "", "run"):
         pass
 
