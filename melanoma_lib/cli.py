@@ -215,7 +215,7 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     group.add_argument(
         "--precision", choices=PRECISIONS,
-        help="of training; auto (default) tries both where the training is long",
+        help="of training; auto (default) is bfloat16 where the device computes in it natively",
     )
 
 

@@ -263,6 +263,7 @@ def test_every_figure_of_the_catalogue_is_drawn_here_and_has_a_caption():
 @each_figure
 def test_texts_are_legible_and_inside_the_figure(name, count):
     page, texts = drawn(name, count)
+    assert texts
     for string, size, box in texts:
         assert size >= 7, string
         assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, string

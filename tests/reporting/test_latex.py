@@ -73,6 +73,7 @@ def test_legends_and_titles_stay_inside_a_narrow_page(page, font_size):
         for name in ("05-1-reliability", "06-1-roc", "06-2-thresholds", "08-4-accuracy-latency"):
             figure = plot(page[2], name)
             figure.draw_without_rendering()
+            assert figure.legends, name
             for legend in figure.legends:
                 box = legend.get_window_extent()
                 assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, name
