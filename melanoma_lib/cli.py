@@ -241,30 +241,31 @@ def _ready(config: Config):
 
 
 def _run(options: argparse.Namespace) -> None:
-    from melanoma_lib import batch, kernels
+    from melanoma_lib import batch, processes
     from melanoma_lib.data.images import decode
 
     config = configuration(options)
     if options.jobs is not None and options.jobs < 1:
         raise MelanomaError(f"--jobs is {options.jobs}; it must be 1 or more")
     devices = _visible(options.devices) if options.devices else []
-    if config.data_dir == str(SAMPLE_DIR) and not SAMPLE_DIR.exists():
-        kernels.start_server()  # it imports while the sample is painted
     files = _ready(config)
     _check_other_split(config, files.fingerprint)
-    steps = batch.plan(config, files.fingerprint, _extra(options), files.contents)
+    asked = {
+        "fingerprint": files.fingerprint, "contents": files.contents, "extra": _extra(options)
+    }
+    steps = batch.plan(config, **asked)
     stale = [step for step in steps if batch.state_of(config, step) != "done"]
     jobs = options.jobs or 1
     if stale:
         keys = [step.parameters.get("architecture") for step in stale]
-        sizes, most = kernels.in_fork(_look_ahead, config, files, keys)
+        sizes, most = processes.call(_look_ahead, config, files, keys)
         decode(files, config.image_size)  # once
         jobs = options.jobs or len(devices) or most
         if jobs > 1:  # the trainings first, and of them the largest: they take longest
             steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
             steps.reverse()
     with listening(options.track, options.notify, f"melanoma run {Path(config.output_dir).name}"):
-        batch.run(config, steps, jobs, devices)
+        batch.run(config, steps, jobs, devices, asked)
     print(
         f"\nfigures             {config.figures}"
         f"\ntables and results  {config.output_dir}"

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from melanoma_lib.artifacts import PROJECT, locked, read_history, read_json
-from melanoma_lib.batch import LAST, LOCK, Step, marker, state_of
+from melanoma_lib.batch import LAST, LOCK, Step, state_of, step_status_path
 from melanoma_lib.config import Config
 
 GUIDE = PROJECT / "docs" / "thesis_guide.md"
@@ -19,14 +19,14 @@ def report(config: Config, steps: list[Step]) -> str:
     for step in steps:
         state, details = state_of(config, step), []
         if state == "started":
-            started = read_json(marker(config, step))["started"]
+            started = read_json(step_status_path(config, step))["started"]
             state = "running" if started >= running_since else "interrupted"
         if step.training_key and locked(config.training_lock(step.parameters["architecture"])):
             state = "running"  # also by `melanoma train`
         if step.training_key and state != "done":
             details.append(f"{len(finished_epochs(config, step))} of {config.epochs} epochs")
-        if state in ("done", "running") and marker(config, step).exists():
-            record = read_json(marker(config, step))
+        if state in ("done", "running") and step_status_path(config, step).exists():
+            record = read_json(step_status_path(config, step))
             details.append(duration(record.get("seconds", time.time() - record["started"])))
         lines.append(f"{step.name:32s} {state:12s} {', '.join(details)}".rstrip())
     return "\n".join([config.output_dir, *lines, time_left(config, steps)])

@@ -68,7 +68,7 @@ def test_a_training_of_more_epochs_than_asked_for_is_about_to_be_replaced(config
 def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
     record = RECORD | {"state": "done", "started": 0, "seconds": 1}
     for step in steps:
-        write_json(batch.marker(config, step), record | {"key": step.key})
+        write_json(batch.step_status_path(config, step), record | {"key": step.key})
     shown = report(config, batch.plan(config, "data", {"prevalence": 0.05})).splitlines()
     stale = [line.split()[0] for line in shown if " stale" in line]
     assert "06_operating_thresholds" in stale and "05_calibration" not in stale
@@ -76,14 +76,14 @@ def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
 
 def test_an_interrupted_step_is_not_called_running(config, steps):
     step, _ = trainings(steps)
-    write_json(batch.marker(config, step), RECORD | {"state": "started", "started": 0})
+    write_json(batch.step_status_path(config, step), RECORD | {"state": "started", "started": 0})
     epochs(config, step, 3)
     line = line_of(step, config, steps)
     assert "interrupted" in line and "3 of 10 epochs" in line
     with lock(Path(config.output_dir) / batch.LOCK):
         assert "running" not in report(config, steps)  # begun by an earlier batch
         record = RECORD | {"state": "started", "started": time.time() + 1}
-        write_json(batch.marker(config, step), record)
+        write_json(batch.step_status_path(config, step), record)
         assert "running" in line_of(step, config, steps)
 
 
@@ -96,7 +96,7 @@ def test_a_training_without_the_batch_is_called_running(config, steps):
 
 def test_a_done_step_says_how_long_it_took(config, steps):
     record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
-    write_json(batch.marker(config, steps[0]), record)
+    write_json(batch.step_status_path(config, steps[0]), record)
     assert "done         1 min 15 s" in line_of(steps[0], config, steps)
 
 
@@ -117,7 +117,7 @@ def written(config, steps):
             folder = Path(config.output_dir) / step.parameters["architecture"]
             write_json(folder / "run.json", record)
         record = RECORD | {"state": "done", "started": 0, "seconds": 1, "key": step.key}
-        write_json(batch.marker(config, step), record)
+        write_json(batch.step_status_path(config, step), record)
 
 
 def section_of(number, config, steps):
@@ -139,7 +139,7 @@ def test_a_figure_of_a_chapter_that_is_not_up_to_date_is_lacking(config, steps, 
     line = section_of("4.1", config, steps)
     assert line.startswith("open") and line.endswith("curves-a; lacks 04-1-training-curves-b")
     step = trainings(steps)[0]
-    batch.marker(config, step).unlink()
+    batch.step_status_path(config, step).unlink()
     line = section_of("4.1", config, steps)
     assert line.endswith("lacks 04-1-training-curves-a, 04-1-training-curves-b")
 
