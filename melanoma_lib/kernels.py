@@ -26,7 +26,7 @@ def serve(send: Callable, folder: Path) -> None:
     os.chdir(folder)
     if "torch" in sys.modules:
         _be_as_new()
-    kernel = IPKernelApp.instance(parent_handle=os.getppid())  # or it prints how to connect to it
+    kernel = IPKernelApp.instance(parent_handle=1)  # or it prints how to connect to it
     kernel.initialize(["--log-level=ERROR", "--matplotlib=inline", SHOWN])
     kernel.cleanup_connection_file()
     send(kernel.get_connection_info())

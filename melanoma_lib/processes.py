@@ -5,24 +5,20 @@ server of `multiprocessing` imports them once, and each process started here is 
 shares nothing else with this one: environment, current folder and threads are its own.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
 from melanoma_lib.artifacts import MelanomaError
 
-PRELOADED = (
-    "torch", "timm", "pandas", "matplotlib.pyplot", "sklearn.metrics", "scipy.stats",
-    "pyarrow.parquet", "pytorch_grad_cam", "ipykernel.kernelapp", "papermill",
-)  # fmt: skip
+PRELOADED = "melanoma_lib.preloaded"
 # Elsewhere a fork of so much is not safe; and the name of the server's socket, which lies in the
 # folder of temporary files, may have 107 characters.
 FORKING = sys.platform == "linux" and len(tempfile.gettempdir()) < 70
@@ -39,14 +35,11 @@ def start(function: Callable, *arguments, **environment: str) -> tuple[BaseProce
     ours, theirs = multiprocessing.Pipe(duplex=False)
     arguments = (theirs, os.environ | environment, function, arguments)
     process = _context().Process(target=_main, args=arguments, daemon=True)
-    # This one hears Ctrl-C all the time, also while the server imports.
-    errors = []
-    starting = threading.Thread(target=_start, args=[process, errors], daemon=True)
-    starting.start()
-    starting.join()
+    try:
+        process.start()
+    except (EOFError, ConnectionError) as error:  # the server could not import, or was killed
+        raise MelanomaError(f"no process could be started ({error!r}); run again") from None
     theirs.close()
-    if errors:
-        raise MelanomaError(f"no process could be started ({errors[0]!r}); run again")
     return process, ours
 
 
@@ -75,39 +68,23 @@ def call(function: Callable, *arguments: object) -> object:
 
 def stop(*processes: BaseProcess) -> None:
     """Ends processes at once."""
-    with ignore_sigint():  # the second Ctrl-C of somebody impatient
-        for process in processes:
-            process.kill()
-            process.join()
-
-
-@contextlib.contextmanager
-def ignore_sigint() -> Iterator[None]:
-    """Inside, Ctrl-C waits; processes started there never hear it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    before = _block_interrupts()  # the second Ctrl-C of somebody impatient waits
+    for process in processes:
+        process.kill()
+        process.join()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _context() -> BaseContext:
     if not FORKING:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload([PRELOADED])
     return context
 
 
-def _start(process: BaseProcess, errors: list[Exception]) -> None:
-    try:
-        with ignore_sigint():
-            process.start()
-    except (EOFError, OSError) as error:  # the server could not import, or was killed
-        errors.append(error)
-
-
 def _main(sender: Connection, environment: dict, function: Callable, arguments: tuple) -> None:
+    _block_interrupts()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.clear()  # of the server, which may be older than a change
     os.environ.update(environment)
@@ -118,6 +95,10 @@ def _main(sender: Connection, environment: dict, function: Callable, arguments: 
     except Exception as error:
         sender.send(error)
     os._exit(0)  # without waiting for processes that it has started: they end with it
+
+
+def _block_interrupts() -> set[signal.Signals]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _call(_: Callable, function: Callable, *arguments: object) -> object:

@@ -1,6 +1,10 @@
 import json
+import os
 import resource
 import stat
+import subprocess
+import sys
+import threading
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +17,8 @@ from melanoma_lib.artifacts import (
     atomic_path,
     checksum_holds,
     digest,
+    lock,
+    locked,
     offenders,
     read_history,
     read_json,
@@ -116,6 +122,46 @@ def test_a_checksum_in_the_name_notices_a_flipped_bit(tmp_path):
     assert checksum_holds(path)
     path.write_bytes(b"contens")
     assert not checksum_holds(path)
+
+
+POLL = (
+    "import sys; from pathlib import Path; from melanoma_lib.artifacts import locked\n"
+    "print('looks', flush=True)\nwhile True:\n    locked(Path(sys.argv[1]))"
+)
+
+
+def test_who_looks_at_a_lock_keeps_nobody_from_it(tmp_path):
+    """As `watch melanoma status` does beside a run; and who looks does not take others for it."""
+    path = tmp_path / ".lock"
+    path.touch()
+    pollers = [
+        subprocess.Popen([sys.executable, "-c", POLL, path], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    try:
+        for poller in pollers:
+            poller.stdout.readline()
+        seen = set()
+        for _ in range(1000):
+            seen.add(locked(path))
+            with lock(path):
+                assert locked(path)
+        assert seen == {False}
+    finally:
+        for poller in pollers:
+            poller.kill()
+            poller.wait()
+
+
+def test_a_lock_that_is_held_is_refused_or_waited_for(tmp_path, capsys):
+    path = tmp_path / ".lock"
+    with lock(path), pytest.raises(MelanomaError, match=f"in use by process {os.getpid()} on"):
+        lock(path).__enter__()
+    held = lock(path)
+    held.__enter__()
+    threading.Timer(0.2, lambda: held.__exit__(None, None, None)).start()
+    with lock(path, waiting="waiting for it"):
+        assert capsys.readouterr().out == "waiting for it\n"
 
 
 def test_json_refuses_nan_and_reports_bad_files_in_one_line(tmp_path):
