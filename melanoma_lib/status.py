@@ -4,11 +4,51 @@ import re
 import time
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, locked, read_history, read_json
-from melanoma_lib.batch import LAST, LOCK, Step, state_of, step_status_path
-from melanoma_lib.config import Config
+from melanoma_lib.artifacts import PROJECT, MelanomaError, locked, read_history, read_json
+from melanoma_lib.batch import ASKED, LAST, LOCK, Step, plan, state_of, step_status_path
+from melanoma_lib.config import Augmentation, Config
 
+RUNS = PROJECT / "runs"
 GUIDE = PROJECT / "docs" / "thesis_guide.md"
+
+
+def find_runs(output_dir: str = "") -> list[Path]:
+    """The run in a folder, or else all that are in the project's; `MelanomaError` if none is."""
+    folders = [Path(output_dir).resolve()] if output_dir else sorted(RUNS.glob("*"))
+    if found := [folder for folder in folders if _asked(folder)]:
+        return found
+    raise MelanomaError(
+        f"there is no run in {output_dir or RUNS}; `melanoma run --preset sample` makes one in "
+        "minutes"
+    )
+
+
+def recorded(folder: Path) -> tuple[Config, list[Step]]:
+    """The configuration and the steps that a run was last asked for, from its folder alone."""
+    record = _asked(folder)
+    try:
+        values = record["config"] | {
+            "output_dir": str(folder),
+            "architectures": tuple(record["config"]["architectures"]),
+            "augmentation": Augmentation(**record["config"]["augmentation"]),
+        }
+        config = Config(**values)
+    except (KeyError, TypeError) as error:
+        raise MelanomaError(
+            f"{folder} was made by another version ({error}); give status the run's options"
+        ) from None
+    return config, plan(config, **record["asked"])
+
+
+def _asked(folder: Path) -> dict:
+    """What `run` recorded; of trainings without notebooks, or an earlier version, their own."""
+    trained = [read_json(path) for path in sorted(folder.glob("*/run.json"))]
+    record = read_json(folder / ASKED, {})
+    if record or not trained:
+        return record
+    names = [training["architecture"] for training in trained]
+    asked = {"fingerprint": trained[0]["dataset"]["fingerprint"]}
+    return {"config": trained[0]["config"] | {"architectures": names}, "asked": asked}
 
 
 def report(config: Config, steps: list[Step]) -> str:

@@ -126,7 +126,8 @@ def test_a_step_has_no_figures_of_a_network_whose_name_begins_alike(config):
 
 def test_a_step_recorded_by_another_version_is_done_again(config):
     step = batch.plan(config, "data")[0]
-    write_json(batch.step_status_path(config, step), {"schema": 1, "state": "done", "outputs": ["a"]})
+    record = {"schema": 1, "state": "done", "outputs": ["a"]}
+    write_json(batch.step_status_path(config, step), record)
     assert batch.state_of(config, step) == "stale"
 
 

@@ -1,11 +1,13 @@
+import dataclasses
 import re
 import time
 from pathlib import Path
 
 import pytest
 
-from melanoma_lib import batch
-from melanoma_lib.artifacts import lock, write_csv, write_json
+from melanoma_lib import batch, status
+from melanoma_lib.artifacts import lock, read_json, write_csv, write_json
+from melanoma_lib.cli import main
 from melanoma_lib.config import Config
 from melanoma_lib.figures import CATALOG
 from melanoma_lib.status import GUIDE, duration, report, sections, thesis, time_left
@@ -98,6 +100,55 @@ def test_a_done_step_says_how_long_it_took(config, steps):
     record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
     write_json(batch.step_status_path(config, steps[0]), record)
     assert "done         1 min 15 s" in line_of(steps[0], config, steps)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A folder of two runs, one by the notebooks and one without; no dataset is anywhere."""
+    monkeypatch.setattr(status, "RUNS", tmp_path)
+    monkeypatch.setattr(batch, "_work", lambda *_: [])
+    config = Config(output_dir=str(tmp_path / "by_notebooks"), architectures=("a", "b"), epochs=3)
+    asked = {"fingerprint": "data", "contents": "masks", "extra": {"prevalence": 0.1}}
+    steps = batch.plan(config, **asked)
+    batch.run(config, steps, asked=asked)
+    record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
+    write_json(batch.step_status_path(config, steps[0]), record)
+    training = {
+        "config": dataclasses.asdict(config) | {"architectures": ["b"]}, "architecture": "b",
+        "dataset": {"fingerprint": "data"}, "training_key": config.training_key("b", "data"),
+    }
+    write_json(tmp_path / "trained" / "b" / "run.json", training)
+    write_csv(tmp_path / "trained" / "b" / "history.csv", [{"epoch": 1, "seconds": 60}])
+    (tmp_path / "neither").mkdir()
+    return tmp_path
+
+
+def test_without_options_every_run_is_reported_from_its_folder(runs, capsys):
+    assert main(["status"]) == 0
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert first.startswith(str(runs / "by_notebooks")) and "done         1 min 15 s" in first
+    assert "04_training-a" in first and " stale" not in first
+    assert second.startswith(str(runs / "trained")) and "1 of 3 epochs" in second
+    assert main(["status", "--output-dir", str(runs / "trained")]) == 0
+    assert capsys.readouterr().out == second
+    assert main(["status", "--thesis"]) == 0
+    assert capsys.readouterr().out.count("text only") > 2
+
+
+def test_where_no_run_is_one_line_says_how_to_make_one(runs, monkeypatch, capsys):
+    for arguments in (["status", "--output-dir", str(runs / "neither")], ["status"]):
+        monkeypatch.setattr(status, "RUNS", runs / "neither")
+        assert main(arguments) == 2
+        text = capsys.readouterr().err
+        assert "melanoma run --preset sample" in text and text.count("\n") == 1
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(runs, capsys):
+    path = runs / "by_notebooks" / batch.ASKED
+    record = read_json(path)
+    write_json(path, record | {"config": record["config"] | {"unknown": 1}})
+    assert main(["status"]) == 2
+    assert "another version" in capsys.readouterr().err
 
 
 def test_durations_read_well():

@@ -22,7 +22,8 @@ ORDER = (
     "map_scores", "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs",
     "arithmetic", "training", "xai", "familiar", "bundle", "experiment", "explanations",
     "subgroups", "comparison", "diagnose", "verdict", "tables", "figures", "redraw", "external",
-    "thesis", "kernels", "batch", "status", "site", "app", "cli", "__main__",
+    "thesis", "preloaded", "processes", "kernels", "batch", "status", "site", "app", "cli",
+    "__main__",
 )
 # fmt: on
 
@@ -76,7 +77,7 @@ def test_every_module_has_its_test_file():
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     # Small ones are tested with the module that uses them.
     with_another = {"progress": "cli", "data.classes": "structure", "checkpoints": "training",
-                    "__main__": "distributed"}  # fmt: skip
+                    "preloaded": "processes", "__main__": "distributed"}  # fmt: skip
     missing = {with_another.get(name, name.removeprefix("data.")) for name in ORDER} - tests
     assert not missing
 
