@@ -260,7 +260,8 @@ def _ready(config: Config):
 
 def _run(options: argparse.Namespace) -> None:
     from melanoma_lib.data.images import decode
-    from melanoma_lib.pipeline import processes, run
+    from melanoma_lib.pipeline import run
+    from melanoma_lib.pipeline.execute import call
 
     config = configuration(options)
     if options.jobs is not None and options.jobs < 1:
@@ -268,15 +269,14 @@ def _run(options: argparse.Namespace) -> None:
     devices = _visible(options.devices) if options.devices else []
     files = _ready(config)
     _check_other_split(config, files.fingerprint)
-    asked = {
-        "fingerprint": files.fingerprint, "contents": files.mask_fingerprint, "extra": _extra(options)
-    }
+    asked = {"fingerprint": files.fingerprint, "contents": files.mask_fingerprint}
+    asked["extra"] = _extra(options)
     steps = run.plan(config, **asked)
     stale = [step for step in steps if run.state_of(config, step) != "done"]
     jobs = options.jobs or 1
     if stale:
         keys = [step.parameters.get("architecture") for step in stale]
-        sizes, most = processes.call(_look_ahead, config, files, keys)
+        sizes, most = call(_look_ahead, config, files, keys)
         decode(files, config.image_size)  # once
         jobs = options.jobs or len(devices) or most
         if jobs > 1:  # the trainings first, and of them the largest: they take longest

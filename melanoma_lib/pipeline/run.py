@@ -24,7 +24,7 @@ from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import PROJECT, digest, read_json, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import HEADLESS
-from melanoma_lib.pipeline import kernels, processes
+from melanoma_lib.pipeline.execute import DIED, execute_notebook, start_process
 
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder that a batch holds
@@ -221,8 +221,8 @@ def _work(
         while waiting or running:
             unfinished = [*waiting, *(execution.step for execution in running.values())]
             ready = [s for s in waiting if not any(s.waits_for(other) for other in unfinished)]
-            # A training goes on exactly only with as many threads as before, whatever is left; and
-            # threads that have to wait for another process make it many times slower.
+            # A training resumes exactly only with the same number of threads, whatever is left;
+            # and threads that wait for those of another process make it many times slower.
             most = shared if any(step.training_key for step in unfinished) else jobs
             beside = min(most, len(ready) + len(running))
             for step in ready[: most - len(running)]:
@@ -239,45 +239,49 @@ def _work(
                         errors.append(execution.error)
                         waiting = [s for s in waiting if not s.waits_for(execution.step)]
     finally:
-        processes.stop(*(one for execution in running.values() for one in execution.processes))
+        for execution in running.values():
+            execution.process.kill()
     return errors
 
 
 class _Execution:
-    """A step that two processes execute, and what the run folder records of it."""
+    """A step that another process executes, and what the run folder records about it."""
 
     def __init__(self, config: Config, step: Step, threads: int, device: str):
-        self.config, self.step, self.device, self.error = config, step, device, None
+        self.config, self.step, self.device = config, step, device
+        self.error: MelanomaError | None = None
         self.status = step_status_path(config, step)
         before = read_json(self.status, {}).get("outputs", {})  # until they are written again
         self.record = {"schema": SCHEMA, "key": step.key, "started": time.time(), "outputs": before}
         write_json(self.status, self.record | {"state": "started"})
         print(f"{step.name}: started", flush=True)
         self.earlier = _files(config, step)
-        environment = {HEADLESS: "1", "OMP_NUM_THREADS": str(threads)}
+        environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
         environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
-        kernel, listening = processes.start(kernels.serve, step.notebook.parent, **environment)
         output = Path(config.output_dir).resolve()
         target = output / "notebooks" / f"{step.name}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
-        arguments = step.notebook, step.parameters, target, output / "run.log", listening
-        client, self.messages = processes.start(kernels.execute, *arguments)
-        listening.close()
-        self.processes = kernel, client
+        self.process, self.messages = start_process(
+            execute_notebook, step.notebook, step.parameters, target, output / "run.log",
+            environment,
+        )  # fmt: skip
 
     def ended(self) -> bool:
-        """Takes what has been sent; returns whether it was the last, and records that."""
+        """Takes a message of the process; returns whether it was the last, and records that."""
         try:
-            line = processes.receive(self.messages)
-            if line is not None:
-                print(f"{self.step.name}: {line}", flush=True)
-                return False
+            message = self.messages.recv()
+        except EOFError:
+            message = MelanomaError(DIED)
+        if isinstance(message, str):
+            print(f"{self.step.name}: {message}", flush=True)
+            return False
+        if message is None:
             self._record_outputs()
-        except Exception as error:
-            self.error = MelanomaError(f"{self.step.name} failed: {error}")
+        else:
+            self.error = MelanomaError(f"{self.step.name} failed: {message}")
             write_json(self.status, self.record | {"state": "failed"})
             print(f"{self.step.name}: failed", flush=True)
-        processes.stop(*self.processes)
+        self.process.join()
         return True
 
     def _record_outputs(self) -> None:

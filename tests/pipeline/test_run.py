@@ -16,7 +16,7 @@ from melanoma_lib.config import Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.core.locks import lock, locked
-from melanoma_lib.pipeline import processes, run
+from melanoma_lib.pipeline import execute, run
 
 WRITE = "from pathlib import Path\nPath(figures_dir).mkdir(parents=True, exist_ok=True)\n"
 
@@ -283,7 +283,7 @@ def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(
     config, tmp_path, monkeypatch, forking
 ):
     """Four architectures on two devices: each device has two at most, and both have some."""
-    monkeypatch.setattr(processes, "FORKING", forking)
+    monkeypatch.setattr(execute, "FORKS", forking)
     config = dataclasses.replace(config, architectures=("a", "b", "c", "d"))
     notebook(
         run.NOTEBOOKS / "04_training.ipynb",
@@ -304,7 +304,7 @@ def test_steps_side_by_side_have_a_device_each_and_no_key_knows_it(
 
 def test_two_runs_cannot_share_a_folder(config, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from melanoma_lib.core.files import lock\n"
+        "import sys, time; from pathlib import Path; from melanoma_lib.core.locks import lock\n"
         "with lock(Path(sys.argv[1]) / '.lock'):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     holder = subprocess.Popen(
@@ -345,10 +345,10 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, forking):
         "Path(folder, 'pid').write_text(str(os.getpid()))\ntime.sleep(120)",
     )
     code = (
-        "import sys; from pathlib import Path; from melanoma_lib.pipeline import processes, run\n"
+        "import sys; from pathlib import Path; from melanoma_lib.pipeline import execute, run\n"
         "from melanoma_lib.config import Config\n"
         "if __name__ == '__main__':\n"
-        f"    run.NOTEBOOKS, processes.FORKING = Path(sys.argv[1]), {forking}\n"
+        f"    run.NOTEBOOKS, execute.FORKS = Path(sys.argv[1]), {forking}\n"
         "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
         "    run.run(config, run.plan(config, 'data')[:1])\n"
     )
@@ -366,7 +366,7 @@ def test_a_killed_batch_takes_its_kernels_with_it(config, tmp_path, forking):
 def test_a_kernel_killed_for_memory_is_told_and_the_next_run_goes_on(
     config, tmp_path, monkeypatch, forking
 ):
-    monkeypatch.setattr(processes, "FORKING", forking)
+    monkeypatch.setattr(execute, "FORKS", forking)
     notebook(
         run.NOTEBOOKS / "04_training.ipynb",
         f"architecture = ''\nseen = {str(tmp_path / 'seen')!r}",
@@ -381,7 +381,7 @@ def test_a_kernel_killed_for_memory_is_told_and_the_next_run_goes_on(
     assert states(config) == ["done"] * len(steps)
 
 
-@pytest.mark.skipif(not processes.FORKING, reason="processes are forked on Linux only")
+@pytest.mark.skipif(not execute.FORKS, reason="processes are forked on Linux only")
 def test_a_fork_server_that_is_killed_is_started_again(config):
     notebook(
         run.NOTEBOOKS / "01_look.ipynb",
@@ -406,10 +406,10 @@ def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path,
     script = tmp_path / "script.py"
     script.write_text(
         "import sys; from pathlib import Path; from melanoma_lib import cli\n"
-        "from melanoma_lib.pipeline import processes, run as batch\n"
+        "from melanoma_lib.pipeline import execute, run as batch\n"
         "from melanoma_lib.config import Config\n"
         "def run(options):\n"
-        f"    batch.NOTEBOOKS, processes.FORKING = Path(sys.argv[1]), {forking}\n"
+        f"    batch.NOTEBOOKS, execute.FORKS = Path(sys.argv[1]), {forking}\n"
         "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
         "    batch.run(config, batch.plan(config, 'data')[:1], jobs=2)\n"
         "cli._run = run\n"
@@ -436,7 +436,7 @@ def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path,
 
 def test_a_notebook_that_cannot_be_written_is_a_failed_step(config, monkeypatch):
     """A file-size limit stands for a full disk; a fork of the server would not have it."""
-    monkeypatch.setattr(processes, "FORKING", False)
+    monkeypatch.setattr(execute, "FORKS", False)
     notebook(run.NOTEBOOKS / "01_look.ipynb", "figures_dir = ''", "print('x' * 300_000)")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
