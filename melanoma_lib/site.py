@@ -13,7 +13,7 @@ from melanoma_lib.artifacts import PROJECT, MelanomaError, read_json, write_text
 CONFIG = {  # what Sphinx and its extensions call a conf.py
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.apidoc"],
     "exclude_patterns": ["api/modules.rst"],  # a second list of the same modules
-    # Links to files of the repository that have no page become text; solutions skip a level.
+    # Links to files without a page become text (see _unlink); solutions skip a level of headings.
     "suppress_warnings": ["myst.xref_missing", "myst.header"],
     "language": "en",
     "html_theme": "furo",
@@ -91,7 +91,9 @@ def build(run_dir: Path, folder: Path) -> Path:
         print(f"{folder}: being written, which takes about a minute", flush=True)
         config = CONFIG | {"project": title, "html_title": title}
         try:
-            Sphinx(source, None, folder, trees, "html", config, None, sys.stderr).build()
+            app = Sphinx(source, None, folder, trees, "html", config, None, sys.stderr)
+            app.connect("doctree-resolved", _unlink)
+            app.build()
         except (SphinxError, OSError) as error:
             raise MelanomaError(f"the website cannot be written to {folder} ({error})") from error
     return folder / "index.html"
@@ -148,3 +150,12 @@ def _prepared(notebook: dict, note: str) -> dict:
                 options = {key: f"{about[key]}" for key in ("alt", "width") if key in about}
                 cell["metadata"]["mystnb"] = {"image": options}
     return notebook
+
+
+def _unlink(app, doctree, name: str) -> None:
+    """Makes text of the links to files of the repository that have no page."""
+    from docutils.nodes import reference
+
+    for link in list(doctree.findall(reference)):
+        if "refid" in link and link["refid"] not in doctree.ids:
+            link.replace_self(link.children)
