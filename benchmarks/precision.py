@@ -20,10 +20,15 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from melanoma_lib import arithmetic, artifacts, cli, comparison, experiment
+from melanoma_lib import cli
 from melanoma_lib.config import PRECISIONS
-from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.models import pick_device
+from melanoma_lib.core import environment
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.files import PROJECT, read_json, write_json
+from melanoma_lib.data.dataset_files import open_dataset
+from melanoma_lib.evaluation import trained_run
+from melanoma_lib.reporting.compare import compare_models
+from melanoma_lib.training import precision
 
 SCHEMA = 1
 PRODUCTS = {
@@ -31,7 +36,7 @@ PRODUCTS = {
     torch.bmm, F.scaled_dot_product_attention,
 }  # fmt: skip
 METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc", "ece")
-FORWARD = arithmetic._Wrapped.forward  # the library's own
+FORWARD = precision._Wrapped.forward  # the library's own
 
 
 class Rounded(TorchFunctionMode):
@@ -50,10 +55,10 @@ def rounded(value: object) -> object:
 
 
 def imitated_forward(self, images: torch.Tensor) -> torch.Tensor:
-    """The forward pass of `arithmetic.Arithmetic.wrap`, rounded where it is one in bfloat16."""
+    """The forward pass of `precision.Arithmetic.wrap`, rounded where it is one in bfloat16."""
     if self.how.precision == "float32":
         return FORWARD(self, images)
-    images = images.contiguous(memory_format=arithmetic.LAYOUTS[self.how.layout])
+    images = images.contiguous(memory_format=precision.LAYOUTS[self.how.layout])
     with Rounded():
         return self.model(rounded(images))
 
@@ -68,8 +73,8 @@ def train(architecture: str, precision: str, runs: Path, arguments: list[str]) -
 
 def compare(folders: dict[str, Path], metadata) -> dict:
     """Metrics of both, and their difference, of the same test images."""
-    models = {name: comparison.load(folder) for name, folder in folders.items()}
-    results = comparison.side_by_side("precision", models, metadata)
+    models = {name: trained_run.load_trained_run(folder) for name, folder in folders.items()}
+    results = compare_models("precision", models, metadata)
     (difference,) = results["differences"]
     return {
         "test_images": results["test_images"], "test_lesions": results["test_lesions"],
@@ -84,29 +89,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("architecture")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--runs", type=Path, default=artifacts.PROJECT / "runs" / "precision")
+    parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "precision")
     options, arguments = parser.parse_known_args()
-    imitated = arithmetic.emulated(pick_device())
+    imitated = precision.emulated(pick_device())
     if imitated:
-        arithmetic._Wrapped.forward = imitated_forward
+        precision._Wrapped.forward = imitated_forward
     folders = {name: train(options.architecture, name, options.runs, arguments)
                for name in PRECISIONS if name != "auto"}  # fmt: skip
-    record = artifacts.read_json(folders["bfloat16"] / "run.json")
+    record = read_json(folders["bfloat16"] / "run.json")
     config = record["config"]
     files = open_dataset(config["data_dir"], config["metadata"], config["img_dir"])
     asked = ("image_size", "epochs", "batch_size", "split", "pretrained")
     known = {
         "schema": SCHEMA, "architecture": options.architecture, "imitated": imitated,
-        "versions": experiment.versions(),
+        "versions": environment.versions(),
         "dataset": files.fingerprint, "config": {name: config[name] for name in asked},
     }  # fmt: skip
-    results = artifacts.read_json(options.output, {})
+    results = read_json(options.output, {})
     if any(results.get(name) != value for name, value in known.items()):
         results = known | {"seeds": {}}
     results["date"] = datetime.date.today().isoformat()
     compared = {"device": record["device"], **compare(folders, files.metadata)}
     results["seeds"][str(config["seed"])] = compared
-    artifacts.write_json(options.output, results)
+    write_json(options.output, results)
 
 
 if __name__ == "__main__":

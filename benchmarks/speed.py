@@ -46,21 +46,26 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from melanoma_lib import artifacts, experiment, figures, scaling
-from melanoma_lib.arithmetic import Arithmetic, adam, choose
+from melanoma_lib import scaling
 from melanoma_lib.config import Config
+from melanoma_lib.core import environment, errors, files
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.data import torch_dataset
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.layouts import COLUMNS
-from melanoma_lib.data.pixels import HAM10000Dataset, resident
-from melanoma_lib.graphs import WARM_UP, captured
-from melanoma_lib.models import architecture, build_model, normalisation, pick_device
-from melanoma_lib.predictions import predict_logits
-from melanoma_lib.training import train_epoch, train_step
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, resident
+from melanoma_lib.evaluation.predictions import predict_logits
+from melanoma_lib.models.build import architecture, build_model, normalisation
+from melanoma_lib.reporting import figures
+from melanoma_lib.training import train
+from melanoma_lib.training.cuda_graph import WARM_UP, captured
+from melanoma_lib.training.loop import train_epoch, train_step
+from melanoma_lib.training.precision import Arithmetic, adam, choose
 
 SCHEMA = 2
 FOLDER = Path(__file__).parent
-README, PLOT = artifacts.PROJECT / "README.md", artifacts.PROJECT / "docs" / "speed.png"
+README, PLOT = files.PROJECT / "README.md", files.PROJECT / "docs" / "speed.png"
 BEGIN = "<!-- measured: python benchmarks/speed.py --table -->\n"
 METHODS = ("plain", "timm", "ours")
 WIDTH, HEIGHT, NOISE = 600, 450, 54  # HAM10000's pictures; grain that makes JPEGs as large
@@ -98,7 +103,7 @@ def dataset(data_dir: str, images: int) -> Iterator[str]:
             diagnosis = CLASS_NAMES[number % len(CLASS_NAMES)]
             row = (f"L{number}", path.stem, diagnosis, "histo", 50, "female", "back")
             rows.append(dict(zip(COLUMNS, row, strict=True)))
-        artifacts.write_csv(Path(name, "HAM10000_metadata.csv"), rows)
+        files.write_csv(Path(name, "HAM10000_metadata.csv"), rows)
         os.environ["MELANOMA_CACHE"] = name
         yield name
 
@@ -154,14 +159,14 @@ def timm_loader(pictures: Pictures, config: Config, device: torch.device) -> Ite
 class Bench:
     """Networks and loaders of the methods, made when they are first needed."""
 
-    def __init__(self, data: experiment.Data, config: Config, images: int, results: dict):
+    def __init__(self, data: torch_dataset.Data, config: Config, images: int, results: dict):
         self.data, self.config, self.chosen = data, config, results["chosen"]
         self.device = pick_device(config.device)
         self.uncounted = ON_A_GPU if self.device.type == "cuda" else UNCOUNTED
         part, images = data.part("train"), images + self.uncounted * config.batch_size
         self.part = HAM10000Dataset(part.pixels, part.labels, part.rows[:images], part.names)
         if len(self.part) < images:
-            raise artifacts.MelanomaError(f"there are {len(part)} training images; see --images")
+            raise errors.MelanomaError(f"there are {len(part)} training images; see --images")
         self.threads = torch.get_num_threads()
         self.loaders: dict[str, Iterable] = {}
         self.trained: dict[str, tuple] = {}
@@ -263,13 +268,13 @@ def grow(images: int, config: Config) -> dict[str, float]:
     """Seconds of preparing, training and evaluating so many images, and the peak memory in GB."""
     with dataset("", images) as folder:
         times = [time.perf_counter()]
-        data = experiment.prepare(replace(config, data_dir=folder, output_dir=folder))
+        data = train.prepare(replace(config, data_dir=folder, output_dir=folder))
         times.append(time.perf_counter())
         model = build_model(SMALL, len(CLASS_NAMES), config.image_size)
         model = model.to(pick_device(config.device))
         train_epoch(model, adam(model, config.learning_rate), data.part("train"), config, 1)
         times.append(time.perf_counter())
-        experiment.predict(model, data, config.batch_size)
+        train.predict(model, data, config.batch_size)
         times.append(time.perf_counter())
     steps = ("prepare_seconds", "train_seconds", "evaluate_seconds")
     return dict(zip(steps, np.diff(times).tolist(), strict=True)) | {"peak_gb": peak_memory()}
@@ -422,10 +427,10 @@ def page(text: str, machines: list[dict]) -> str:
 
 def show() -> None:
     """Writes README's table and its plot from the files beside this one."""
-    machines = [artifacts.read_json(path) for path in sorted(FOLDER.glob("speed-*.json"))]
-    artifacts.write_text(README, page(README.read_text(encoding="utf-8"), machines))
+    machines = [files.read_json(path) for path in sorted(FOLDER.glob("speed-*.json"))]
+    files.write_text(README, page(README.read_text(encoding="utf-8"), machines))
     if machines:
-        with artifacts.atomic_path(PLOT) as temporary:
+        with files.atomic_path(PLOT) as temporary:
             figure = plot([results for results in machines if complete(results)])
             figure.savefig(temporary, dpi=200, metadata={"Software": None})
 
@@ -440,11 +445,11 @@ def about(options: argparse.Namespace, config: Config, fingerprint: str) -> dict
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "schema": SCHEMA,
-        "device": experiment.device_name(nn.Linear(1, 1).to(pick_device(config.device))),
+        "device": environment.device_name(nn.Linear(1, 1).to(pick_device(config.device))),
         "processor": next(iter(models), platform.processor()),
         "cores": CORES,
         "commit": options.commit or commit(),
-        "versions": experiment.versions(),
+        "versions": environment.versions(),
         "dataset": fingerprint if options.data_dir else "generated pictures",
         "image_size": config.image_size,
         "batch_size": config.batch_size,
@@ -454,7 +459,7 @@ def about(options: argparse.Namespace, config: Config, fingerprint: str) -> dict
 
 def commit() -> str:
     """The commit that is measured; a plus if its code was changed since."""
-    git = ("git", "-C", str(artifacts.PROJECT))
+    git = ("git", "-C", str(files.PROJECT))
     try:
         head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
         code = [*git, "diff", "--quiet", "HEAD", "--", "melanoma_lib", "benchmarks/speed.py"]
@@ -469,11 +474,11 @@ def add(results: dict, output: Path, rates: dict, name: str, rate: float) -> Non
     middle = float(np.median(found))
     rates[name] = {"median": middle, "lowest": min(found), "highest": max(found)}
     rates[name]["images_per_second"] = found
-    artifacts.write_json(output, results)
+    files.write_json(output, results)
     print(f"{name}: {rate:.1f} images/s", flush=True)
 
 
-def measure(results: dict, data: experiment.Data, config: Config, options) -> None:
+def measure(results: dict, data: torch_dataset.Data, config: Config, options) -> None:
     """Measures what is missing in `results`, the methods in turn, until the time is up."""
     end = time.perf_counter() + (options.seconds or math.inf)
     bench = Bench(data, config, options.images, results)
@@ -488,7 +493,7 @@ def measure(results: dict, data: experiment.Data, config: Config, options) -> No
                 return
             if method not in epochs:
                 epochs[method] = bench.epoch(key, method)
-                artifacts.write_json(options.output, results)  # what was chosen
+                files.write_json(options.output, results)  # what was chosen
             print(f"{key}, {repeat + 1} of {options.repeats}, ", end="", flush=True)
             add(results, options.output, rates, method, epochs[method]())
     while len(results["decoding"].get("all", {}).get("images_per_second", [])) < options.repeats:
@@ -511,7 +516,7 @@ def measure_growth(results: dict, config: Config, options: argparse.Namespace) -
         print(f"{images} images, {repeat + 1} of {options.repeats}: {runs[-1]}", flush=True)
         if len(growth) > 1:
             results["growth_fits"] = fits(growth)
-        artifacts.write_json(options.output, results)
+        files.write_json(options.output, results)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -543,9 +548,9 @@ def main() -> None:
     images = options.images + ON_A_GPU * config.batch_size  # the more of the two
     needed = max(images * 10 // 7 + 2, 100)  # seven tenths are the training part
     with dataset(options.data_dir, needed) as folder, tempfile.TemporaryDirectory() as scratch:
-        data = experiment.prepare(replace(config, data_dir=folder, output_dir=scratch))
+        data = train.prepare(replace(config, data_dir=folder, output_dir=scratch))
         known = about(options, config, data.files.fingerprint)
-        results = artifacts.read_json(options.output, {})
+        results = files.read_json(options.output, {})
         if any(results.get(name) != value for name, value in known.items()):
             results = known | {"chosen": {}, "rates": {}, "decoding": {}, "growth": {}}
         results["date"] = datetime.date.today().isoformat()

@@ -8,10 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.artifacts import MelanomaError, write_csv
-from melanoma_lib.config import PRECISIONS, PRESETS, PROTOCOLS, SAMPLE_DIR, Config, preset
-from melanoma_lib.listeners import TRACKERS, listening
-from melanoma_lib.progress import progress
+from melanoma_lib.config import (
+    PRECISIONS,
+    PRESETS,
+    PROTOCOLS,
+    SAMPLE_DIR,
+    Config,
+    parse_operating_points,
+    preset,
+)
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import write_csv
+from melanoma_lib.core.progress import progress
+from melanoma_lib.training.callbacks import TRACKERS, listening
 
 ROOM_FOR_TWO = 30e9  # bytes of a GPU's memory: two notebooks were seen to take 29.3e9
 
@@ -198,6 +207,10 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
         "--no-pretrained", dest="pretrained", action="store_false", default=None,
         help="start from random weights",
     )
+    group.add_argument(
+        "--operating-points", nargs="+", metavar="RATE=TARGET",
+        help="what melanoma thresholds must reach on validation, for example specificity=0.95",
+    )
     group.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     group.add_argument(
         "--precision", choices=PRECISIONS,
@@ -221,6 +234,8 @@ def configuration(options: argparse.Namespace) -> Config:
     if given["architectures"]:
         names = [name for text in given["architectures"] for name in text.split(",") if name]
         given["architectures"] = tuple(dict.fromkeys(names))
+    if given["operating_points"]:
+        given["operating_points"] = parse_operating_points(given["operating_points"])
     weights = _pairs(given["weights"], "--weights")
     given["weights"] = {
         name: str(Path(file).expanduser().resolve()) for name, file in weights.items()
@@ -232,8 +247,8 @@ def configuration(options: argparse.Namespace) -> Config:
 
 def _ready(config: Config):
     """Checks the dataset; the sample is generated where it is meant and not there yet."""
-    from melanoma_lib.data.metadata import open_dataset
-    from melanoma_lib.data.sample import generate_sample
+    from melanoma_lib.data.dataset_files import open_dataset
+    from melanoma_lib.data.synthetic import generate_sample
 
     if config.data_dir == str(SAMPLE_DIR):
         generate_sample(SAMPLE_DIR)  # returns at once where it is complete
@@ -241,8 +256,8 @@ def _ready(config: Config):
 
 
 def _run(options: argparse.Namespace) -> None:
-    from melanoma_lib import batch, kernels
     from melanoma_lib.data.images import decode
+    from melanoma_lib.pipeline import kernels, run
 
     config = configuration(options)
     if options.jobs is not None and options.jobs < 1:
@@ -252,8 +267,8 @@ def _run(options: argparse.Namespace) -> None:
         kernels.start_server()  # it imports while the sample is painted
     files = _ready(config)
     _check_other_split(config, files.fingerprint)
-    steps = batch.plan(config, files.fingerprint, _extra(options), files.contents)
-    stale = [step for step in steps if batch.state_of(config, step) != "done"]
+    steps = run.plan(config, files.fingerprint, _extra(options), files.contents)
+    stale = [step for step in steps if run.state_of(config, step) != "done"]
     jobs = options.jobs or 1
     if stale:
         keys = [step.parameters.get("architecture") for step in stale]
@@ -264,7 +279,7 @@ def _run(options: argparse.Namespace) -> None:
             steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
             steps.reverse()
     with listening(options.track, options.notify, f"melanoma run {Path(config.output_dir).name}"):
-        batch.run(config, steps, jobs, devices)
+        run.run(config, steps, jobs, devices)
     print(
         f"\nfigures             {config.figures}"
         f"\ntables and results  {config.output_dir}"
@@ -296,7 +311,7 @@ def _default_jobs(config: Config) -> int:
     """
     import torch
 
-    from melanoma_lib.models import pick_device
+    from melanoma_lib.core.environment import pick_device
 
     device = pick_device(config.device)
     if device.type == "cpu":
@@ -313,9 +328,10 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
     """
     import torch
 
+    from melanoma_lib.core.environment import pick_device
     from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-    from melanoma_lib.data.metadata import PARTS, make_split, rows_of
-    from melanoma_lib.models import architecture, build_model, pick_device
+    from melanoma_lib.data.split import SPLITS, make_split, split_rows
+    from melanoma_lib.models.build import architecture, build_model
 
     for key in config.architectures:
         architecture(key)
@@ -324,8 +340,8 @@ def _check_training(config: Config, files, keys: Sequence[str | None]) -> dict[s
         raise MelanomaError(f"--weights names {', '.join(unused)}, which is not to be trained")
     pick_device(config.device)
     split = make_split(files.metadata, config.split, config.seed)
-    for part in PARTS:
-        rows = split.iloc[rows_of(split, part)]
+    for part in SPLITS:
+        rows = split.iloc[split_rows(split, part)]
         if (rows["dx"] == MELANOMA).mean() in (0, 1):
             raise MelanomaError(f"the part {part} needs both melanomas and other images")
         if part == "train" and len(rows) < config.batch_size:
@@ -348,10 +364,10 @@ def _check_other_split(config: Config, fingerprint: str) -> None:
     """Finds before the first epoch that the run on the other split is not its counterpart."""
     if not config.other_split:
         return
-    from melanoma_lib.comparison import load
+    from melanoma_lib.evaluation.trained_run import load_trained_run
 
     key = config.architectures[0]
-    record, *_ = load(Path(config.other_split) / key)
+    record, *_ = load_trained_run(Path(config.other_split) / key)
     asked = config.recipe(key, fingerprint), config.epochs
     same = (record.get("recipe"), record["epochs"]) == asked
     if not same or record["config"]["split"] == config.split:
@@ -376,8 +392,9 @@ def _scalar(text: str) -> object:
 
 def _train(options: argparse.Namespace) -> None:
     options.architectures = [options.architecture]
-    from melanoma_lib import distributed, experiment
     from melanoma_lib.data.images import decode
+    from melanoma_lib.training import distributed
+    from melanoma_lib.training.train import train_architecture
 
     config = configuration(options)
     name = f"melanoma train {config.architectures[0]}"
@@ -386,13 +403,13 @@ def _train(options: argparse.Namespace) -> None:
             files = _ready(config)
             _check_training(config, files, config.architectures)
             decode(files, config.image_size)
-        print(experiment.train(config, config.architectures[0]))
+        print(train_architecture(config, config.architectures[0]))
 
 
 def _status(options: argparse.Namespace) -> None:
-    from melanoma_lib.batch import plan
-    from melanoma_lib.data.metadata import open_dataset
-    from melanoma_lib.status import report, thesis
+    from melanoma_lib.data.dataset_files import open_dataset
+    from melanoma_lib.pipeline.run import plan
+    from melanoma_lib.pipeline.status import report, thesis
 
     config, known = configuration(options), ("", "")
     if config.data_dir != str(SAMPLE_DIR) or SAMPLE_DIR.exists():  # it is generated by a run
@@ -403,31 +420,31 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from melanoma_lib import external
-    from melanoma_lib.bundle import find_bundles
-    from melanoma_lib.data.metadata import open_dataset
+    from melanoma_lib.data.dataset_files import open_dataset
+    from melanoma_lib.models.bundle import find_bundles
+    from melanoma_lib.reporting import external_test
 
     if not (options.data_dir or options.metadata):
         raise MelanomaError("evaluate needs images from elsewhere; name their folder: --data-dir")
     folders = find_bundles(Path(options.bundle).expanduser().resolve())
     data = options.data_dir or ("" if options.img_dir else Path(options.metadata).parent)
     files = open_dataset(data, options.metadata or "", options.img_dir or "", external=True)
-    results, predictions = external.evaluate(folders, files, options.device, options.batch_size)
+    outcome = external_test.evaluate(folders, files, options.device, options.batch_size)
     run = folders[0].parent
     name = Path(options.data_dir or options.metadata).resolve().stem
     folder = Path(options.output_dir or run / "external" / name)
-    external.write(results, predictions, run, folder)
+    external_test.write(*outcome, run, folder)
     print(f"\n{(folder / 'summary.md').read_text(encoding='utf-8')}\n{folder}")
 
 
 def _figures(options: argparse.Namespace) -> None:
-    from melanoma_lib import redraw, thesis
+    from melanoma_lib.reporting import latex, run_figures
 
     results = Path(options.results).expanduser().resolve()
     drawn = options.figures_dir or Config(output_dir=str(results.parent)).figures
-    run = redraw.open_run(results, options.metadata or "")
+    run = run_figures.open_run(results, options.metadata or "")
     folder = Path(options.output_dir)
-    outcome = thesis.write(run, folder, Path(drawn), options.width, options.font_size)
+    outcome = latex.write(run, folder, Path(drawn), options.width, options.font_size)
     for word in ("redrawn", "taken over", "missing"):
         names = [name for name, became in outcome.items() if became == word]
         print(f"{word:10s} {len(names):3d}  {', '.join(names)}")
@@ -436,47 +453,47 @@ def _figures(options: argparse.Namespace) -> None:
 
 
 def _site(options: argparse.Namespace) -> None:
-    from melanoma_lib.site import build
+    from melanoma_lib.pipeline.website import build
 
     run = Path(options.output_dir).expanduser().resolve()
     print(build(run, Path(options.site_dir or run / "site")))
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from melanoma_lib import diagnose, verdict
-    from melanoma_lib.bundle import find_bundle
+    from melanoma_lib.inference import predictor, wording
+    from melanoma_lib.models.bundle import find_bundle
 
-    reader = diagnose.Reader(find_bundle(options.bundle))
-    point, paths = reader.point(options.operating_point), diagnose.pictures(options.images)
+    reader = predictor.Predictor(find_bundle(options.bundle))
+    point, paths = reader.point(options.operating_point), predictor.pictures(options.images)
     overlays = Path(options.overlay_dir) if options.overlay_dir else None
-    results = diagnose.judge(reader, paths, point["name"], overlays)
+    results = predictor.predict_files(reader, paths, point["name"], overlays)
     rows = list(progress(results, "reading", total=len(paths)))
     good, bad = ([row for row in rows if ("error" in row) == failed] for failed in (False, True))
     if options.csv:
-        write_csv(options.csv, [verdict.flat(row) for row in rows], verdict.HEADS)
+        write_csv(options.csv, [wording.flat(row) for row in rows], wording.HEADS)
     if options.json:
         about = {"model": reader.name, "bundle": str(reader.folder), "note": reader.note}
-        document = about | {"notice": verdict.NOTICE, "operating_point": point, "images": rows}
+        document = about | {"notice": wording.NOTICE, "operating_point": point, "images": rows}
         print(json.dumps(document, indent=2, allow_nan=False))
     else:
-        print("\n".join([verdict.about(reader, point), *map(verdict.line, good)]))
+        print("\n".join([wording.about(reader, point), *map(wording.line, good)]))
     for row in bad:
         print(f"melanoma: {row['error']}", file=sys.stderr)
     return 1 if bad else 0
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from melanoma_lib import diagnose
-    from melanoma_lib.bundle import find_bundle
+    from melanoma_lib.inference import predictor
+    from melanoma_lib.models.bundle import find_bundle
 
-    reader = diagnose.Reader(find_bundle(options.bundle))
-    from melanoma_lib import app
+    reader = predictor.Predictor(find_bundle(options.bundle))
+    from melanoma_lib.inference import app
 
     app.serve(reader, options.host, options.port, options.operating_point)
 
 
 def _data_sample(options: argparse.Namespace) -> None:
-    from melanoma_lib.data.sample import generate_sample
+    from melanoma_lib.data.synthetic import generate_sample
 
     print(generate_sample(options.folder, options.seed))
 
@@ -491,7 +508,7 @@ def _data_download(options: argparse.Namespace) -> None:
 
 
 def _data_check(options: argparse.Namespace) -> None:
-    from melanoma_lib.data.check import check
+    from melanoma_lib.data.validate import check
 
     folder = options.folder or options.data_dir
     folder = folder or ("" if options.img_dir and options.metadata else ".")

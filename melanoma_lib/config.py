@@ -1,10 +1,13 @@
 """Configuration: one frozen dataclass, every value with its reason, and two presets."""
 
 import dataclasses
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, digest, read_json, sha256
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import PROJECT, digest, read_json, sha256
 
 PROTOCOLS = ("lesion", "image")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -42,6 +45,11 @@ class Config:
     pretrained: bool = True
     weights: dict[str, str] = field(default_factory=dict)  # architecture: file, instead of the hub
     augmentation: Augmentation = Augmentation()
+    # What each melanoma threshold must reach on validation: few false alarms for screening, at two
+    # prices, and few missed melanomas. The first is the one that tables and examples start from.
+    operating_points: tuple[tuple[str, float], ...] = (
+        ("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95)
+    )  # fmt: skip
     other_split: str = ""  # folder of the same run on the other split: the price of leakage
     device: str = "auto"  # the first CUDA device, or the CPU
     precision: str = "auto"  # float32, bfloat16, or whichever a long training measures as faster
@@ -52,6 +60,8 @@ class Config:
         if self.precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise MelanomaError(f"precision {self.precision!r} is not one of {known}")
+        if not self.operating_points:
+            raise MelanomaError("no operating point is named; see --operating-points")
         if not self.architectures:
             raise MelanomaError("no architecture is named; see --architectures")
         lower_bounds = {"epochs": 1, "batch_size": 2, "image_size": 32, "seed": 0}
@@ -117,6 +127,32 @@ PRESETS = {
         "pretrained": False,
     },
 }
+
+
+def parse_operating_points(texts: Iterable[str]) -> tuple[tuple[str, float], ...]:
+    """Criterion and target of each of `specificity=0.95`, `sensitivity=0.9`, without repetitions.
+
+    Raises `MelanomaError` for another criterion, or a target outside (0, 1].
+    """
+    found = {}
+    for text in texts:
+        match = re.fullmatch(r"\s*(sensitivity|specificity)\s*=\s*([0-9.]+)\s*", text)
+        try:
+            target = float(match[2]) if match else 0.0
+        except ValueError:  # 0.9.5
+            target = 0.0
+        if not 0 < target <= 1:
+            raise MelanomaError(
+                f"{text!r} is no operating point; write sensitivity=X or specificity=X with X "
+                "above 0 and at most 1, for example specificity=0.95"
+            )
+        found[match[1], target] = None
+    return tuple(found)
+
+
+def format_operating_points(points: Iterable[tuple[str, float]]) -> str:
+    """What `parse_operating_points` reads, separated by commas."""
+    return ",".join(f"{criterion}={target:g}" for criterion, target in points)
 
 
 def preset(name: str, **changes: object) -> Config:

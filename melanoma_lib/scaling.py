@@ -7,8 +7,8 @@ of benchmarks/speed.py takes its rates first.
 import sys
 from collections.abc import Mapping
 
-from melanoma_lib.artifacts import PROJECT, read_json, write_json, write_text
-from melanoma_lib.intervals import RESAMPLES
+from melanoma_lib.core.files import PROJECT, read_json, write_json, write_text
+from melanoma_lib.evaluation.bootstrap import RESAMPLES
 
 RATES = PROJECT / "benchmarks" / "rates.json"
 PAGE = PROJECT / "docs" / "cloud.md"

@@ -6,18 +6,14 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
+from helpers import KEYS, ROOT, fast, make_dataset, make_run, table_of
 
-from melanoma_lib.artifacts import write_csv, write_json
 from melanoma_lib.cli import main
-from melanoma_lib.comparison import compare
-from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.data.metadata import DatasetFiles, open_dataset
-from melanoma_lib.data.sample import generate_sample
-from melanoma_lib.predictions import Predictions, load_predictions, save_predictions
+from melanoma_lib.data.dataset_files import DatasetFiles, open_dataset
+from melanoma_lib.data.synthetic import generate_sample
+from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.reporting.compare import compare
 
 os.environ["MELANOMA_HEADLESS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on the internet
@@ -38,10 +34,7 @@ def as_many_threads():
 
 
 # The real dataset, where a copy lies beside the project or in its data folder.
-REAL = [
-    Path(__file__).parents[1] / "data" / "ham10000",
-    Path(__file__).parents[2] / "shared" / "data" / "ham10000",
-]
+REAL = [ROOT / "data" / "ham10000", ROOT.parent / "shared" / "data" / "ham10000"]
 
 
 @pytest.fixture(scope="session")
@@ -51,39 +44,6 @@ def real_table() -> Path:
         if (folder / "HAM10000_metadata.csv").exists():
             return folder / "HAM10000_metadata.csv"
     pytest.skip("needs the real table in data/ham10000")
-
-
-def make_dataset(folder: Path, lesions_per_class: int = 10, size: int = 24) -> Path:
-    """One or two flat pictures a lesion, their colour telling the class apart, with masks."""
-    rng = np.random.default_rng(0)
-    rows, number = [], 0
-    (folder / "images").mkdir(parents=True)
-    (folder / "masks").mkdir()
-    for label, dx in enumerate(CLASS_NAMES):
-        for lesion in range(lesions_per_class):
-            for _ in range(1 + lesion % 2):
-                number += 1
-                name = f"ISIC_9{number:06d}"
-                colour = np.array([30 * label, 200 - 25 * label, 90 + 60 * (label % 3)])
-                pixels = colour + rng.integers(0, 30, (size, size + 8, 3))
-                image = Image.fromarray(pixels.astype(np.uint8))
-                image.save(folder / "images" / f"{name}.jpg", quality=95)
-                mask = np.zeros((size, size + 8), bool)
-                mask[size // 4 : -size // 4, size // 4 : -size // 4] = True
-                Image.fromarray(mask).save(folder / "masks" / f"{name}_segmentation.png")
-                rows.append(
-                    {
-                        "lesion_id": f"HAM_9{label}{lesion:05d}",
-                        "image_id": name,
-                        "dx": dx,
-                        "dx_type": "histo",
-                        "age": "" if number % 17 == 0 else "45.0",
-                        "sex": "female" if number % 2 else "male",
-                        "localization": "back",
-                    }
-                )
-    write_csv(folder / "HAM10000_metadata.csv", rows)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -97,72 +57,12 @@ def dataset(_dataset, tmp_path) -> Path:
     return Path(shutil.copytree(_dataset, tmp_path / "dataset"))
 
 
-def make_run(run_dir, skills=(2.0, 1.0), split="lesion") -> dict[str, dict]:
-    """Trained models that see the same lesions, the first one better; returns their latencies."""
-    rng = np.random.default_rng(0)
-    n = 400
-    labels = rng.choice(7, n, p=[0.1, 0.1, 0.1, 0.05, 0.2, 0.4, 0.05])
-    for number, skill in enumerate(skills):
-        folder = run_dir / f"model_{number}"
-        folder.mkdir(parents=True)
-        predictions = Predictions(
-            image_ids=np.array([f"ISIC_{i:07d}" for i in range(n)]),
-            lesion_ids=np.array([f"HAM_{i // 2:07d}" for i in range(n)]),
-            parts=np.array(["val"] * (n // 2) + ["test"] * (n // 2)),
-            labels=labels,
-            logits=(rng.normal(size=(n, 7)) + skill * np.eye(7)[labels]).astype(np.float32),
-        )
-        save_predictions(folder / "predictions.parquet", predictions)
-        write_json(
-            folder / "run.json",
-            {
-                "finished": True, "name": f"Model_{number}", "timm_name": "m", "parameters": 10,
-                "epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "device": "CPU",
-                "dataset": {"name": "generated sample", "generated": True, "fingerprint": "f"},
-                "recipe": "r", "config": {"split": split},
-            },
-        )
-        write_json(
-            folder / "bundle.json",
-            {
-                "temperature": 1.3,
-                "operating_points": [
-                    {"name": "specificity_95", "criterion": "specificity", "target": 0.95,
-                     "threshold": 0.4}
-                ],
-            },
-        )
-    return fast(*(f"model_{number}" for number in range(len(skills))))
-
-
-def fast(*keys):
-    return {key: {"median_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1, "device": "CPU"} for key in keys}
-
-
-
-def table_of(predictions) -> pd.DataFrame:
-    """A table of patients for the images of some predictions."""
-    n = len(predictions.image_ids)
-    return pd.DataFrame(
-        {
-            "image_id": predictions.image_ids,
-            "dx_type": ["histo", "follow_up"] * (n // 2),
-            "age": np.resize([20.0, 45.0, 80.0, np.nan], n),
-            "sex": np.resize(["male", "female", "female", "unknown"], n),
-            "localization": "back",
-        }
-    )
-
-
 @pytest.fixture
 def trained(tmp_path):
     """A run of two trained models: its folder, and what `compare` takes besides."""
     latency = make_run(tmp_path / "run")
     predictions = load_predictions(tmp_path / "run" / "model_0" / "predictions.parquet")
     return tmp_path / "run", latency, table_of(predictions)
-
-
-KEYS = ["test_efficientnet", "test_resnet"]  # networks of timm that train in seconds
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +91,9 @@ def sample_files(sample_dir) -> DatasetFiles:
 @pytest.fixture(scope="session")
 def explained(sample_run, sample_files, tmp_path_factory) -> Path:
     """The sample's run with the maps of one of its two networks scored."""
-    from melanoma_lib.explanations import explain  # with torch, which reads OMP_NUM_THREADS then
+    from melanoma_lib.explanation.score_maps import (
+        explain,  # with torch, which reads OMP_NUM_THREADS then
+    )
 
     folder = shutil.copytree(sample_run, tmp_path_factory.mktemp("explained") / "run")
     explain(folder / KEYS[0], sample_files, "cpu", faithful_images=6, chosen_on=10)

@@ -11,12 +11,14 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from helpers import ROOT
 
-from melanoma_lib import batch, cli
+from melanoma_lib import cli
 from melanoma_lib.cli import _parser, configuration, main
 from melanoma_lib.config import PRESETS, Config
-from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.progress import progress, watched
+from melanoma_lib.core.progress import progress, watched
+from melanoma_lib.data.dataset_files import open_dataset
+from melanoma_lib.pipeline.run import chapters
 
 TINY = ["--no-pretrained", "--image-size", "32", "--epochs", "1", "--batch-size", "16"]
 
@@ -47,7 +49,7 @@ def test_help_needs_no_heavy_import():
 
 def test_commands_in_the_documents_are_understood():
     lines = []
-    for page in [batch.PROJECT / "README.md", *batch.PROJECT.glob("docs/*.md")]:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.M | re.S):
             lines += re.findall(r"^melanoma .*", block.replace("\\\n", " "), re.M)
     assert len(lines) > 15
@@ -157,7 +159,7 @@ def test_the_metadata_flag_reads_a_table_elsewhere(dataset, tmp_path, capsys):
     pd.read_csv(table).assign(dataset="x").to_csv(table, index=False)
     assert run("data", "check", "--metadata", table, "--img-dir", dataset) == 0
     assert "105 images" in capsys.readouterr().out
-    assert batch.chapters()
+    assert chapters()
 
 
 @pytest.mark.parametrize(
@@ -166,5 +168,5 @@ def test_the_metadata_flag_reads_a_table_elsewhere(dataset, tmp_path, capsys):
 def test_two_notebooks_at_once_on_a_gpu_with_room_for_them(monkeypatch, device, gigabytes, jobs):
     gpu = SimpleNamespace(total_memory=gigabytes * 1e9)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: gpu)
-    monkeypatch.setattr("melanoma_lib.models.pick_device", lambda _: torch.device(device))
+    monkeypatch.setattr("melanoma_lib.core.environment.pick_device", lambda _: torch.device(device))
     assert cli._default_jobs(Config()) == (jobs or min(4, os.cpu_count()))

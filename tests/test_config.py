@@ -2,8 +2,15 @@ import dataclasses
 
 import pytest
 
-from melanoma_lib.artifacts import MelanomaError
-from melanoma_lib.config import PRESETS, Config, basis_note, preset
+from melanoma_lib.config import (
+    PRESETS,
+    Config,
+    basis_note,
+    format_operating_points,
+    parse_operating_points,
+    preset,
+)
+from melanoma_lib.core.errors import MelanomaError
 
 
 def test_the_default_is_the_recipe_of_the_thesis():
@@ -71,3 +78,18 @@ def test_the_training_key_follows_what_weights_depend_on(tmp_path):
 def test_figures_say_what_they_rest_on():
     assert basis_note(False) == ""
     assert basis_note(True, "image") == "generated sample; split by image: optimistic"
+
+
+def test_operating_points_are_read_as_they_are_written():
+    points = Config().operating_points
+    assert parse_operating_points(format_operating_points(points).split(",")) == points
+    twice = ["sensitivity=0.9", " sensitivity = .9"]
+    assert parse_operating_points(twice) == (("sensitivity", 0.9),)
+
+
+@pytest.mark.parametrize(
+    "text", ["auc=0.9", "specificity", "specificity=95", "sensitivity=0", "sensitivity=0.9.5"]
+)
+def test_what_is_no_operating_point_is_refused(text):
+    with pytest.raises(MelanomaError, match="no operating point"):
+        parse_operating_points([text])

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import KEYS
+from helpers import KEYS
 
-from melanoma_lib import batch, exercises
+from melanoma_lib import exercises
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.data.pixels import HAM10000Dataset, loader
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader
+from melanoma_lib.pipeline import run
 
-SOLUTIONS = sorted((batch.NOTEBOOKS / "solutions").glob("*.ipynb"))
+SOLUTIONS = sorted((run.NOTEBOOKS / "solutions").glob("*.ipynb"))
 CHECKED = re.compile(r"exercises\.check\(\"(.+?)\"")
 TITLE = re.compile(r"^### (\d\d\.\d+) ", re.MULTILINE)  # of an exercise: ### 05.2 Fit a temperature
 
@@ -65,16 +66,16 @@ def solution(request):
 
 @pytest.fixture
 def chapter(solution):
-    return batch.NOTEBOOKS / solution.name
+    return run.NOTEBOOKS / solution.name
 
 
 def test_every_chapter_has_solutions():
-    chapters = {path.name for path in batch.NOTEBOOKS.glob("*.ipynb")}
+    chapters = {path.name for path in run.NOTEBOOKS.glob("*.ipynb")}
     assert chapters == {path.name for path in SOLUTIONS}
 
 
 def test_every_goal_is_tied_to_exercises_that_exist():
-    goals = text(batch.NOTEBOOKS / "00_start_here.ipynb", "markdown")
+    goals = text(run.NOTEBOOKS / "00_start_here.ipynb", "markdown")
     goals = goals.partition("| You can | tested in |")[2].partition("\n\n")[0].splitlines()[2:]
     there = {name for path in SOLUTIONS for name in TITLE.findall(text(path, "markdown"))}
     assert len(goals) > 10
@@ -83,7 +84,7 @@ def test_every_goal_is_tied_to_exercises_that_exist():
         named = re.findall(r"\b\d\d\.\d+\b", tested)
         assert named and set(named) <= there, can
         ((link, target),) = re.findall(r"\[(.+?)\]\((.+?)#Exercises\)", tested)
-        assert link == named[0] and (batch.NOTEBOOKS / target).exists() and target[:2] == link[:2]
+        assert link == named[0] and (run.NOTEBOOKS / target).exists() and target[:2] == link[:2]
 
 
 def test_every_exercise_is_asked_and_solved(solution, chapter):
@@ -264,7 +265,7 @@ WRONG = {  # a mistake somebody makes, and a word of what it is told
     "08.4": [((lambda values, lesions, resamples, seed: (0.0, 1.0),), "wide"),
              ((lambda values, lesions, resamples, seed: exercises.chapter_08.estimate(
                  exercises.chapter_08.weighted_mean, values,
-                 weights=exercises.chapter_08.lesion_weights(np.arange(len(values))))
+                 weights=exercises.chapter_08.bootstrap_weights(np.arange(len(values))))
                .values(),), "Error")],
     "09.1": [((["decision"],), "not seen"), (([],), "summary")],
     "09.2": [((lambda logits, t, threshold: ((p := np.exp(logits) / np.exp(logits).sum())[4],

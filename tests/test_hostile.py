@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from melanoma_lib.artifacts import MelanomaError, read_json, write_json
-from melanoma_lib.bundle import SCHEMA, load_bundle, save_bundle
-from melanoma_lib.comparison import load
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import read_image
-from melanoma_lib.data.metadata import open_dataset
-from melanoma_lib.familiar import learn
-from melanoma_lib.models import build_model
+from melanoma_lib.evaluation.trained_run import load_trained_run
+from melanoma_lib.models.build import build_model
+from melanoma_lib.models.bundle import SCHEMA, load_bundle, save_bundle
+from melanoma_lib.models.out_of_distribution import learn
 
 KEY = "test_resnet"
 
@@ -354,7 +355,7 @@ def test_a_run_that_was_edited_is_named(trained, case):
     folder, *_ = trained
     BAD_RUNS[case](folder)
     with pytest.raises(MelanomaError) as error:
-        load(folder / "model_0")
+        load_trained_run(folder / "model_0")
     one_line(error)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import KEYS
+from helpers import KEYS
 
-from melanoma_lib import batch
-from melanoma_lib.artifacts import read_json
 from melanoma_lib.cli import main
-from melanoma_lib.figures import CATALOG
+from melanoma_lib.core.files import read_json
+from melanoma_lib.pipeline import run
+from melanoma_lib.reporting.figures import CATALOG
 
-NOTEBOOKS = sorted(batch.NOTEBOOKS.glob("*.ipynb"))
+NOTEBOOKS = sorted(run.NOTEBOOKS.glob("*.ipynb"))
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -27,7 +27,7 @@ def code_cells(book):
 
 
 def test_the_batch_runs_chapters_00_to_08():
-    assert [path.stem[:2] for path in batch.chapters()] == [f"0{n}" for n in range(9)]
+    assert [path.stem[:2] for path in run.chapters()] == [f"0{n}" for n in range(9)]
 
 
 def test_no_outputs_are_kept(book):

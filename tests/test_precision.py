@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from melanoma_lib import arithmetic
-from melanoma_lib.artifacts import PROJECT, read_json
-from melanoma_lib.intervals import interval_text
-from melanoma_lib.models import build_model
+from melanoma_lib.core.files import PROJECT, read_json
+from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.models.build import build_model
+from melanoma_lib.training import precision as compute
 
 SCRIPT = PROJECT / "benchmarks" / "precision.py"
 
@@ -27,14 +27,14 @@ def precision():
 @pytest.fixture(autouse=True)
 def forward(monkeypatch):
     """Puts the library's own forward pass back after each test."""
-    monkeypatch.setattr(arithmetic._Wrapped, "forward", arithmetic._Wrapped.forward)
+    monkeypatch.setattr(compute._Wrapped, "forward", compute._Wrapped.forward)
 
 
 def gradients(model, kind):
     model = copy.deepcopy(model)
     torch.manual_seed(1)
     images, labels = torch.randn(8, 3, 64, 64), torch.arange(8) % 7
-    logits = arithmetic.Arithmetic(kind, "contiguous", 1).wrap(model)(images)
+    logits = compute.Arithmetic(kind, "contiguous", 1).wrap(model)(images)
     F.cross_entropy(logits, labels).backward()
     return torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
@@ -44,7 +44,7 @@ def test_the_imitation_errs_like_autocast_in_bfloat16(key, precision, monkeypatc
     torch.manual_seed(0)
     model = build_model(key, 7, 64).train()
     exact, short = gradients(model, "float32"), gradients(model, "bfloat16")
-    monkeypatch.setattr(arithmetic._Wrapped, "forward", precision.imitated_forward)
+    monkeypatch.setattr(compute._Wrapped, "forward", precision.imitated_forward)
     imitated = gradients(model, "bfloat16")
     error, theirs = (imitated - exact).norm(), (short - exact).norm()
     assert theirs / 2 < error < 2 * theirs
@@ -55,7 +55,7 @@ def test_float32_is_left_alone_in_every_layout(precision, monkeypatch):
     torch.manual_seed(0)
     model = build_model("test_resnet", 7, 64).train()
     exact = gradients(model, "float32")
-    monkeypatch.setattr(arithmetic._Wrapped, "forward", precision.imitated_forward)
+    monkeypatch.setattr(compute._Wrapped, "forward", precision.imitated_forward)
     assert gradients(model, "float32").equal(exact)
 
 
@@ -95,4 +95,4 @@ def test_the_documentation_says_what_was_measured():
     assert measured["architecture"] in text and f"{measured['config']['image_size']} px" in text
     for found in measured["seeds"].values():
         for metric in ("accuracy", "melanoma_auc"):
-            assert interval_text(found["difference"][metric]) in text
+            assert format_estimate(found["difference"][metric]) in text

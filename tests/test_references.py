@@ -10,12 +10,11 @@ import re
 import shutil
 import subprocess
 import unicodedata
-from pathlib import Path
 
 import nbformat
 import pytest
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 BIB = ROOT / "docs" / "references.bib"
 NEEDED = {
     "article": {"journal", "volume", "pages"},

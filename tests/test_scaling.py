@@ -4,8 +4,8 @@ import nbformat
 import papermill
 import pytest
 
-from melanoma_lib.artifacts import read_json
-from melanoma_lib.batch import NOTEBOOKS
+from melanoma_lib.core.files import read_json
+from melanoma_lib.pipeline.run import NOTEBOOKS
 from melanoma_lib.scaling import PAGE, RATES, SIZES, needs, page
 
 TEN = {"train": {"net": 10.0}, "predict": {"net": 50.0}, "decode": 100.0}
@@ -23,9 +23,9 @@ def test_needs_by_hand():
 
 
 def test_the_weights_of_the_bootstrap_are_as_large_as_calculated():
-    from melanoma_lib.intervals import lesion_weights
+    from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 
-    weights = lesion_weights([f"HAM_{number}" for number in range(150)])
+    weights = bootstrap_weights([f"HAM_{number}" for number in range(150)])
     assert weights.nbytes / 1e9 == pytest.approx(needs(1000, TEN, "net", 32)["resamples_gb"])
 
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from melanoma_lib import scaling
-from melanoma_lib.artifacts import PROJECT, read_json
 from melanoma_lib.config import Config
+from melanoma_lib.core.files import PROJECT, read_json
 
 SCRIPT = PROJECT / "benchmarks" / "speed.py"
 

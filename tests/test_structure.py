@@ -5,33 +5,33 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
+from helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "melanoma_lib"
 
-# From the ground up: a module may import only those before it.
-# fmt: off
-ORDER = (
-    "artifacts", "memory", "progress", "data.classes", "config", "distributed", "listeners",
-    "data.layouts", "data.metadata", "data.download", "data.sample", "data.images", "data.augment",
-    "data.pixels", "data.check", "abcde", "models", "predictions", "metrics", "intervals",
-    "map_scores", "scaling", "significance", "calibration", "thresholds", "checkpoints", "graphs",
-    "arithmetic", "training", "xai", "familiar", "bundle", "experiment", "explanations",
-    "subgroups", "comparison", "diagnose", "verdict", "tables", "figures", "redraw", "external",
-    "thesis", "kernels", "batch", "status", "site", "app", "cli", "__main__",
-)
-# fmt: on
+# The rooms from the ground up, and what each may import; all but core may also import config.
+ROOMS = {
+    "core": (),
+    "data": ("core",),
+    "models": ("core", "data"),
+    "evaluation": ("core", "data", "models"),
+    "training": ("core", "data", "models", "evaluation"),
+    "explanation": ("core", "data", "models", "evaluation"),
+    "reporting": ("core", "data", "models", "evaluation", "explanation"),
+    "inference": ("core", "data", "models", "evaluation", "explanation"),
+    "pipeline": ("core", "reporting"),
+}
 
 
 def modules():
+    """The library's files by their dotted name below melanoma_lib, without the exercises."""
     return {
-        ".".join(path.relative_to(LIBRARY).with_suffix("").parts): path
+        ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix(".__init__"): path
         for path in LIBRARY.rglob("*.py")
-        if path.name != "__init__.py" and path.parent.name != "exercises"
+        if path.parent.name != "exercises" and path != LIBRARY / "__init__.py"
     }
 
 
@@ -48,37 +48,40 @@ def imported(path):
     return {name.removeprefix(ours) for name in names if name.startswith(ours)}
 
 
-def test_every_module_has_its_place():
-    assert set(modules()) == set(ORDER)
+def test_every_file_lies_in_a_room():
+    top = {name for name in modules() if "." not in name} - set(ROOMS)
+    assert top == {"__main__", "cli", "config", "scaling"}
+    assert {name.partition(".")[0] for name in modules()} - top == set(ROOMS)
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_imports_run_downwards(name):
-    below = set(ORDER[: ORDER.index(name)])
-    above = (imported(modules()[name]) & set(ORDER)) - below
-    assert not above, f"{name} imports {above}"
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_between_rooms_run_one_way(room):
+    allowed = {room, *ROOMS[room], *({"config"} if room != "core" else ())}
+    files = {name: path for name, path in modules().items() if name.partition(".")[0] == room}
+    assert files
+    for name, path in files.items():
+        used = {other.partition(".")[0] for other in imported(path)}
+        assert used & {*ROOMS, "config", "cli", "exercises"} <= allowed, name
+
+
+def test_the_configuration_rests_on_core_alone():
+    assert {name.partition(".")[0] for name in imported(LIBRARY / "config.py")} == {"core"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_in_one_sentence_what_is_in_it(room):
+    says = ast.get_docstring(ast.parse((LIBRARY / room / "__init__.py").read_text()))
+    assert says and says.endswith(".") and "\n\n" not in says
 
 
 def test_tables_figures_and_pixels_are_made_without_importing_a_network():
     """Importing torch and timm takes several seconds."""
     code = (
-        "import sys, melanoma_lib.redraw, melanoma_lib.thesis, melanoma_lib.data.check;"
+        "import sys, melanoma_lib.reporting.run_figures, melanoma_lib.reporting.latex;"
+        "import melanoma_lib.data.validate;"
         "print('torch' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
-
-
-def test_nothing_rests_on_the_exercises():
-    assert not [name for name, path in modules().items() if "exercises" in path.read_text()]
-
-
-def test_every_module_has_its_test_file():
-    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    # Small ones are tested with the module that uses them.
-    with_another = {"progress": "cli", "data.classes": "structure", "checkpoints": "training",
-                    "__main__": "distributed"}  # fmt: skip
-    missing = {with_another.get(name, name.removeprefix("data.")) for name in ORDER} - tests
-    assert not missing
 
 
 def test_functions_fit_a_screen():
@@ -130,7 +133,7 @@ def test_dependencies_are_stated_once_and_pinned():
             pins[name.lower().replace("_", "-")] = version
     extras = project["optional-dependencies"].values()
     stated = {requirement for group in (project["dependencies"], *extras) for requirement in group}
-    for requirement in stated - {"melanoma-lib[cloud,listen]"}:
+    for requirement in stated - {"melanoma-lib[cloud,listen,site]"}:
         name, floor = requirement.split(">=")
         number = [int(part) for part in re.findall(r"\d+", pins[name])[:3]]
         assert number >= [int(part) for part in re.findall(r"\d+", floor)], requirement
@@ -141,11 +144,11 @@ def test_conda_installs_the_project_and_states_no_dependency_of_its_own():
     names = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     assert [re.split(r"\W", name)[0] for name in names] == ["python", "pip"]
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["--constraint constraints.txt", "--editable .[dev]"]
+    assert pip == ["--constraint constraints.txt", "--editable ."]
 
 
 def test_the_page_of_figures_is_current():
-    from melanoma_lib.figures import catalog_page
+    from melanoma_lib.reporting.figures import catalog_page
 
     assert (ROOT / "figures" / "README.md").read_text() == catalog_page()
 

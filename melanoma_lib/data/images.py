@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from melanoma_lib.artifacts import PROJECT, MelanomaError, atomic_path, offenders
-from melanoma_lib.data.metadata import DatasetFiles
-from melanoma_lib.progress import progress
+from melanoma_lib.core.errors import MelanomaError, summarize_items
+from melanoma_lib.core.files import PROJECT, atomic_path
+from melanoma_lib.core.progress import progress
+from melanoma_lib.data.dataset_files import DatasetFiles
 
 # A dermoscopy photograph has well under 50 million pixels; beyond that it is a mistake or a
 # decompression bomb.
@@ -86,4 +87,4 @@ def _decode_into(pixels: np.ndarray, paths: Sequence[Path]) -> None:
         jobs = pool.map(read_one, range(len(paths)))
         errors = [error for error in progress(jobs, "decoding", total=len(paths)) if error]
     if errors:
-        raise MelanomaError(f"{len(errors)} images cannot be read: {offenders(errors)}")
+        raise MelanomaError(f"{len(errors)} images cannot be read: {summarize_items(errors)}")

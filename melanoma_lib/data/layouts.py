@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.artifacts import MelanomaError, offenders, read_json
+from melanoma_lib.core.errors import MelanomaError, summarize_items
+from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
@@ -130,13 +131,14 @@ def _ours(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
         if classes and "image_id" in rows:
             unclear = rows["image_id"][(marks == 1).sum(1) != 1]
             if len(unclear):
-                raise MelanomaError(f"{path}: not exactly one diagnosis: {offenders(unclear)}")
+                named = summarize_items(unclear)
+                raise MelanomaError(f"{path}: not exactly one diagnosis: {named}")
             rows["dx"] = np.array(classes)[marks.argmax(1)]
     missing = [name for name in ("image_id", "dx") if name not in rows]
     if missing:
         raise MelanomaError(
-            f"{path}: missing column {offenders(missing)}; the table needs an image a row and its "
-            "diagnosis, in one column or in one column a diagnosis"
+            f"{path}: missing column {summarize_items(missing)}; the table needs an image a row "
+            "and its diagnosis, in one column or in one column a diagnosis"
         )
     return rows
 

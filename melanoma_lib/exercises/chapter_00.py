@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from melanoma_lib.artifacts import PROJECT
+from melanoma_lib.core.files import PROJECT
 from melanoma_lib.data.classes import CLASS_NAMES, DIAGNOSES, MELANOMA
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import MELANOMA
-from melanoma_lib.data.metadata import PARTS, leaked, lesion_groups, make_split
+from melanoma_lib.data.split import PARTS, leaked, lesion_groups, make_split
 
 CRITERIA = {"A": "asymmetry", "B": "border", "C": "colours", "D": "diameter"}
 # The colours that the ABCD rule of dermoscopy counts (Nachbar et al., 1994), as red, green, blue.

@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 
 from melanoma_lib.config import Augmentation
 from melanoma_lib.data.augment import augment
-from melanoma_lib.data.pixels import HAM10000Dataset
-from melanoma_lib.models import normalise
+from melanoma_lib.data.torch_dataset import HAM10000Dataset
+from melanoma_lib.models.build import normalise
 
 
 def batches_of_an_epoch(answer: tuple[int, int]) -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from melanoma_lib.training import train_step
+from melanoma_lib.training.loop import train_step
 
 
 def loss_of_two(answer: float) -> str | None:

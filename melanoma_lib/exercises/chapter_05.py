@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from melanoma_lib import metrics
-from melanoma_lib.calibration import fit_temperature
-from melanoma_lib.predictions import softmax
+from melanoma_lib.evaluation import metrics
+from melanoma_lib.evaluation.calibration import fit_temperature
+from melanoma_lib.evaluation.predictions import softmax
 
 CHANGES = {"accuracy": False, "confusion matrix": False, "ECE": True, "NLL": True,
            "Brier score": True, "melanoma AUC": True}  # fmt: skip

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from melanoma_lib import metrics
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.thresholds import CRITERIA, choose_threshold, operating_curve
+from melanoma_lib.evaluation import metrics
+from melanoma_lib.evaluation.operating_points import choose_threshold, operating_curve
 
 
 def from_the_matrix(answer: tuple[float, float], matrix: np.ndarray) -> str | None:
@@ -79,7 +79,7 @@ def defended(
     answer: tuple[str, float, float], positive: np.ndarray, scores: np.ndarray
 ) -> str | None:
     criterion, target, threshold = answer
-    names = sorted({name for name, _ in CRITERIA})
+    names = ["sensitivity", "specificity"]
     if criterion not in names:
         return f"The first part is one of {', '.join(names)}."
     if not 0 < target <= 1:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from melanoma_lib.intervals import estimate, lesion_weights
-from melanoma_lib.metrics import weighted_mean
-from melanoma_lib.predictions import Predictions
-from melanoma_lib.significance import holm, mcnemar
+from melanoma_lib.evaluation.bootstrap import bootstrap_weights, estimate
+from melanoma_lib.evaluation.metrics import weighted_mean
+from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.significance import holm, mcnemar
 
 
 def how_many_more(answer: float) -> str | None:
@@ -53,8 +53,8 @@ def own_bootstrap(answer: Callable[..., tuple[float, float]]) -> str | None:
     low, high = answer(values, lesions, 1000, 1)
     if tuple(answer(values, lesions, 1000, 1)) != (low, high):
         return "The same seed gives another interval the second time."
-    right = estimate(weighted_mean, values, weights=lesion_weights(lesions))
-    naive = estimate(weighted_mean, values, weights=lesion_weights(np.arange(len(values))))
+    right = estimate(weighted_mean, values, weights=bootstrap_weights(lesions))
+    naive = estimate(weighted_mean, values, weights=bootstrap_weights(np.arange(len(values))))
     width, ours, narrow = (e["high"] - e["low"] for e in ({"high": high, "low": low}, right, naive))
     if not low < values.mean() < high:
         return f"The mean is {values.mean():.3f}, and your interval [{low:.3f}, {high:.3f}]."

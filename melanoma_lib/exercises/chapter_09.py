@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.predictions import softmax
+from melanoma_lib.evaluation.predictions import softmax
 
 PARTS = ("probability", "decision", "advice")
 

@@ -1,0 +1,1 @@
+"""What every room rests on: files, errors, locks, the environment, progress."""

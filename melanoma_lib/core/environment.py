@@ -1,0 +1,37 @@
+"""The environment numbers depend on: versions of packages, and the device."""
+
+import platform
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+from melanoma_lib import __version__
+from melanoma_lib.core.errors import MelanomaError
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    """The versions that numbers depend on."""
+    found = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "melanoma_lib": __version__, **found}
+
+
+def device_name(model: nn.Module) -> str:
+    """What the model runs on, in words."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device by name; `auto` is the first CUDA device, or the CPU where there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise MelanomaError(f"device {name!r} cannot be used ({reason}); try cpu") from None

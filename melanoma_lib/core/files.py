@@ -1,0 +1,138 @@
+"""Files: atomic writes, checksums, and where things lie."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from melanoma_lib.core.errors import MelanomaError
+
+PROJECT = Path(__file__).resolve().parents[2]
+_UMASK = os.umask(0)  # read once: it belongs to all threads, and is read by being changed
+os.umask(_UMASK)
+
+
+@contextmanager
+def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
+    """Yields a temporary path that becomes `path` only when the block ends without an error.
+
+    The temporary file lies in the same folder and keeps the suffix, so that writers which
+    choose a format by name do the right thing. Whatever was at `path` stays until then. With
+    `checksum`, the final name also carries the content's SHA-256 (see `checksum_holds`), so
+    that content and checksum appear in one step. Raises `MelanomaError` when the file cannot be
+    written, for example because the disk is full.
+    """
+    path, temporary = Path(path), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if checksum:
+            path = path.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
+        temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MelanomaError(
+            f"{path} cannot be written ({reason}); {_free(path)} are free there; what was there "
+            "before is still there"
+        ) from error
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes the temporary files of killed writers; only where no other process writes."""
+    for path in folder.glob(".*-*"):  # not the folders that editors leave
+        path.unlink()
+
+
+def _free(path: Path) -> str:
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    return f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB"
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Writes `text` (UTF-8) atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: Path | str, value: object) -> Path:
+    """Writes `value` as indented JSON, atomically; NaN is refused because JSON has none."""
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str, otherwise: dict | None = None) -> dict:
+    """Reads a JSON object, or takes another where there is no file.
+
+    Raises `MelanomaError` when it is missing and there is no other, or holds something else.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no JSON object")
+        return value
+    except (FileNotFoundError, NotADirectoryError):
+        if otherwise is not None:
+            return otherwise
+        raise MelanomaError(f"{path} does not exist; run the step that writes it first") from None
+    except (ValueError, OSError) as error:
+        raise MelanomaError(f"{path} cannot be read ({error}); delete it and run again") from None
+
+
+def write_csv(
+    path: Path | str, rows: Sequence[Mapping[str, object]], heads: Sequence[str] = ()
+) -> Path:
+    """Writes dictionaries with equal keys as a CSV table, atomically; `heads` if there are none."""
+    buffer = io.StringIO(newline="")
+    names = list(rows[0] if rows else heads)
+    writer = csv.DictWriter(buffer, fieldnames=names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_text(path, buffer.getvalue())
+
+
+def read_history(folder: Path) -> list[dict[str, str]]:
+    """The finished epochs of a training from its history.csv, oldest first; [] without one."""
+    path = folder / "history.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def sha256(path: Path | str) -> str:
+    """The SHA-256 of a file, in hexadecimal; raises `MelanomaError` when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MelanomaError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def checksum_holds(path: Path) -> bool:
+    """Whether a file written with its checksum in its name still has that content."""
+    return sha256(path)[:16] == path.stem.rpartition("-")[2]
+
+
+def digest(value: object) -> str:
+    """A short fingerprint of anything JSON can hold, independent of key order."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What predictions are worth: metrics, intervals, tests, calibration, and operating points."""

@@ -1,0 +1,150 @@
+"""Predictions: one model's logits for the validation and test images.
+
+Everything after training (calibration, operating points, intervals, tables) reads only these.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path
+from melanoma_lib.core.progress import progress
+from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+
+LOGIT = "logit_"  # prefix of the logit columns; the class's code follows
+# The columns of a submission to task 3 of the ISIC 2018 challenge: our codes in capitals.
+ISIC_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits (n, classes) of images outside training; `labels` (n,) index `class_names`."""
+
+    image_ids: np.ndarray
+    lesion_ids: np.ndarray
+    parts: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    class_names: tuple[str, ...] = CLASS_NAMES
+
+    def part(self, name: str) -> "Predictions":
+        """The rows of one part, `val` or `test`."""
+        rows = self.parts == name
+        columns = (self.image_ids, self.lesion_ids, self.parts, self.labels, self.logits)
+        return Predictions(*(column[rows] for column in columns), self.class_names)
+
+    def count_lesions(self, rows: np.ndarray | slice = slice(None)) -> int:
+        """How many lesions the images show, or those in some rows; `rows` boolean (n,)."""
+        return len(np.unique(self.lesion_ids[rows]))
+
+    def probabilities(self, temperature: float = 1.0) -> np.ndarray:
+        """Softmax of logits / temperature, float64, (n, classes)."""
+        return softmax(self.logits, temperature)
+
+    @property
+    def is_melanoma(self) -> np.ndarray:
+        """Whether each image is a melanoma, boolean (n,)."""
+        return self.labels == self.class_names.index(MELANOMA)
+
+    def melanoma_score(self, temperature: float = 1.0) -> np.ndarray:
+        """The melanoma probability of each image, (n,)."""
+        return self.probabilities(temperature)[:, self.class_names.index(MELANOMA)]
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax of logits / temperature along the last axis, float64, without overflow."""
+    logits = np.asarray(logits, np.float64) / temperature
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def isic_submission(predictions: Predictions, temperature: float) -> pd.DataFrame:
+    """Calibrated probabilities as a submission to ISIC 2018 task 3, one row an image.
+
+    Columns image, then `ISIC_COLUMNS`, which sum to 1. Raises `MelanomaError` when the predictions
+    have other classes (Codella et al., 2019).
+    """
+    columns = [name.upper() for name in predictions.class_names]
+    if set(columns) != set(ISIC_COLUMNS):
+        raise MelanomaError(f"the challenge has other classes than these: {columns}")
+    table = pd.DataFrame(predictions.probabilities(temperature), columns=columns)
+    table.insert(0, "image", predictions.image_ids)
+    return table[["image", *ISIC_COLUMNS]]
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Writes predictions.parquet: image_id, lesion_id, part (val or test), label (code), logits."""
+    names = np.array(predictions.class_names)
+    table = pd.DataFrame(
+        {
+            "image_id": predictions.image_ids,
+            "lesion_id": predictions.lesion_ids,
+            "part": predictions.parts,
+            "label": names[predictions.labels],
+        }
+    )
+    for column, name in enumerate(names):
+        table[LOGIT + name] = predictions.logits[:, column]
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Reads predictions.parquet; raises `MelanomaError` where it is missing or not valid."""
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise MelanomaError(
+            f"{path} does not exist; train first: melanoma train {path.parent.name}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise MelanomaError(f"{path} cannot be read ({error}); train again") from None
+    names = [column.removeprefix(LOGIT) for column in table if column.startswith(LOGIT)]
+    needed = {"image_id", "lesion_id", "part", "label"}
+    if not needed <= set(table) or not set(table["label"]) <= set(names):
+        raise MelanomaError(f"{path} does not hold predictions: its columns are {list(table)}")
+    if table.empty:
+        raise MelanomaError(f"{path} holds no predictions; train again")
+    logits = table[[LOGIT + name for name in names]].to_numpy(np.float32)
+    if not np.isfinite(logits).all():
+        raise MelanomaError(f"{path} holds logits that are not finite; train again")
+    return Predictions(
+        image_ids=table["image_id"].to_numpy(str),
+        lesion_ids=table["lesion_id"].to_numpy(str),
+        parts=table["part"].to_numpy(str),
+        labels=table["label"].map(names.index).to_numpy(int),
+        logits=logits,
+        class_names=tuple(names),
+    )
+
+
+def predict_logits(model, dataset, batch_size: int, normalisation: Sequence) -> np.ndarray:
+    """The model's logits for every image of a dataset in order, float32 (n, classes).
+
+    Without gradients there is room for larger batches: four times `batch_size` on a GPU, less
+    where memory runs out.
+    """
+    import torch
+
+    from melanoma_lib.data.torch_dataset import loader
+    from melanoma_lib.models.build import normalise, to_input
+
+    device = next(model.parameters()).device
+    per_batch = batch_size * (4 if device.type == "cuda" else 1)
+    model.eval()
+    while True:
+        try:
+            with torch.inference_mode():
+                batches = [
+                    model(normalise(to_input(images, device), *normalisation)).float()
+                    for images, _, _ in progress(loader(dataset, per_batch), "predicting")
+                ]
+            return torch.cat(batches).cpu().numpy()
+        except torch.OutOfMemoryError:
+            if per_batch == 1:
+                raise
+            per_batch //= 2

@@ -1,0 +1,114 @@
+"""Where a model fails: estimates by subgroup of patients, and the most confident errors."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, interval, resample
+from melanoma_lib.evaluation.metrics import accuracy, auc, sensitivity, specificity, top_class
+from melanoma_lib.evaluation.predictions import Predictions
+
+ATTRIBUTES = {
+    "sex": "Sex",
+    "age": "Age (years)",
+    "localization": "Body site",
+    "dx_type": "How the diagnosis was made",
+}
+DX_TYPES = {
+    "histo": "histopathology",
+    "follow_up": "follow-up",
+    "consensus": "expert consensus",
+    "confocal": "confocal microscopy",
+}
+AGES = (0, 30, 45, 60, 75, np.inf)  # years: the bands' lower edges, and the end of the last
+
+
+def groups(metadata: pd.DataFrame) -> pd.DataFrame:
+    """The subgroup of every image by attribute: a column each, `unknown` where it is missing."""
+    names = [
+        f"{low} to {high - 1}" if np.isfinite(high) else f"{low} or older"
+        for low, high in pairwise(AGES)
+    ]
+    table = metadata[list(ATTRIBUTES)].astype({"age": float})
+    table["age"] = pd.cut(table["age"], AGES, right=False, labels=names).astype(object)
+    table["dx_type"] = table["dx_type"].replace(DX_TYPES)
+    return table.fillna("unknown").set_index(metadata["image_id"])
+
+
+def by_subgroup(
+    test: Predictions,
+    metadata: pd.DataFrame,
+    temperature: float,
+    threshold: float,
+    weights: np.ndarray,
+) -> list[dict]:
+    """Estimates of a model in every subgroup of the test images, a dictionary each.
+
+    Fields: attribute, group, images, lesions, melanoma_lesions, `small` (fewer than `MIN_LESIONS`
+    lesions with melanoma, or without), and the estimates accuracy, melanoma_auc, sensitivity and
+    specificity (at the melanoma `threshold`). `weights` are those of the bootstrap for the whole
+    test split, (resamples, n).
+    """
+    probabilities = test.probabilities(temperature)
+    scores = probabilities[:, CLASS_NAMES.index(MELANOMA)]
+    group_of = groups(metadata).loc[test.image_ids]
+    rows = []
+    for attribute in ATTRIBUTES:
+        for name, count in group_of[attribute].value_counts().sort_index().items():
+            inside = (group_of[attribute] == name).to_numpy()
+            positive, score = test.is_melanoma[inside], scores[inside]
+            lesions, melanomas, others = (
+                test.count_lesions(inside & kind)
+                for kind in (True, test.is_melanoma, ~test.is_melanoma)
+            )
+            fewest, images = min(melanomas, others), int(count)
+            # A metric, its data, n_clusters and n_images (see `bootstrap.interval`).
+            exact = images if fewest < MIN_LESIONS else None
+            at_threshold = positive, score, threshold
+            metrics = {
+                "accuracy": (accuracy, (test.labels[inside], probabilities[inside]),
+                             lesions, images),
+                "melanoma_auc": (auc, (positive, score), fewest, exact),
+                "sensitivity": (sensitivity, at_threshold, melanomas, int(positive.sum())),
+                "specificity": (specificity, at_threshold, others, int((~positive).sum())),
+            }  # fmt: skip
+            rows.append(
+                {
+                    "attribute": attribute,
+                    "group": name,
+                    "images": images,
+                    "lesions": lesions,
+                    "melanoma_lesions": melanomas,
+                    "small": fewest < MIN_LESIONS,
+                }
+                | {
+                    metric_name: interval(
+                        *resample(metric, *data, weights=weights[:, inside]), *sizes
+                    )
+                    for metric_name, (metric, data, *sizes) in metrics.items()
+                }
+            )
+    return rows
+
+
+def confident_errors(test: Predictions, temperature: float, count: int = 10) -> list[dict]:
+    """The misclassified images with the highest confidence, a dictionary each.
+
+    Fields: image_id, lesion_id, true and predicted (class codes), confidence.
+    """
+    probabilities = test.probabilities(temperature)
+    predicted, (confidence, right) = probabilities.argmax(1), top_class(test.labels, probabilities)
+    wrong = np.flatnonzero(~right)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    return [
+        {
+            "image_id": str(test.image_ids[row]),
+            "lesion_id": str(test.lesion_ids[row]),
+            "true": CLASS_NAMES[test.labels[row]],
+            "predicted": CLASS_NAMES[predicted[row]],
+            "confidence": float(confidence[row]),
+        }
+        for row in worst
+    ]

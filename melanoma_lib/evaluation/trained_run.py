@@ -1,0 +1,41 @@
+"""A trained architecture read from its run folder: record, bundle and predictions."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from melanoma_lib.core.errors import MelanomaError, summarize_items
+from melanoma_lib.core.files import read_json
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.evaluation.predictions import Predictions, load_predictions
+
+# What a comparison takes over from run.json.
+RECORDED = (
+    "name", "timm_name", "parameters", "epochs", "best_epoch", "train_seconds", "device"
+)  # fmt: skip
+
+
+class TrainedRun(NamedTuple):
+    """One trained architecture: the contents of run.json and bundle.json, and its predictions."""
+
+    record: dict
+    bundle: dict
+    predictions: Predictions
+
+
+def load_trained_run(folder: Path) -> TrainedRun:
+    """Reads a trained architecture from its folder in a run.
+
+    Raises `MelanomaError` when training has not finished, or when the classes are not those of
+    HAM10000.
+    """
+    record = read_json(folder / "run.json")
+    if not record.get("finished"):
+        raise MelanomaError(f"not trained yet in {folder.parent}: {folder.name}")
+    missing = [name for name in (*RECORDED, "dataset", "config") if name not in record]
+    if missing:
+        raise MelanomaError(f"{folder / 'run.json'} lacks {summarize_items(missing)}; train again")
+    predictions = load_predictions(folder / "predictions.parquet")
+    if predictions.class_names != CLASS_NAMES:
+        names = summarize_items(predictions.class_names)
+        raise MelanomaError(f"{folder} has other classes: {names}")
+    return TrainedRun(record, read_json(folder / "bundle.json"), predictions)

@@ -1,0 +1,109 @@
+"""What is done, what runs, and how long it will take, read from a run folder."""
+
+import re
+import time
+from pathlib import Path
+
+from melanoma_lib.config import Config
+from melanoma_lib.core.files import PROJECT, read_history, read_json
+from melanoma_lib.core.locks import locked
+from melanoma_lib.pipeline.run import LAST, LOCK, Step, marker, state_of
+
+GUIDE = PROJECT / "docs" / "thesis_guide.md"
+
+
+def report(config: Config, steps: list[Step]) -> str:
+    """The state of every step of a run, and the time left, as text."""
+    holder = Path(config.output_dir) / LOCK
+    running_since = holder.stat().st_mtime if locked(holder) else float("inf")
+    lines = []
+    for step in steps:
+        state, details = state_of(config, step), []
+        if state == "started":
+            started = read_json(marker(config, step))["started"]
+            state = "running" if started >= running_since else "interrupted"
+        if step.training_key and locked(config.training_lock(step.parameters["architecture"])):
+            state = "running"  # also by `melanoma train`
+        if step.training_key and state != "done":
+            details.append(f"{len(finished_epochs(config, step))} of {config.epochs} epochs")
+        if state in ("done", "running") and marker(config, step).exists():
+            record = read_json(marker(config, step))
+            details.append(duration(record.get("seconds", time.time() - record["started"])))
+        lines.append(f"{step.name:32s} {state:12s} {', '.join(details)}".rstrip())
+    return "\n".join([config.output_dir, *lines, time_left(config, steps)])
+
+
+def finished_epochs(config: Config, step: Step) -> list[dict[str, str]]:
+    """The history of the training that a step of chapter 04 asks for.
+
+    Not of one that will be set aside for it: with other parameters, or of more epochs.
+    """
+    folder = Path(config.output_dir) / step.parameters["architecture"]
+    record = read_json(folder / "run.json", {})
+    history = read_history(folder) if record.get("training_key") == step.training_key else []
+    return history if len(history) <= config.epochs else []
+
+
+def time_left(config: Config, steps: list[Step]) -> str:
+    """How long the trainings still take, from the epochs measured in this run so far."""
+    seconds, unknown = 0.0, []
+    for step in steps:
+        if not step.training_key:
+            continue
+        epochs = [float(row["seconds"]) for row in finished_epochs(config, step)]
+        if epochs:
+            seconds += max(config.epochs - len(epochs), 0) * sum(epochs) / len(epochs)
+        else:
+            unknown.append(step.parameters["architecture"])
+    text = f"training left: {duration(seconds)}"
+    if unknown:
+        text += f", and {', '.join(unknown)}, whose first epoch is not measured yet"
+    return text
+
+
+def sections(guide: str) -> dict[str, list[str]]:
+    """The names in backquotes below each numbered heading of the thesis guide, by heading."""
+    parts = re.split(r"^###? (.*)\n", guide, flags=re.MULTILINE)[1:]
+    named = zip(parts[::2], parts[1::2], strict=True)
+    return {
+        head: re.findall(r"`([^`]+)`", body) for head, body in named if re.match(r"\d\.\d", head)
+    }
+
+
+def thesis(config: Config, steps: list[Step]) -> str:
+    """Every section of the thesis guide: ready, open or text only, and what it has and lacks.
+
+    A figure or table is there when it was written by a chapter that is up to date.
+    """
+    from melanoma_lib.reporting.figures import CATALOG, PER_MODEL  # slow to import
+    from melanoma_lib.reporting.tables import CAPTIONS, table_file
+
+    stale = {step.chapter for step in steps if state_of(config, step) != "done"}
+    output, lines = Path(config.output_dir), [
+        f"{config.output_dir}, by docs/{GUIDE.name}; what melanoma run would make again is lacking"
+    ]
+    for head, names in sections(GUIDE.read_text(encoding="utf-8")).items():
+        files = {}
+        for name in names:
+            if name in CATALOG:
+                keys = [f"-{key}" for key in config.architectures] if name in PER_MODEL else [""]
+                files |= {name + key: config.figures / f"{name}{key}.pdf" for key in keys}
+            elif name in CAPTIONS:
+                files[name] = output / f"{table_file(name)}.tex"
+        lacks = [
+            name for name, file in files.items()
+            if (name[:2] if name[:2].isdigit() else LAST) in stale or not file.exists()
+        ]  # fmt: skip
+        state = "open" if lacks else "ready" if files else "text only"
+        has = [name for name in files if name not in lacks]
+        details = ", ".join(has) + ("; lacks " if has else "lacks ") * bool(lacks)
+        lines.append(f"{state:10s} {head:36s} {details}{', '.join(lacks)}".rstrip())
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `2 h 05 min`, `3 min 20 s` or `45 s`."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"

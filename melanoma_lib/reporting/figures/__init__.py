@@ -1,0 +1,84 @@
+"""Every figure of the thesis: data in, a matplotlib figure out; the style, the captions, `save`."""
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from melanoma_lib.reporting.figures.calibration import reliability, temperature_curve
+from melanoma_lib.reporting.figures.catalogue import (
+    CATALOG,
+    CHAPTERS,
+    EXTERNAL,
+    PER_MODEL,
+    catalog_page,
+)
+from melanoma_lib.reporting.figures.data import (
+    abcde,
+    augmentation,
+    class_counts,
+    examples,
+    lesion_leak,
+    patients,
+)
+from melanoma_lib.reporting.figures.explanation import grad_cam, mask_overlap, randomised_weights
+from melanoma_lib.reporting.figures.models import (
+    accuracy_latency,
+    architectures,
+    comparison,
+    subgroups,
+)
+from melanoma_lib.reporting.figures.style import (
+    LIGHT,
+    MODEL_COLOURS,
+    STYLE,
+    WIDTH,
+    Saved,
+    page,
+    save,
+    style,
+)
+from melanoma_lib.reporting.figures.thresholds import (
+    decision_curves,
+    operating_points,
+    roc,
+    threshold_curves,
+)
+from melanoma_lib.reporting.figures.training import confusion_matrices, training_curves
+
+__all__ = [
+    "CATALOG",
+    "CHAPTERS",
+    "EXTERNAL",
+    "LIGHT",
+    "MODEL_COLOURS",
+    "PER_MODEL",
+    "STYLE",
+    "WIDTH",
+    "Figure",
+    "Saved",
+    "abcde",
+    "accuracy_latency",
+    "architectures",
+    "augmentation",
+    "catalog_page",
+    "class_counts",
+    "comparison",
+    "confusion_matrices",
+    "decision_curves",
+    "examples",
+    "grad_cam",
+    "lesion_leak",
+    "mask_overlap",
+    "operating_points",
+    "page",
+    "patients",
+    "plt",
+    "randomised_weights",
+    "reliability",
+    "roc",
+    "save",
+    "style",
+    "subgroups",
+    "temperature_curve",
+    "threshold_curves",
+    "training_curves",
+]  # fmt: skip

@@ -1,0 +1,76 @@
+"""Figures of explanations."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from melanoma_lib.reporting.figures.panels import interval_panels, percent_ticks, show_image
+from melanoma_lib.reporting.figures.style import LIGHT, model_line, model_marker, page_width, style
+
+
+@style()
+def grad_cam(rows: Sequence[Mapping]) -> Figure:
+    """Images beside their heat maps, one row per image, one column per model.
+
+    rows: dicts with image uint8 (H, W, 3), title, overlays (model -> float (H, W) in 0 to 1)
+    and mask (bool (H, W), drawn as an outline, or None).
+    """
+    models = list(rows[0]["overlays"])
+    tile = min((page_width() - 0.8) / (1 + len(models)), 1.8)
+    figure, grid = plt.subplots(len(rows), 1 + len(models), squeeze=False, layout="compressed",
+                                figsize=(page_width(), len(rows) * tile + 0.8))
+    for line, row in zip(grid, rows, strict=True):
+        show_image(line[0], row["image"])
+        line[0].set_ylabel(textwrap.fill(row["title"], 16), size=8, rotation=0, ha="right",
+                           va="center")
+        for axes, model in zip(line[1:], models, strict=True):
+            show_image(axes, row["image"].mean(axis=2), cmap="gray", vmin=0, vmax=255)
+            heat = axes.imshow(row["overlays"][model], cmap="viridis", vmin=0, vmax=1, alpha=0.55)
+        if row["mask"] is not None and 0 < row["mask"].mean() < 1:  # else there is no border
+            for axes in line:
+                outline = axes.contour(row["mask"], [0.5], colors="white", linewidths=0.8)
+                outline.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
+    for axes, name in zip(grid[0], ["image", *models], strict=True):
+        axes.set_title(textwrap.fill(name, 13, break_long_words=False), size=7, loc="center")
+    bar = figure.colorbar(heat, ax=grid, location="bottom", shrink=0.4, aspect=30, pad=0.02)
+    bar.set_label("Grad-CAM heat (share of the map's maximum)", size=8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+@style()
+def mask_overlap(table: pd.DataFrame) -> Figure:
+    """Dots with intervals; table: model, score (its panel), value, low, high.
+
+    Values are shares, or NaN. A model is a name, or begins with "baseline" or "random weights".
+    """
+    figure, panels = interval_panels(table, "score", 2, "{:.1%}")
+    for axes in panels:
+        axes.set_xlim(left=min(0, axes.get_xlim()[0]))
+        axes.xaxis.set_major_formatter(percent_ticks)
+    return figure
+
+
+@style()
+def randomised_weights(curves: Mapping[str, Mapping[str, pd.DataFrame]], images: int) -> Figure:
+    """Similarity of maps against the share of layers whose weights are random.
+
+    curves: method -> model -> table of share (0 to 1), value, low, high (-1 to 1); so many images.
+    """
+    figure, panels = plt.subplots(1, len(curves), figsize=(page_width(), 3.2), sharey=True)
+    for axes, (method, models) in zip(panels, curves.items(), strict=True):
+        axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
+        for index, (name, rows) in enumerate(models.items()):
+            look, rows = model_marker(index) | model_line(index), rows.astype(float)
+            axes.plot([0, *rows["share"]], [1, *rows["value"]], **look, label=name)
+            axes.vlines(rows["share"], rows["low"], rows["high"], color=look["color"])
+        axes.set_title(method)
+        axes.set_xlabel("Layers with random weights,\ncounted from the output")
+        axes.xaxis.set_major_formatter(percent_ticks)
+    panels[0].set_ylabel(f"Rank correlation with\nthe trained map (n = {images:,})")
+    figure.legend(handles=panels[0].lines[1:], loc="outside upper right", ncols=2)
+    return figure

@@ -1,0 +1,163 @@
+"""How figures look, colours and markers of the models, and `save`."""
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from fontTools import subset
+from matplotlib.figure import Figure
+
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path
+from melanoma_lib.reporting.figures.catalogue import CATALOG, EXTERNAL
+
+WIDTH = 16 / 2.54  # inches: the text width of the thesis page
+PNG_DPI = 200  # pixels an inch of a saved picture
+FONT_SIZE = 8  # points, of most text in a figure; `page` changes both for a block
+DARK, GREY, LIGHT, PALE = "#333333", "#666666", "#BBBBBB", "#E6E6E6"
+MALIGNANT, BENIGN = "#D55E00", LIGHT  # apart in grey too
+# Okabe and Ito's colours; marker and line change with them, so that grey prints stay readable.
+MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MODEL_LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLE = {
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+    "font.size": FONT_SIZE,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": GREY,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": PALE,
+    "legend.frameon": False,
+    "legend.handlelength": 3,  # shows every line style
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "lines.markeredgewidth": 0.8,
+    "pdf.fonttype": 42,  # text stays text in the PDF
+}
+# A PDF places every letter itself. Tables of a font that say how to place letters are no use in it,
+# and take most of the time that embedding a font takes.
+getattr(subset.Options, "_drop_tables_default", []).extend(["GDEF", "GPOS", "GSUB"])
+
+
+def style() -> AbstractContextManager:
+    """Applies the thesis style inside the block (or, as `@style()`, inside a function) only."""
+    return matplotlib.rc_context(STYLE)
+
+
+@contextmanager
+def page(width: float, font_size: float) -> Iterator[None]:
+    """Inside the block, figures are `width` cm wide and most of their text has `font_size` points.
+
+    Raises `MelanomaError` where labels would not fit into the width.
+    """
+    global WIDTH
+    if not (5 <= font_size <= 14 and 1.5 * font_size <= width <= 40):
+        raise MelanomaError(
+            f"text of {font_size:g} pt in figures of {width:g} cm is not legible; it may have 5 to "
+            "14 pt, and the figures 1.5 cm for each point, at most 40 cm"
+        )
+    before = WIDTH, dict(STYLE)
+    WIDTH = width / 2.54
+    for name in ("font.size", "axes.titlesize", "axes.labelsize"):
+        STYLE[name] *= font_size / FONT_SIZE
+    try:
+        yield
+    finally:
+        WIDTH = before[0]
+        STYLE.update(before[1])
+
+
+def page_width() -> float:
+    """Inches: how wide figures are."""
+    return WIDTH
+
+
+def text_size(size: float) -> float:
+    """A size that grows with the style's text; `size` is what it is at `FONT_SIZE`."""
+    return size * STYLE["font.size"] / FONT_SIZE
+
+
+def is_narrow() -> bool:
+    """Whether the width holds fewer letters than the figures were made for."""
+    return WIDTH * 72 / STYLE["font.size"] < 52
+
+
+def model_line(index: int) -> dict:
+    """Colour and line style of the model at position `index`."""
+    return {"color": MODEL_COLOURS[index % 6], "linestyle": MODEL_LINES[index % 6]}
+
+
+def model_marker(index: int) -> dict:
+    """Colour and marker of the model at position `index`."""
+    return {"color": MODEL_COLOURS[index % 6], "linestyle": "", "marker": MARKERS[index % 6]}
+
+
+def operating_point_markers(labels: Iterable[str]) -> dict[str, dict]:
+    """An open marker for each operating point."""
+    look = {"linestyle": "", "color": "black", "markerfacecolor": "white"}
+    labels = enumerate(dict.fromkeys(labels))
+    return {label: look | {"marker": MARKERS[index % 6]} for index, label in labels}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The files of a figure; as the last line of a notebook's cell it shows the picture saved."""
+
+    png: Path
+    pdf: Path
+    caption: str
+
+    def __repr__(self) -> str:
+        return f"<figure {self.png.stem}>"
+
+    def _repr_png_(self) -> tuple[bytes, dict]:
+        """The picture, its size on a screen, and its description for pages made of a notebook."""
+        picture = self.png.read_bytes()
+        pixels = np.frombuffer(picture[16:24], ">u4")  # width and height, by the PNG standard
+        width, height = (pixels * STYLE["figure.dpi"] // PNG_DPI).tolist()
+        return picture, {"width": width, "height": height, "alt": self.caption}
+
+
+@style()
+def save(
+    figure: Figure, name: str, folder: Path | str, variant: str = "", note: str = ""
+) -> Saved:
+    """Writes `<name>[-variant].png` and `.pdf` into `folder` and closes the figure.
+
+    Equal figures give equal bytes. `note` is set small and grey at the lower right edge. What
+    is returned shows the picture where a notebook's cell ends with it.
+    """
+    captions = CATALOG | EXTERNAL
+    if name not in captions:
+        raise MelanomaError(f"unknown figure {name!r}; known figures: {', '.join(CATALOG)}")
+    if variant and not re.fullmatch(r"[A-Za-z0-9_.-]+", variant):
+        raise MelanomaError(f"figure variant {variant!r} may hold letters, digits, _ . - only")
+    # A super-label, because the layout makes room for it.
+    figure.supxlabel(textwrap.fill(note, 110), x=0.995, ha="right", size=text_size(7), color=GREY)
+    figure.set_figheight(text_size(figure.get_figheight()))  # room for larger text
+    stem = f"{name}-{variant}" if variant else name
+    left_out = {".png": ["Software"], ".pdf": ["Creator", "Producer", "CreationDate"]}
+    paths = [Path(folder) / (stem + suffix) for suffix in left_out]
+    try:
+        for path in paths:
+            with atomic_path(path) as temporary:
+                metadata = dict.fromkeys(left_out[path.suffix])
+                figure.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
+            with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+                figure.set_layout_engine(None)  # places are found once, and are the same in both
+    finally:
+        plt.close(figure)
+    return Saved(*paths, captions[name] + f" ({variant})" * bool(variant))

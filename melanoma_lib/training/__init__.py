@@ -1,0 +1,1 @@
+"""Training: the loop, and one architecture from pixels to a bundle."""

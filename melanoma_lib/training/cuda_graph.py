@@ -1,0 +1,86 @@
+"""CUDA graphs: a training step recorded once and replayed, where launching it takes longest.
+
+A step of 32 images is several hundred small kernels, and a large GPU waits for most of them to be
+launched. A recorded step is launched as one. Nothing else changes: the same kernels in the same
+order.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+
+from melanoma_lib.training import distributed
+
+WARM_UP = 3  # steps in which the libraries choose their kernels, before one can be recorded
+Step = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
+
+def captured(step: Step, device: torch.device) -> Step:
+    """`step`, to be recorded on a GPU; as it is on the CPU, or where several processes train."""
+    if device.type != "cuda" or distributed.size() > 1:
+        return step
+    if device.index is not None:
+        torch.cuda.set_device(device)  # where graphs are recorded
+    return CapturedStep(step)
+
+
+def record(run: Callable) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
+    """Records the kernels of `run` without running them: a function that does, and its results."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = run()
+    return graph.replay, results
+
+
+class CapturedStep:
+    """A training step of which the fourth call is recorded, and it and the later ones replayed.
+
+    The calls before are ordinary steps, so that each batch is trained on once. What cannot be
+    recorded is said in one line, and the ordinary step goes on.
+    """
+
+    def __init__(self, step: Step, record: Callable = record):
+        self.step, self.record = step, record
+        self.calls = 0
+        self.inputs: tuple[torch.Tensor, ...] = ()
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self, model, optimizer, images, labels):
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            with _aside():
+                return self.step(model, optimizer, images, labels)
+        if self.calls == WARM_UP + 1:
+            self._record(model, optimizer, images, labels)
+        if self.replay is None or images.shape != self.inputs[0].shape:
+            return self.step(model, optimizer, images, labels)
+        for kept, new in zip(self.inputs, (images, labels), strict=True):
+            kept.copy_(new)
+        self.replay()
+        return tuple(result.clone() for result in self.results)  # the next replay overwrites them
+
+    def _record(self, model, optimizer, images, labels) -> None:
+        self.inputs = images.clone(), labels.clone()
+        try:
+            self.replay, self.results = self.record(
+                lambda: self.step(model, optimizer, *self.inputs)
+            )
+        except torch.OutOfMemoryError:
+            raise  # the caller makes the batch smaller
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            print(f"steps are launched one by one: no CUDA graph ({reason})", flush=True)
+
+
+@contextlib.contextmanager
+def _aside() -> Iterator[None]:
+    """A stream of its own on a GPU, as recording wants it; nothing on the CPU."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        yield
+    here.wait_stream(aside)

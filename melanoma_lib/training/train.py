@@ -1,0 +1,256 @@
+"""One architecture from pixels to bundle: data, training, predictions, temperature, thresholds."""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from melanoma_lib.config import Config
+from melanoma_lib.core.environment import device_name, pick_device, versions
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import atomic_path, read_history, read_json, sha256, sweep, write_json
+from melanoma_lib.core.locks import lock
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.dataset_files import open_dataset
+from melanoma_lib.data.images import decode
+from melanoma_lib.data.split import describe_split, make_split
+from melanoma_lib.data.torch_dataset import Data
+from melanoma_lib.evaluation.calibration import fit_temperature
+from melanoma_lib.evaluation.operating_points import choose_operating_points
+from melanoma_lib.evaluation.predictions import (
+    Predictions,
+    load_predictions,
+    predict_logits,
+    save_predictions,
+)
+from melanoma_lib.models import out_of_distribution
+from melanoma_lib.models.build import architecture, build_model, normalisation
+from melanoma_lib.models.bundle import save_bundle
+from melanoma_lib.training import distributed
+from melanoma_lib.training.loop import fit, train_step
+from melanoma_lib.training.precision import Arithmetic, choose
+
+OUTPUTS = (
+    "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
+    out_of_distribution.FILE,
+)  # fmt: skip
+SCHEMA = 4
+
+
+def prepare(config: Config) -> Data:
+    """Opens and checks the dataset, splits it (written to split.csv) and decodes its pixels."""
+    files = open_dataset(config.data_dir, config.metadata, config.img_dir)
+    split = make_split(files.metadata, config.split, config.seed)
+    pixels = decode(files, config.image_size)
+    if distributed.rank() == 0:
+        with atomic_path(Path(config.output_dir) / "split.csv") as temporary:
+            split.to_csv(temporary, index=False)
+    labels = split["dx"].map(CLASS_NAMES.index).to_numpy()
+    return Data(files, split, pixels, labels)
+
+
+def train_architecture(config: Config, key: str) -> Path:
+    """Trains one architecture and leaves its run folder complete; returns the folder.
+
+    What is already there is used: a finished training is only read, an interrupted one goes
+    on. A training with other parameters is set aside in `replaced/`, and comes back when its
+    parameters do. Of processes that train together, the first does all but its part of the
+    steps. Raises `MelanomaError` when another process is training it.
+    """
+    if distributed.rank():
+        return _train_along(config, key)
+    with lock(config.training_lock(key)):
+        return _train(config, key)
+
+
+def _train(config: Config, key: str) -> Path:
+    data = prepare(config)
+    folder = Path(config.output_dir) / key
+    sweep(folder)
+    training_key = config.training_key(key, data.files.fingerprint)
+    record = prepare_run_folder(folder, training_key, config.epochs)
+    whole = all((folder / name).exists() for name in OUTPUTS)
+    if distributed.broadcast(whole and record.get("finished") and record["schema"] == SCHEMA):
+        _check_weights(folder)
+        _renew_operating_points(folder, config)
+        return folder
+    entry = architecture(key)
+    record |= {
+        "schema": SCHEMA,
+        "training_key": training_key,
+        "recipe": config.recipe(key, data.files.fingerprint),
+        "architecture": key,
+        "name": entry.name,
+        "timm_name": entry.timm_name,
+        "config": dataclasses.asdict(config),
+        "dataset": describe_split(data.files, data.split),
+        "versions": versions(),
+        "epochs": config.epochs,
+    }
+    model = _model(config, key)
+    with gpu_lock(config):
+        how = _arithmetic(config, model, data, record)
+        write_json(folder / "run.json", record)
+        history = _fit(config, key, data, model, distributed.broadcast(how))
+    predictions, known = predict(model, data, config.batch_size)
+    save_predictions(folder / "predictions.parquet", predictions)
+    validation = predictions.part("val")
+    temperature = fit_temperature(validation.logits, validation.labels)
+    scores = validation.melanoma_score(temperature)
+    mean, std = normalisation(model)
+    save_bundle(
+        folder,
+        known,
+        architecture=key,
+        class_names=CLASS_NAMES,
+        image_size=config.image_size,
+        mean=mean,
+        std=std,
+        temperature=temperature,
+        operating_points=choose_operating_points(
+            validation.is_melanoma, scores, config.operating_points
+        ),
+        generated=data.files.generated,
+    )
+    record |= {
+        "finished": True,
+        "best_epoch": max(row["epoch"] for row in history if row["best"]),
+        "train_seconds": sum(row["seconds"] for row in history),
+        "batch_parts": history[-1]["parts"],
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "device": device_name(model),
+        "processes": distributed.size(),
+    }
+    write_json(folder / "run.json", record)
+    return folder
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises `MelanomaError` when the weights are not those that the bundle was made with."""
+    path = folder / "model.safetensors"
+    if sha256(path) != read_json(folder / "bundle.json")["weights_sha256"]:
+        raise MelanomaError(f"{path} is damaged; move {folder} away to train again")
+
+
+def _renew_operating_points(folder: Path, config: Config) -> None:
+    """Chooses the operating points of a finished training again if others are asked for."""
+    bundle = read_json(folder / "bundle.json")
+    chosen = [(point["criterion"], point["target"]) for point in bundle["operating_points"]]
+    if chosen != list(config.operating_points):
+        validation = load_predictions(folder / "predictions.parquet").part("val")
+        bundle["operating_points"] = choose_operating_points(
+            validation.is_melanoma,
+            validation.melanoma_score(bundle["temperature"]),
+            config.operating_points,
+        )
+        write_json(folder / "bundle.json", bundle)
+
+
+@contextlib.contextmanager
+def gpu_lock(config: Config) -> Iterator[None]:
+    """On a GPU, waits until no other training of this run computes on it.
+
+    Several at once would each be slower, and `choose` would measure the others. What comes before
+    and after a training needs little of a GPU, and goes on beside the next.
+    """
+    device = pick_device(config.device)
+    if device.type == "cpu" or distributed.size() > 1:
+        yield
+        return
+    which = torch.cuda.get_device_properties(device).uuid if device.type == "cuda" else device
+    path = Path(config.output_dir) / f".{which}.lock"
+    with lock(path, waiting=f"waiting: another training computes on {device}"):
+        yield
+        torch.cuda.empty_cache()  # the next one needs what this process keeps for itself
+
+
+def _model(config: Config, key: str) -> nn.Module:
+    torch.manual_seed(config.seed)  # the new output layer, or all weights
+    return build_model(
+        key, len(CLASS_NAMES), config.image_size, config.pretrained, config.weights.get(key, "")
+    )
+
+
+def _arithmetic(config: Config, model: nn.Module, data: Data, record: dict) -> Arithmetic:
+    """How the training computes: as recorded, so that a resumed one goes on as it began."""
+    if "arithmetic" not in record:
+        images, device = len(data.part("train")), pick_device(config.device)
+        how, tried = choose(model, config, images, device, train_step)
+        record |= {"arithmetic": dataclasses.asdict(how), "arithmetics_tried": tried}
+    return Arithmetic(**record["arithmetic"])
+
+
+def _fit(config: Config, key: str, data: Data, model: nn.Module, how: Arithmetic) -> list[dict]:
+    folder = Path(config.output_dir) / key
+    return fit(model, data.part("train"), data.part("val"), config, folder, how)
+
+
+def _train_along(config: Config, key: str) -> Path:
+    """What a process beside the first does: its rows of every batch, and nothing is written."""
+    if not distributed.broadcast():  # that the training is finished
+        data, model = prepare(config), _model(config, key)
+        _fit(config, key, data, model, distributed.broadcast())  # how it computes
+    return Path(config.output_dir) / key
+
+
+def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
+    """Makes `folder` hold the training asked for, or be empty; returns what is recorded in it.
+
+    More epochs of the same training go on from its checkpoint.
+    """
+    aside = folder.parent / "replaced"
+    record = read_json(folder / "run.json", {})
+    done = len(read_history(folder))
+    same = record.get("training_key") == training_key
+    trained = any(folder.glob("checkpoint-*"))
+    if trained and not (same and done <= epochs):
+        aside.mkdir(exist_ok=True)
+        target = aside / f"{folder.name}-{record.get('training_key', 'unknown')}-{done}"
+        shutil.rmtree(target, ignore_errors=True)  # the same training, kept before
+        folder.replace(target)
+        print(f"other parameters than before: the earlier {folder.name} is kept in {aside}")
+        trained = False
+    if not trained:
+        kept = {int(path.name.rpartition("-")[2]): path
+                for path in aside.glob(f"{folder.name}-{training_key}-*")}  # fmt: skip
+        usable = [count for count in kept if count <= epochs]
+        if usable:
+            shutil.rmtree(folder, ignore_errors=True)  # without a checkpoint there is nothing in it
+            kept[max(usable)].replace(folder)
+            record = read_json(folder / "run.json")
+            same = True
+    folder.mkdir(parents=True, exist_ok=True)
+    if same and record["epochs"] != epochs:
+        record = {name: value for name, value in record.items() if name.startswith("arithmetic")}
+    return record if same else {}
+
+
+def predict(
+    model: nn.Module, data: Data, batch_size: int
+) -> tuple[Predictions, out_of_distribution.ReferenceSet]:
+    """The model's predictions for validation and test, and what it knows from validation.
+
+    An image may play both parts.
+    """
+    mean_std = normalisation(model)
+    val, test = parts = [data.part(name) for name in ("val", "test")]
+    with out_of_distribution.capture_features(model) as features:
+        logits = [predict_logits(model, val, batch_size, mean_std)]
+    logits.append(predict_logits(model, test, batch_size, mean_std))
+    rows = np.concatenate([part.rows for part in parts])
+    lesion_ids = data.split["lesion_id"].to_numpy(str)
+    predictions = Predictions(
+        image_ids=data.split["image_id"].to_numpy(str)[rows],
+        lesion_ids=lesion_ids[rows],
+        parts=np.repeat(["val", "test"], [len(val), len(test)]),
+        labels=data.labels[rows],
+        logits=np.concatenate(logits),
+    )
+    features = torch.cat(features)[-len(val) :]  # after those of batches that were too large
+    features = features.cpu().numpy()
+    return predictions, out_of_distribution.fit_reference_set(features, lesion_ids[val.rows])

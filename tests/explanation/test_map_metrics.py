@@ -1,0 +1,97 @@
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import KEYS, fast
+from scipy.stats import spearmanr
+
+from melanoma_lib.core.files import read_json, write_json
+from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.explanation.map_metrics import (
+    FILE,
+    MAPS,
+    NAME,
+    SCORES,
+    agreement,
+    read,
+    similarity,
+)
+from melanoma_lib.reporting.compare import compare
+from melanoma_lib.reporting.run_figures import Run, draw, overlap_table
+from melanoma_lib.reporting.tables import explanations_table, latex
+
+KEY = KEYS[0]
+
+
+def test_results_hold_figures_of_every_map(explained_results, explained):
+    assert explained_results[KEYS[1]]["explanations"] is None  # nobody scored it
+    found, table = explained_results[KEY]["explanations"], read(explained / KEY)
+    assert found["without_mask"] == 0 and found["faithful_images"] == 6
+    by_name = {tuple(row[name] for name in NAME): row for row in found["maps"]}
+    for name, rows in table.groupby(NAME):
+        row = by_name[name]
+        assert row["empty"] == rows["empty"].sum()
+        for score in SCORES:
+            mean = rows[score].mean()
+            assert row[score]["value"] == (None if np.isnan(mean) else pytest.approx(mean))
+        if row["inside"]["value"] is not None and name[0] == "trained":
+            group = next(entry for entry in row["groups"] if entry["group"] == "wrong")
+            assert group["inside"]["value"] == pytest.approx(rows.query("~right")["inside"].mean())
+            assert row["inside"]["low"] <= row["inside"]["value"] <= row["inside"]["high"]
+            wide = table.pivot_table("inside", "image_id", NAME)
+            apart = wide[name] - wide["none", "centre prior", "predicted"]
+            assert row["minus_centre"]["inside"]["value"] == pytest.approx(apart.mean())
+
+
+def test_the_figures_are_drawn_from_the_results(explained_results):
+    model = explained_results[KEY] | {"name": "Net"}
+    table = overlap_table({"Net": model["explanations"]})
+    heads = list(table["model"].unique())
+    assert heads == ["Net", "random weights: Net", "baseline: centre prior",
+                     "baseline: uniform map"]  # fmt: skip
+    run = Run(None, {"models": {KEY: model}, "differences": []}, {}, None, 0)
+    for name, panels in (("07-2-mask-overlap", 4), ("07-4-randomised-weights", 2),
+                         ("07-5-agreement", 1)):  # fmt: skip
+        assert len(draw(run, name).axes) == panels
+        unscored = {"models": {KEY: model | {"explanations": None}}}
+        assert draw(replace(run, results=run.results | unscored), name) is None
+
+
+def test_the_table_has_a_row_a_map(explained_results, tmp_path):
+    models = {KEY: explained_results[KEY] | {"name": "Net"}, KEYS[1]: explained_results[KEYS[1]]}
+    table = explanations_table({"models": models})
+    assert len(table.rows) == len(explained_results[KEY]["explanations"]["maps"]) == 10
+    assert {row["map"] for row in table.rows} >= {"Grad-CAM", "LayerCAM", "uniform map"}
+    assert table.rows[-1]["minus_centre"]["value"] is None and latex(table, "c").count("Net") == 10
+
+
+def test_similarity_is_spearmans():
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 3, 20)).round(1)
+    right = [spearmanr(*pair).statistic for pair in zip(first, second, strict=True)]
+    assert np.allclose(similarity(first, second), right)
+    assert np.allclose(similarity(first, first**3), 1)
+    assert np.isnan(similarity(np.ones((1, 4)), np.arange(4.0)[None])).all()
+
+
+def test_agreement_is_between_the_maps_of_the_same_images(explained, tmp_path, sample_run):
+    twin = shutil.copytree(explained / KEY, tmp_path / "twin")
+    test = load_predictions(explained / KEY / "predictions.parquet").part("test")
+    weights = np.ones((3, len(test.labels)))
+    assert agreement([explained / KEY, twin], test, weights)["value"] == pytest.approx(1)
+    with np.load(twin / MAPS) as file:
+        maps = dict(file)
+    fewer = {"trained/grad_cam": maps["trained/grad_cam"][2:], "image_ids": maps["image_ids"][2:]}
+    np.savez(twin / MAPS, **fewer)
+    assert agreement([twin, explained / KEY], test, weights)["value"] == pytest.approx(1)
+
+
+def test_other_weights_are_not_given_the_scores_of_these(explained, sample_files, tmp_path):
+    folder = shutil.copytree(explained, tmp_path / "run")
+    bundle = read_json(folder / KEY / "bundle.json")
+    write_json(folder / KEY / "bundle.json", bundle | {"weights_sha256": "another"})
+    found = compare(folder, fast(KEY), sample_files.metadata, resamples=20)
+    assert found["models"][KEY]["explanations"] is None
+    (folder / KEY / FILE).write_text("damaged")
+    assert read(folder / KEY) is None

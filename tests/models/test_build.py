@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.models.build import (
+    ARCHITECTURES,
+    architecture,
+    build_model,
+    normalisation,
+    normalise,
+    to_input,
+)
+
+
+@pytest.mark.parametrize("key", ARCHITECTURES)
+def test_the_four_architectures_give_one_logit_a_class_at_any_size(key):
+    model = build_model(key, 7, 64).eval()
+    with torch.inference_mode():
+        assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("key", ARCHITECTURES)
+def test_a_fresh_network_guesses_evenly(key):
+    torch.manual_seed(0)
+    model = build_model(key, 7, 64).train()
+    loss = torch.nn.functional.cross_entropy(model(torch.randn(8, 3, 64, 64)), torch.arange(8) % 7)
+    assert loss.item() == pytest.approx(np.log(7), abs=0.4)
+
+
+def test_any_timm_name_is_an_architecture():
+    assert architecture("test_resnet").name == "test_resnet"
+    assert architecture("vit_b_16").timm_name.startswith("vit_base_patch16_224")
+
+
+def test_an_unknown_name_is_answered_with_near_ones():
+    with pytest.raises(MelanomaError, match=r"unknown architecture 'resnet5'.*resnet50"):
+        architecture("resnet5")
+
+
+def test_local_weights_are_loaded_but_for_the_output_layer(tmp_path):
+    source = timm.create_model("test_resnet", num_classes=1000)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    for name in ("w.safetensors", "w.pth"):
+        model = build_model("test_resnet", 7, 64, weights=str(tmp_path / name))
+        assert torch.equal(model.conv1[0].weight, source.conv1[0].weight)
+        assert model.get_classifier().weight.shape[0] == 7
+
+
+def test_weights_that_do_not_fit_are_reported_in_one_line(tmp_path):
+    other = timm.create_model("test_efficientnet")
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    for name, message in (
+        ("other.safetensors", "does not fit test_resnet"),
+        ("text.safetensors", "does not fit test_resnet"),
+        ("absent.safetensors", "does not exist"),
+    ):
+        with pytest.raises(MelanomaError, match=message) as error:
+            build_model("test_resnet", 7, 64, weights=str(tmp_path / name))
+        assert "\n" not in str(error.value)
+
+
+def test_an_unreachable_hub_names_the_two_ways_out(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a: None)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(MelanomaError, match=r"--weights resnet50=FILE.*--no-pretrained"):
+        build_model("resnet50", 7, 64, pretrained=True)
+
+
+def test_each_model_brings_its_own_normalisation():
+    assert normalisation(build_model("vit_b_16", 7, 32))[0] == (0.5, 0.5, 0.5)
+    mean, std = normalisation(build_model("test_resnet", 7, 32))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5), dtype=np.uint8)
+    ours = normalise(to_input(torch.from_numpy(pixels)), mean, std)
+    by_hand = (pixels[1, 2, 3, 4] / 255 - mean[2]) / std[2]
+    assert ours[1, 2, 3, 4].item() == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_an_unusable_device_is_reported():
+    assert pick_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(MelanomaError, match="cannot be used"):
+        pick_device("cuda:99")
+    with pytest.raises(MelanomaError, match="cannot be used"):
+        pick_device("toaster")

@@ -1,0 +1,160 @@
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from melanoma_lib.config import Config
+from melanoma_lib.core.files import write_csv, write_json
+from melanoma_lib.core.locks import lock
+from melanoma_lib.pipeline import run
+from melanoma_lib.pipeline.status import GUIDE, duration, report, sections, thesis, time_left
+from melanoma_lib.reporting.figures import CATALOG
+from melanoma_lib.reporting.tables import CAPTIONS
+
+RECORD = {"schema": run.SCHEMA, "outputs": {}}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config(output_dir=str(tmp_path / "run"), architectures=("a", "b"), epochs=10)
+
+
+@pytest.fixture
+def steps(config):
+    return run.plan(config, "data")
+
+
+def epochs(config, step, count, seconds=60.0):
+    """Leaves what a training of so many epochs leaves."""
+    folder = Path(config.output_dir) / step.parameters["architecture"]
+    write_json(folder / "run.json", {"training_key": step.training_key})
+    rows = [{"epoch": n + 1, "seconds": seconds} for n in range(count)]
+    write_csv(folder / "history.csv", rows)
+
+
+def trainings(steps):
+    return [step for step in steps if step.training_key]
+
+
+def line_of(step, config, steps):
+    return next(line for line in report(config, steps).splitlines() if line.startswith(step.name))
+
+
+def test_the_time_left_comes_from_measured_epochs(config, steps):
+    first, second = trainings(steps)
+    assert "a, b, whose first epoch" in time_left(config, steps)
+    epochs(config, first, 4)
+    assert time_left(config, steps).startswith("training left: 6 min 00 s, and b,")
+    epochs(config, second, 10)
+    assert time_left(config, steps) == "training left: 6 min 00 s"
+
+
+def test_epochs_of_another_training_do_not_count(config, steps):
+    """They are set aside as soon as the one asked for begins."""
+    first, _ = trainings(steps)
+    epochs(config, first, 4)
+    other = run.plan(config, "other data")
+    assert "0 of 10 epochs" in line_of(first, config, other)
+    assert "a, b, whose first epoch" in time_left(config, other)
+
+
+def test_a_training_of_more_epochs_than_asked_for_is_about_to_be_replaced(config, steps):
+    first, _ = trainings(steps)
+    epochs(config, first, 12)
+    assert "0 of 10 epochs" in line_of(first, config, steps)
+    assert "and a, b, whose first epoch" in time_left(config, steps)
+
+
+def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
+    record = RECORD | {"state": "done", "started": 0, "seconds": 1}
+    for step in steps:
+        write_json(run.marker(config, step), record | {"key": step.key})
+    shown = report(config, run.plan(config, "data", {"prevalence": 0.05})).splitlines()
+    stale = [line.split()[0] for line in shown if " stale" in line]
+    assert "06_operating_thresholds" in stale and "05_calibration" not in stale
+
+
+def test_an_interrupted_step_is_not_called_running(config, steps):
+    step, _ = trainings(steps)
+    write_json(run.marker(config, step), RECORD | {"state": "started", "started": 0})
+    epochs(config, step, 3)
+    line = line_of(step, config, steps)
+    assert "interrupted" in line and "3 of 10 epochs" in line
+    with lock(Path(config.output_dir) / run.LOCK):
+        assert "running" not in report(config, steps)  # begun by an earlier batch
+        record = RECORD | {"state": "started", "started": time.time() + 1}
+        write_json(run.marker(config, step), record)
+        assert "running" in line_of(step, config, steps)
+
+
+def test_a_training_without_the_batch_is_called_running(config, steps):
+    first, second = trainings(steps)
+    with lock(config.training_lock("b")):
+        assert "running" in line_of(second, config, steps)
+        assert "waiting" in line_of(first, config, steps)
+
+
+def test_a_done_step_says_how_long_it_took(config, steps):
+    record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
+    write_json(run.marker(config, steps[0]), record)
+    assert "done         1 min 15 s" in line_of(steps[0], config, steps)
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (4.4, 75, 7500)] == ["4 s", "1 min 15 s", "2 h 05 min"]
+
+
+@pytest.fixture
+def written(config, steps):
+    """Leaves every chapter done, but of the figures only the curves of 04 and the ROC of 06."""
+    names = ["04-1-training-curves-a", "04-1-training-curves-b", "06-1-roc"]
+    config.figures.mkdir(parents=True)
+    for name in names:
+        (config.figures / f"{name}.pdf").write_text("figure")
+    for step in steps:
+        if step.training_key:
+            record = {"training_key": step.training_key, "epochs": 10, "finished": True}
+            folder = Path(config.output_dir) / step.parameters["architecture"]
+            write_json(folder / "run.json", record)
+        record = RECORD | {"state": "done", "started": 0, "seconds": 1, "key": step.key}
+        write_json(run.marker(config, step), record)
+
+
+def section_of(number, config, steps):
+    return next(line for line in thesis(config, steps).splitlines() if f" {number} " in line)
+
+
+def test_a_section_is_ready_when_all_it_rests_on_is_there(config, steps, written):
+    ready = section_of("4.1", config, steps)
+    assert ready.startswith("ready") and ready.count("04-1-training-curves-") == 2
+    assert "lacks" not in ready
+    open_ = section_of("5.4", config, steps)
+    assert open_.startswith("open") and "06-1-roc; lacks 06-3-operating-points" in open_
+    assert open_.endswith("operating_points")
+    assert section_of("1.2", config, steps).startswith("text only")
+
+
+def test_a_figure_of_a_chapter_that_is_not_up_to_date_is_lacking(config, steps, written):
+    (config.figures / "04-1-training-curves-b.pdf").unlink()
+    line = section_of("4.1", config, steps)
+    assert line.startswith("open") and line.endswith("curves-a; lacks 04-1-training-curves-b")
+    step = trainings(steps)[0]
+    run.marker(config, step).unlink()
+    line = section_of("4.1", config, steps)
+    assert line.endswith("lacks 04-1-training-curves-a, 04-1-training-curves-b")
+
+
+def test_the_guide_rests_on_figures_tables_and_sources_that_exist():
+    guide = GUIDE.read_text()
+    keys = set(re.findall(r"^@\w+\{(\w+),", (GUIDE.parent / "references.bib").read_text(), re.M))
+    named = {"Figures": set(CATALOG), "Tables": set(CAPTIONS), "Sources": keys}
+    for kind, known in named.items():
+        lists = re.findall(rf"^- {kind}: (.*(?:\n  .*)*)", guide, re.M)
+        names = set(re.findall(r"`([^`]+)`", " ".join(lists)))
+        assert names and names <= known, kind
+        if kind != "Sources":
+            assert not known - names  # every figure and table has its section
+    for names in sections(guide).values():
+        unknown = set(names) - set(CATALOG) - set(CAPTIONS) - keys
+        assert all("." in name or name.startswith("--") for name in unknown)  # files and options

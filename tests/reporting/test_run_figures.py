@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from helpers import make_run, results_of
+
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json, write_csv, write_json
+from melanoma_lib.evaluation.subgroups import ATTRIBUTES
+from melanoma_lib.reporting import figures
+from melanoma_lib.reporting.compare import price_of_leakage
+from melanoma_lib.reporting.run_figures import DRAW, draw, open_run
+
+
+@pytest.fixture
+def results_file(trained):
+    return results_of(*trained)
+
+
+def split_rows(figure):
+    """The names of the rows of a horizontal plot."""
+    return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+
+
+def test_everything_but_the_table_the_maps_and_the_price_is_drawn_from_the_run(results_file):
+    run = open_run(results_file)
+    for name in figures.CATALOG:
+        for key in run.results["models"] if name in figures.PER_MODEL else [""]:
+            figure = draw(run, name, key)
+            more = name < "02" or name[:2] == "07" or "price" in name
+            assert (figure is not None) == (name in DRAW and not more)
+            if figure:
+                figures.plt.close(figure)
+
+
+def test_a_figure_per_model_shows_that_model(results_file):
+    run = open_run(results_file)
+    for key, name in (("model_0", "Model_0"), ("model_1", "Model_1")):
+        (axes,) = draw(run, "04-2-confusion-matrix", key).axes
+        assert axes.get_title(loc="left").startswith(name)
+    titles = [axes.get_title(loc="left") for axes in draw(run, "04-1-training-curves", key).axes]
+    assert titles == ["Model_1", ""]
+
+
+def test_operating_points_are_those_of_the_results(results_file):
+    run = open_run(results_file)
+    figure = draw(run, "06-3-operating-points")
+    drawn = {float(line.get_xdata()[0]) for line in figure.axes[0].lines}
+    for model in run.results["models"].values():
+        assert model["operating_points"][0]["test"]["sensitivity"]["value"] in drawn
+    assert figure.axes[0].get_title(loc="left") == "specificity of at least 95%"
+
+
+def test_the_table_draws_the_dataset_and_must_be_the_runs_own(results_file, trained, tmp_path):
+    rows = trained[2].assign(lesion_id=lambda t: t["image_id"], dx="nv", age="40.0")
+    rows["dx"] = np.resize(["nv", "mel", "bkl"], len(rows))
+    table = write_csv(tmp_path / "table.csv", rows.to_dict("records"))
+    results = read_json(results_file)
+    for images in (len(rows) + 1, len(rows)):
+        results["dataset"]["images"] = images
+        write_json(results_file, results)
+        if images != len(rows):
+            with pytest.raises(MelanomaError, match="not the table"):
+                open_run(results_file, table)
+    run = open_run(results_file, table)
+    words = {text.get_text() for text in draw(run, "01-1-class-counts").findobj(figures.plt.Text)}
+    assert any("400 images of 400 lesions" in word for word in words)
+    assert draw(run, "01-4-lesion-leak") and draw(run, "01-2-patients")
+
+
+def test_the_price_of_leakage_is_drawn_where_the_results_hold_it(results_file, tmp_path):
+    make_run(tmp_path / "image", split="image")
+    results = read_json(results_file)
+    price = price_of_leakage(results_file.parent, tmp_path / "image", "model_0", 50)
+    run = open_run(write_json(results_file, results | {"price_of_leakage": price}))
+    assert split_rows(draw(run, "08-6-price-of-leakage")) == [
+        f"split by {side}\n(n = 200 images)" for side in ("lesion", "image")
+    ]
+
+
+def test_results_that_do_not_belong_to_the_run_are_refused(results_file):
+    bundle = results_file.parent / "model_1" / "bundle.json"
+    write_json(bundle, read_json(bundle) | {"temperature": 2.0})
+    with pytest.raises(MelanomaError, match="model_1 was trained again"):
+        open_run(results_file)
+    write_json(results_file, read_json(results_file) | {"schema": 1})
+    with pytest.raises(MelanomaError, match="another layout"):
+        open_run(results_file)
+    with pytest.raises(MelanomaError, match="does not exist"):
+        open_run(results_file.with_name("absent.json"))
+
+
+def test_groups_keep_their_headings(results_file):
+    run = open_run(results_file)
+    assert set(ATTRIBUTES.values()) <= set(split_rows(draw(run, "08-5-subgroups", "model_0")))

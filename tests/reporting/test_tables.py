@@ -1,0 +1,129 @@
+import csv
+
+import pytest
+from helpers import make_run
+
+from melanoma_lib.core.files import PROJECT, read_json
+from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.reporting.compare import COLUMNS, compare, price_of_leakage
+from melanoma_lib.reporting.tables import (
+    Table,
+    as_dataframe,
+    comparison_table,
+    latex,
+    summary,
+    write_tables,
+)
+
+
+@pytest.fixture
+def results(trained):
+    return compare(*trained, resamples=200)
+
+
+def test_csv_tables_hold_the_results(results, tmp_path):
+    paths = {path.name: path for path in write_tables(results, tmp_path)}
+    rows = list(csv.DictReader(paths["comparison_table.csv"].open()))
+    assert [row["model"] for row in rows] == ["Model_0", "Model_1"]
+    for row, model in zip(rows, results["models"].values(), strict=True):
+        for name in COLUMNS:
+            ends = (float(row[name + end]) for end in ("", "_low", "_high"))
+            assert list(ends) == list(model["metrics"][name].values())
+    for name in ("operating_points", "differences", "subgroups", "confident_errors"):
+        assert len(list(csv.DictReader(paths[f"{name}.csv"].open()))) > 0
+        assert paths[f"{name}.tex"].exists()
+
+
+def test_latex_is_safe_and_complete(results):
+    text = latex(comparison_table(results), "100 % of the images")
+    value = results["models"]["model_0"]["metrics"]["melanoma_auc"]["value"]
+    assert "\\toprule" in text and "Model\\_0" in text and f"{value:.3f}" in text
+    lines = [line for line in text.splitlines() if line.startswith("Model")]
+    assert all(line.count(" & ") == len(COLUMNS) and line.endswith("\\\\") for line in lines)
+
+
+def test_a_cell_in_latex_by_hand():
+    figure = {"value": -0.0123, "low": -0.1, "high": 0.08}
+    table = Table(
+        {"model": "A & B", "gain": "p < 5 %", "p": "p"},
+        [{"model": "ResNet-50_x", "gain": figure, "p": 0.0004}],
+        frozenset({(0, "gain")}),
+    )
+    lines = latex(table, "c").splitlines()
+    assert lines[1] == "\\begin{tabular}{lcc}"
+    assert lines[3] == "A \\& B & p $<$ 5 \\% & p \\\\"
+    assert lines[5] == (
+        "ResNet-50\\_x & \\begin{tabular}[t]{@{}c@{}}\\textbf{$-$0.012}\\\\"
+        "{\\scriptsize [$-$0.100, 0.080]}\\end{tabular} & $<$0.001 \\\\"
+    )
+    assert as_dataframe(table).to_numpy().tolist() == [
+        ["ResNet-50_x", "-0.012 [-0.100, 0.080]", "<0.001"]
+    ]
+
+
+def test_bold_is_only_what_is_better_than_every_other(results):
+    assert "textbf" in latex(comparison_table(results), "")
+    for pair in results["differences"]:
+        for name in COLUMNS:
+            pair[name]["p_holm"] = 0.2
+    assert "textbf" not in latex(comparison_table(results), "")
+
+
+def test_the_summary_takes_its_numbers_from_the_results(results):
+    text = summary(results)
+    for model in results["models"].values():
+        assert format_estimate(model["metrics"]["melanoma_auc"]) in text
+    assert text.index("Model_0") < text.index("Model_1")  # the better one first
+    assert "Model_0 over Model_1" in text and "significant" in text
+
+
+def test_the_image_split_is_called_optimistic_and_its_price_is_told(tmp_path, trained):
+    latency = make_run(tmp_path / "image", split="image")
+    results = compare(tmp_path / "image", latency, trained[2], resamples=50)
+    assert results["optimistic"] is True and "optimistic" in summary(results)
+    assert "price of leakage" not in summary(results)
+    results["price_of_leakage"] = price_of_leakage(trained[0], tmp_path / "image", "model_0", 50)
+    assert "The price of leakage: Model_0" in summary(results)
+    write_tables(results, tmp_path)
+    head, first, *_ = (tmp_path / "tables" / "price_of_leakage.csv").read_text().splitlines()
+    assert head.startswith("metric,lesion,lesion_low") and first.startswith("Accuracy,")
+
+
+def test_nothing_to_tell_is_an_empty_table(results, tmp_path):
+    alone = results | {"differences": []}
+    write_tables(alone, tmp_path)
+    assert "\\bottomrule" in (tmp_path / "tables" / "differences.tex").read_text()
+
+
+def test_the_documentation_shows_what_was_measured():
+    measured = read_json(PROJECT / "benchmarks" / "comparison-h200.json")
+    results, text = measured["results"], (PROJECT / "docs" / "reproduce.md").read_text()
+    seconds = {key: training["seconds"] for key, training in measured["trainings"].items()}
+    minutes, rest = divmod(round(measured["calls"]["first"]["seconds"]), 60)
+    again = measured["calls"]["second"]["notebooks"]
+    for said in (
+        f"{measured['gpu_memory_mib'] * 2**20 / 1e9:.1f} GB at most",
+        f"after {minutes} min {rest} s all",
+        f"({sum(seconds.values()):.0f} s of training)",
+        f"{seconds['resnet50']:.0f} s of training |",
+        f"the fourth took {again['04_training-densenet121']:.0f} s, 05 "
+        f"{again['05_calibration']:.0f} s and 06 {again['06_operating_thresholds']:.0f} s",
+    ):
+        assert said in text
+    for row in as_dataframe(comparison_table(results)).itertuples(index=False):
+        assert "| " + " | ".join(row) + " |" in text
+    pairs = {(row["first"], row["second"]): row for row in results["differences"]}
+    accuracy = pairs["densenet121", "vit_b_16"]["accuracy"]["p_holm"]
+    auc = pairs["efficientnet_b3", "densenet121"]
+    delong, resamples = auc["delong"]["p_holm"], auc["melanoma_auc"]["p_holm"]
+    text = " ".join(text.split())
+    assert f"in accuracy (p = {accuracy:.2g})" in text
+    earlier = measured["earlier_resnet50"]["metrics"]
+    assert (
+        f"accuracy {format_estimate(earlier['accuracy'])} and melanoma AUC "
+        f"{format_estimate(earlier['melanoma_auc'])}, as far from"
+    ) in text
+    assert f"DeLong's test (p = {delong:.2g}, by the resamples {resamples:.2g})" in text
+    others = [row[test]["p_holm"] for row in pairs.values()
+              for test in ("accuracy", "mcnemar", "melanoma_auc", "delong")]  # fmt: skip
+    assert sorted(others)[3] > 0.05  # of both tests on accuracy, and of DeLong's

@@ -1,0 +1,235 @@
+import dataclasses
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from melanoma_lib.config import Config, preset
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json
+from melanoma_lib.core.locks import lock
+from melanoma_lib.data.synthetic import generate_sample
+from melanoma_lib.evaluation.calibration import fit_temperature
+from melanoma_lib.evaluation.latency import measure_latency
+from melanoma_lib.evaluation.metrics import auc
+from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.models.build import ARCHITECTURES
+from melanoma_lib.training import loop, train
+from melanoma_lib.training.train import OUTPUTS, train_architecture
+
+KEY = "test_efficientnet"
+
+
+@pytest.fixture
+def config(dataset, tmp_path):
+    return Config(
+        data_dir=str(dataset),
+        output_dir=str(tmp_path / "run"),
+        architectures=(KEY,),
+        epochs=2,
+        batch_size=16,
+        image_size=32,
+        learning_rate=3e-3,
+        pretrained=False,
+        device="cpu",
+    )
+
+
+def state(folder):
+    return {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("protocol", ["lesion", "image"])
+def test_a_run_folder_is_complete(config, protocol):
+    config = dataclasses.replace(config, split=protocol)
+    folder = train_architecture(config, KEY)
+    assert all((folder / name).exists() for name in OUTPUTS)
+    record = read_json(folder / "run.json")
+    assert record["finished"] and record["config"]["split"] == protocol
+    assert record["dataset"]["images"] == 105
+    assert torch.__version__.startswith(record["versions"]["torch"])
+    split = pd.read_csv(folder.parent / "split.csv")
+    predictions = load_predictions(folder / "predictions.parquet")
+    for part in ("val", "test"):
+        expected = split["image_id"][split["part"].str.contains(part)]
+        assert predictions.part(part).image_ids.tolist() == expected.tolist()
+    if protocol == "image":
+        val, test = predictions.part("val"), predictions.part("test")
+        assert np.array_equal(val.logits, test.logits)
+
+
+def test_how_it_computes_is_recorded_and_kept(config, monkeypatch):
+    """A resumed or longer training goes on as it began, whatever would be faster by now."""
+    asked = dataclasses.replace(config, precision="bfloat16")
+    folder = train_architecture(asked, KEY)
+    how = read_json(folder / "run.json")["arithmetic"]
+    assert how == {"precision": "bfloat16", "layout": "channels_last",
+                   "threads": torch.get_num_threads()}  # fmt: skip
+    monkeypatch.setattr("melanoma_lib.training.train.choose", None)  # would raise if called
+    used = []
+
+    def fit(model, train, val, config, folder, how):
+        used.append(dataclasses.asdict(how))
+        return loop.fit(model, train, val, config, folder, how)
+
+    monkeypatch.setattr("melanoma_lib.training.train.fit", fit)
+    train_architecture(dataclasses.replace(asked, epochs=3), KEY)
+    assert used == [how] and read_json(folder / "run.json")["arithmetic"] == how
+    assert asked.training_key(KEY, "") != config.training_key(KEY, "")
+
+
+def test_temperature_and_thresholds_come_from_validation(config):
+    folder = train_architecture(config, KEY)
+    bundle = read_json(folder / "bundle.json")
+    val = load_predictions(folder / "predictions.parquet").part("val")
+    assert bundle["temperature"] == fit_temperature(val.logits, val.labels)
+    score = val.melanoma_score(bundle["temperature"])
+    point = bundle["operating_points"][0]
+    assert (score[~val.is_melanoma] < point["threshold"]).mean() >= point["target"]
+    assert bundle["class_names"][4] == "mel" and bundle["image_size"] == 32
+
+
+def test_other_operating_points_renew_the_bundle_of_a_finished_training(config, monkeypatch):
+    folder = train_architecture(config, KEY)
+    monkeypatch.setattr("melanoma_lib.training.train.fit", None)  # would raise if called
+    train_architecture(dataclasses.replace(config, operating_points=(("sensitivity", 0.9),)), KEY)
+    bundle = read_json(folder / "bundle.json")
+    (point,) = bundle["operating_points"]
+    assert (point["name"], point["target"]) == ("sensitivity_90", 0.9)
+    validation = load_predictions(folder / "predictions.parquet").part("val")
+    scores = validation.melanoma_score(bundle["temperature"])[validation.is_melanoma]
+    assert (scores >= point["threshold"]).mean() >= 0.9
+
+
+def test_a_finished_training_is_only_read(config):
+    folder = train_architecture(config, KEY)
+    before = state(folder)
+    assert train_architecture(config, KEY) == folder
+    assert state(folder) == before
+
+
+def test_more_epochs_go_on_and_fewer_or_others_are_set_aside(config, capsys):
+    folder = train_architecture(config, KEY)
+    first = (folder / "history.csv").read_text()
+    longer = dataclasses.replace(config, epochs=3)
+    train_architecture(longer, KEY)
+    assert (folder / "history.csv").read_text().startswith(first)
+    assert "going on after epoch 2 of 3" in capsys.readouterr().out
+    longer_state = state(folder)
+
+    train_architecture(dataclasses.replace(config, seed=7), KEY)
+    assert len(list((folder.parent / "replaced").iterdir())) == 1
+    train_architecture(longer, KEY)  # the earlier training comes back untouched
+    assert state(folder) == longer_state
+    train_architecture(config, KEY)
+    assert read_json(folder / "run.json")["epochs"] == 2
+    train_architecture(longer, KEY)  # back and forth, any number of times
+    train_architecture(config, KEY)
+    assert read_json(folder / "run.json")["epochs"] == 2
+
+
+def test_an_earlier_training_comes_back_after_a_detour_that_got_nowhere(config, monkeypatch):
+    """Another training is begun by mistake and interrupted before its first checkpoint."""
+    folder = train_architecture(config, KEY)
+    before = state(folder)
+    monkeypatch.setattr("melanoma_lib.training.loop.train_epoch", None)
+    with pytest.raises(TypeError):
+        train_architecture(dataclasses.replace(config, learning_rate=1.0), KEY)
+    assert not (folder / "history.csv").exists()
+    assert train_architecture(config, KEY) == folder and state(folder) == before
+
+
+def test_a_damaged_model_is_not_passed_on(config):
+    folder = train_architecture(config, KEY)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
+    with pytest.raises(MelanomaError, match=r"model\.safetensors is damaged; move .* away"):
+        train_architecture(config, KEY)
+
+
+def test_a_killed_run_goes_on(config, monkeypatch):
+    """The last step of a run fails: the next one needs no epoch again."""
+    monkeypatch.setattr("melanoma_lib.training.train.save_predictions", None)
+    with pytest.raises(TypeError):
+        train_architecture(config, KEY)
+    monkeypatch.undo()
+    monkeypatch.setattr("melanoma_lib.training.loop.train_epoch", None)
+    folder = train_architecture(config, KEY)
+    assert read_json(folder / "run.json")["finished"]
+
+
+def test_results_are_the_same_for_a_seed_and_differ_for_another(config, tmp_path):
+    logits = []
+    for number, seed in enumerate((1, 1, 2)):
+        changed = dataclasses.replace(config, seed=seed, output_dir=str(tmp_path / str(number)))
+        folder = train_architecture(changed, KEY)
+        logits.append(load_predictions(folder / "predictions.parquet").logits)
+    assert np.array_equal(logits[0], logits[1])
+    assert logits[0].shape != logits[2].shape or not np.array_equal(logits[0], logits[2])
+
+
+def test_an_architecture_is_trained_by_one_process_at_a_time(config, tmp_path):
+    with (
+        lock(tmp_path / "run" / f".{KEY}.lock"),
+        pytest.raises(MelanomaError, match="in use by process"),
+    ):
+        train_architecture(config, KEY)
+
+
+def test_trainings_of_a_run_take_turns_on_a_gpu(config, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    order, both = [], threading.Barrier(2, timeout=60)
+
+    def compute(name: str) -> None:
+        with train.gpu_lock(config):
+            order.append(name)
+            time.sleep(0.2)
+            order.append(name)
+
+    def compute_together(_name: str) -> None:
+        with train.gpu_lock(config):
+            both.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compute_together, "ab"))  # on the CPU
+        assert "waiting" not in capsys.readouterr().out
+        monkeypatch.setattr(train, "pick_device", lambda _: torch.device("mps"))
+        list(pool.map(compute, "ab"))
+    assert order in (list("aabb"), list("bbaa"))
+    assert "waiting: another training computes on mps" in capsys.readouterr().out
+
+
+def test_latency_is_measured_an_image_and_the_models_in_turn():
+    order = []
+
+    class Slow(torch.nn.Linear):
+        def forward(self, images):
+            assert images.shape == (1, 3, 8, 8)
+            order.append(self.out_features)
+            time.sleep(0.001 * self.out_features)
+            return super().forward(images.flatten(1))
+
+    figures = measure_latency({"a": Slow(192, 1), "b": Slow(192, 20)}, 8, repeats=5)
+    assert order == [1, 20] * 8  # three to warm up
+    assert 1 <= figures["a"]["low_ms"] <= figures["a"]["median_ms"] < 20
+    assert 20 <= figures["b"]["median_ms"] <= figures["b"]["high_ms"]
+    assert "CPU" in json.loads(json.dumps(figures))["a"]["device"]
+
+
+@pytest.mark.slow
+def test_three_of_the_four_architectures_learn_to_tell_melanoma_on_the_sample(tmp_path):
+    """The preset of `make figures`: untrained networks, 64 px, a few epochs."""
+    data = generate_sample(tmp_path / "sample")
+    config = preset("sample", data_dir=str(data), output_dir=str(tmp_path / "run"))
+    aucs = {}
+    for key in ARCHITECTURES:
+        folder = train_architecture(config, key)
+        test = load_predictions(folder / "predictions.parquet").part("test")
+        score = test.melanoma_score(read_json(folder / "bundle.json")["temperature"])
+        aucs[key] = float(auc(test.is_melanoma, score))
+    assert sorted(aucs.values())[1] >= 0.85, aucs
