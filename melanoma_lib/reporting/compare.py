@@ -36,7 +36,7 @@ from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.significance import delong, holm, mcnemar
 from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors
 from melanoma_lib.evaluation.trained_run import RECORDED, TrainedRun, load_trained_run
-from melanoma_lib.explanation.map_metrics import agreement, summarise
+from melanoma_lib.explanation.map_metrics import map_agreement, summarize_map_scores
 
 SCHEMA = 2
 CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
@@ -73,12 +73,14 @@ def compare(
         _, bundle, predictions = models[key]
         results["models"][key] |= {
             "latency": speed,
-            "explanations": summarise(run_dir / key, bundle, predictions.part("test"), weights),
+            "explanations": summarize_map_scores(
+                run_dir / key, bundle, predictions.part("test"), weights
+            ),
         }
     for row in results["differences"]:
         pair = row["first"], row["second"]
         if all(results["models"][key]["explanations"] for key in pair):
-            row["agreement"] = agreement([run_dir / key for key in pair], test, weights)
+            row["agreement"] = map_agreement([run_dir / key for key in pair], test, weights)
     return results
 
 

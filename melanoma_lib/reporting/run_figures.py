@@ -13,13 +13,18 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import read_metadata
-from melanoma_lib.data.split import leaked, lesion_groups, make_split
+from melanoma_lib.data.split import is_leaked, lesion_groups, make_split
 from melanoma_lib.evaluation import calibration, operating_points, trained_run
 from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.evaluation.metrics import nll, top_class
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
-from melanoma_lib.explanation.map_metrics import CENTRE, TITLES, UNIFORM, map_estimates
+from melanoma_lib.explanation.map_metrics import (
+    CENTRE_PRIOR,
+    METHOD_NAMES,
+    UNIFORM_MAP,
+    map_estimates,
+)
 from melanoma_lib.reporting import compare, figures, tables
 
 OVERLAPS = {
@@ -67,7 +72,7 @@ def open_run(results_file: Path, metadata: Path | str = "") -> Run:
 
 
 def _lesion_leak(run: Run, _keys: Sequence[str]) -> Figure:
-    leak = leaked(make_split(run.metadata, "image", run.seed))
+    leak = is_leaked(make_split(run.metadata, "image", run.seed))
     return figures.lesion_leak(lesion_groups(run.metadata).value_counts(), leak)
 
 
@@ -150,7 +155,7 @@ def points_table(
     """
     rows = [
         {
-            "model": name, "point": tables.operating_point_label(point), **point,
+            "model": name, "point": operating_points.operating_point_label(point), **point,
             "melanomas": counts[name][0], "others": counts[name][1],
             **{measure + end: point["test"][measure][part]
                for measure in ("sensitivity", "specificity")
@@ -235,13 +240,14 @@ def _subgroups(run: Run, keys: Sequence[str]) -> Figure:
 def overlap_table(explained: Mapping[str, dict]) -> pd.DataFrame:
     """Scores of Grad-CAM against masks, and baselines', as `figures.mask_overlap` takes them.
 
-    explained: what `map_scores.summarise` gives by the model's name in print.
+    explained: what `summarize_map_scores` gives by the model's name in print.
     """
     first = next(iter(explained.values()))
     maps = {name: map_estimates(entry) for name, entry in explained.items()}
     maps |= {f"random weights: {name}": map_estimates(entry, "random")
              for name, entry in explained.items()}  # fmt: skip
-    maps |= {f"baseline: {name}": map_estimates(first, "none", name) for name in (CENTRE, UNIFORM)}
+    maps |= {f"baseline: {name}": map_estimates(first, "none", name)
+             for name in (CENTRE_PRIOR, UNIFORM_MAP)}  # fmt: skip
     panels = {score: f"{head}\n(n = {first['images']:,})" for score, head in OVERLAPS.items()}
     panels["road"] = f"Faithfulness, ROAD\n(n = {first['faithful_images']:,})"
     return pd.DataFrame(
@@ -256,20 +262,20 @@ def _mask_overlap(explained: Mapping[str, dict], _agreements: dict) -> Figure | 
 
 
 def randomised_curves(explained: Mapping[str, dict], *_: object) -> Figure:
-    """Figure 07-4 from what `map_scores.summarise` gives by the model's name in print."""
+    """Figure 07-4 from what `summarize_map_scores` gives by the model's name in print."""
     curves = {
         title: {
             name: pd.DataFrame([{"share": step["share"], **step["similarity"]} for step in
                                 map_estimates(entry, method=method)["randomised"]])
             for name, entry in explained.items()
         }
-        for method, title in TITLES.items()
+        for method, title in METHOD_NAMES.items()
     }  # fmt: skip
     return figures.randomised_weights(curves, _faithful(explained))
 
 
 def agreement_dots(explained: Mapping[str, dict], agreements: Mapping[str, dict]) -> Figure:
-    """Figure 07-5; agreements: the figures of `map_scores.agreement` by the pair's names."""
+    """Figure 07-5; agreements: the figures of `map_agreement` by the pair's names."""
     rows = agreements | {f"{name}, centre prior": map_estimates(entry)["like_centre"]
                          for name, entry in explained.items()}  # fmt: skip
     head = f"Rank correlation of two maps (n = {_faithful(explained):,})"
