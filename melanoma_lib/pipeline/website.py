@@ -33,7 +33,7 @@ CONFIG = {  # what Sphinx and its extensions call a conf.py
     "toc_object_entries_show_parents": "hide",
     "maximum_signature_line_length": 80,
     "autodoc_member_order": "bysource",
-    "apidoc_automodule_options": ["members", "ignore-module-all"],
+    "autodoc_default_options": {"ignore-module-all": True},  # each name where it is defined
     "apidoc_module_first": True,
     "apidoc_max_depth": 2,
     "apidoc_modules": [{"path": str(PROJECT / "melanoma_lib"), "destination": "api"}],
