@@ -68,18 +68,18 @@ def explain(
     """
     weights = read_json(Path(folder) / "bundle.json").get("weights_sha256")
     predictions = load_predictions(Path(folder) / "predictions.parquet")
-    key = digest([SCHEMA, weights, files.fingerprint, files.contents,
+    key = digest([SCHEMA, weights, files.fingerprint, files.mask_fingerprint,
                   predictions.image_ids.tolist(), faithful_images, chosen_on])  # fmt: skip
     known = read(folder)
     if known is not None and known.attrs["key"] == key:
         return known
-    model, facts = load_bundle(folder)
+    model, bundle = load_bundle(folder)
     val, test = (predictions.part(name) for name in ("val", "test"))
     scored, may_choose = ([row for row, name in enumerate(part.image_ids) if name in files.masks]
                           for part in (test, val))  # fmt: skip
     chosen = draw(may_choose, min(chosen_on, -(-len(may_choose) // 2)))
     faithful = draw(range(len(test.labels)), max(1, min(faithful_images, len(test.labels) // 8)))
-    subject = _Subject(files, facts, model.to(pick_device(device)))
+    subject = _Subject(files, bundle, model.to(pick_device(device)))
     cuts = {name: int(np.nan_to_num(nan_mean(scores[:, 3:])).argmax())
             for name, scores in subject.against_masks(val, chosen).items()}  # fmt: skip
     found = subject.against_masks(test, scored), subject.faithfulness(test, faithful)
@@ -104,11 +104,11 @@ def draw(rows: Sequence[int], count: int) -> np.ndarray:
     return np.sort(np.random.default_rng(SEED).permutation(rows)[:count]).astype(int)
 
 
-def random_network(facts: Mapping) -> nn.Module:
+def random_network(bundle: Mapping) -> nn.Module:
     """The architecture of a bundle with random weights, the same ones every time."""
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        return build_model(facts["architecture"], len(CLASS_NAMES), facts["image_size"]).eval()
+        return build_model(bundle["architecture"], len(CLASS_NAMES), bundle["image_size"]).eval()
 
 
 @dataclass
@@ -116,22 +116,22 @@ class _Subject:
     """A trained network and what its maps are scored on."""
 
     files: DatasetFiles
-    facts: dict
+    bundle: dict
     model: nn.Module
 
     def __post_init__(self):
         self.device = next(self.model.parameters()).device
-        self.size = self.facts["image_size"]
+        self.size = self.bundle["image_size"]
         self.pixels = decode(self.files, self.size)
         self.row_of = {name: row for row, name in enumerate(self.files.metadata["image_id"])}
         first = self.inputs(self.files.metadata["image_id"][:1])
         self.layer = gradcam.cam_layer(self.model, first)
-        self.random = random_network(self.facts).to(self.device)
+        self.random = random_network(self.bundle).to(self.device)
 
     def inputs(self, image_ids: Sequence[str]) -> torch.Tensor:
         images = self.pixels[[self.row_of[name] for name in image_ids]]
         images = to_input(torch.from_numpy(images).permute(0, 3, 1, 2), self.device)
-        return normalise(images, self.facts["mean"], self.facts["std"])
+        return normalise(images, self.bundle["mean"], self.bundle["std"])
 
     def against_masks(self, part: Predictions, rows: Sequence[int]) -> Scored:
         """By map: empty, inside, pointing and the overlaps of each row, (rows, 3 + shares)."""

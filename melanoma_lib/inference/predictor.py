@@ -17,7 +17,7 @@ from melanoma_lib.config import basis_note
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.data.classes import MELANOMA
-from melanoma_lib.data.dataset_files import index_files
+from melanoma_lib.data.dataset_files import find_images_and_masks
 from melanoma_lib.data.images import read_image
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.operating_points import operating_point_estimates
@@ -82,20 +82,20 @@ class Predictor:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        self.model, self.facts = load_bundle(self.folder)
-        self.known = load_reference_set(self.folder, self.facts)
+        self.model, self.bundle = load_bundle(self.folder)
+        self.known = load_reference_set(self.folder, self.bundle)
         record, _, predictions = load_trained_run(self.folder)
-        temperature = self.facts["temperature"]
+        temperature = self.bundle["temperature"]
         validation, test = predictions.part("val"), predictions.part("test")
         scores, melanomas = validation.melanoma_score(temperature), validation.is_melanoma
         self.name = record["name"]
-        self.note = basis_note(self.facts["generated"], record["config"]["split"])
+        self.note = basis_note(self.bundle["generated"], record["config"]["split"])
         self.scores = {MELANOMA: np.sort(scores[melanomas]), "other": np.sort(scores[~melanomas])}
         weights = bootstrap_weights(test.lesion_ids)
         self.points = {
             point["name"]: point
             | {"test": operating_point_estimates(test, temperature, point["threshold"], weights)}
-            for point in self.facts["operating_points"]
+            for point in self.bundle["operating_points"]
         }
         # Hooks on the one model belong to whoever set them: one map at a time.
         self._lock = threading.Lock()
@@ -105,7 +105,7 @@ class Predictor:
     @property
     def size(self) -> int:
         """Side of the square that a picture is squeezed into, in pixels."""
-        return self.facts["image_size"]
+        return self.bundle["image_size"]
 
     def open(self, path: Path | str) -> np.ndarray:
         """A picture as the model sees it; raises `MelanomaError` for what cannot be read."""
@@ -123,12 +123,12 @@ class Predictor:
         """Probabilities and familiarity of pictures as `open` gives them."""
         with self._lock, capture_features(self.model) as features, torch.inference_mode():
             logits = self.model(self._inputs(np.stack(pictures)))
-        probabilities = softmax(logits.numpy(), self.facts["temperature"])
+        probabilities = softmax(logits.numpy(), self.bundle["temperature"])
         distances = self.known.distance(features[0].numpy())
         return [
             Prediction(
                 picture,
-                dict(zip(self.facts["class_names"], row.tolist(), strict=True)),
+                dict(zip(self.bundle["class_names"], row.tolist(), strict=True)),
                 float(distance),
                 bool(distance > self.known.limit),
             )
@@ -159,13 +159,13 @@ class Predictor:
 
     def heat(self, pictures: Sequence[np.ndarray], codes: Sequence[str]) -> np.ndarray:
         """Grad-CAM of one class a picture, (n, side, side) in [0, 1]."""
-        classes = [self.facts["class_names"].index(code) for code in codes]
+        classes = [self.bundle["class_names"].index(code) for code in codes]
         with self._lock:
             return heat_maps(self.model, self._inputs(np.stack(pictures)), classes, self._layer)
 
     def _inputs(self, pictures: np.ndarray) -> torch.Tensor:
         images = to_input(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-        return normalise(images, self.facts["mean"], self.facts["std"])
+        return normalise(images, self.bundle["mean"], self.bundle["std"])
 
 
 def pictures(paths: Sequence[Path | str]) -> list[Path]:
@@ -175,7 +175,7 @@ def pictures(paths: Sequence[Path | str]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        images = sorted(index_files(path)[0].values()) if path.is_dir() else [path]
+        images = sorted(find_images_and_masks(path)[0].values()) if path.is_dir() else [path]
         if not images:
             raise MelanomaError(f"{path} holds no images")
         found += images

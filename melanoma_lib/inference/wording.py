@@ -102,7 +102,7 @@ def _count(figure: Mapping) -> str:
 
 def caveats(reader: Predictor) -> list[str]:
     """What must be said of a model before anything else."""
-    return [GENERATED] * reader.facts["generated"] + [OPTIMISTIC] * ("optimistic" in reader.note)
+    return [GENERATED] * reader.bundle["generated"] + [OPTIMISTIC] * ("optimistic" in reader.note)
 
 
 def reply(question: int, answer: str) -> str:

@@ -94,10 +94,10 @@ def test_half_of_what_was_left_counts_as_nothing(explained, sample_files, tmp_pa
 
 
 def test_random_networks_are_the_same_every_time(explained):
-    facts = read_json(explained / KEY / "bundle.json")
+    bundle = read_json(explained / KEY / "bundle.json")
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    first, second = (random_network(facts).state_dict() for _ in range(2))
+    first, second = (random_network(bundle).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -115,7 +115,7 @@ def test_random_weights_change_the_map_layer_by_layer(explained, sample_files, e
     subject = score_maps._Subject(sample_files, *score_maps.load_bundle(explained / KEY)[::-1])
     test = load_predictions(explained / KEY / "predictions.parquet").part("test")
     rows = np.flatnonzero(np.isin(test.image_ids, maps["image_ids"]))
-    heat = gradcam.heat_maps(random_network(subject.facts), subject.inputs(test.image_ids[rows]),
+    heat = gradcam.heat_maps(random_network(subject.bundle), subject.inputs(test.image_ids[rows]),
                          test.logits[rows].argmax(1), subject.layer)  # fmt: skip
     full = heat.any((1, 2))
     pooled = heat.reshape(6, PLACES, 4, PLACES, 4).mean((2, 4)).reshape(6, -1)

@@ -38,7 +38,7 @@ def test_it_says_what_the_run_predicted(reader, sample_dir):
     predictions = load_predictions(reader.folder / "predictions.parquet").part("test")
     paths = [sample_dir / "images" / f"{name}.jpg" for name in predictions.image_ids[:5]]
     readings = reader.read([reader.open(path) for path in paths])
-    right = predictions.probabilities(reader.facts["temperature"])[:5]
+    right = predictions.probabilities(reader.bundle["temperature"])[:5]
     assert np.allclose([list(r.probabilities.values()) for r in readings], right, atol=1e-4)
     assert list(readings[0].probabilities) == list(CLASS_NAMES)
     assert [r.predicted for r in readings] == [CLASS_NAMES[i] for i in right.argmax(1)]
@@ -86,7 +86,7 @@ def test_near_the_threshold_is_a_factor_of_two_in_the_odds(reader, some, monkeyp
 
 def test_its_place_among_the_validation_scores(reader, some):
     validation = load_predictions(reader.folder / "predictions.parquet").part("val")
-    scores = validation.melanoma_score(reader.facts["temperature"])
+    scores = validation.melanoma_score(reader.bundle["temperature"])
     (reading,) = reader.read([reader.open(some[0])])
     below = reader.decide(reading).below
     lower, melanomas = scores < reading.melanoma, validation.is_melanoma
