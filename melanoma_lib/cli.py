@@ -138,8 +138,9 @@ def _add_one_image(commands: argparse._SubParsersAction) -> None:
     serve.set_defaults(command=_serve)
     for parser in (predict, serve):
         parser.add_argument(
-            "--bundle", metavar="RUN/ARCH", default=Config().output_dir,
-            help="the folder of a trained model; default: the one in runs/thesis",
+            "--bundle", metavar="DIR", default=Config().output_dir,
+            help="a trained model's folder, or a run's, whose model with the best validation "
+            "melanoma AUC is used; default: runs/thesis",
         )
         parser.add_argument("--operating-point", metavar="NAME", default="",
                             help="for example sensitivity_95; default: specificity_95")
@@ -214,7 +215,7 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
     group.add_argument(
         "--precision", choices=PRECISIONS,
-        help="of training; auto (default) tries both where the training is long",
+        help="of training; auto (default) is bfloat16 where the device computes in it natively",
     )
 
 
@@ -460,36 +461,35 @@ def _site(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from melanoma_lib.inference import predictor, wording
-    from melanoma_lib.models.bundle import find_bundle
+    from melanoma_lib.inference import Predictor, best_bundle, list_images, predict_files, wording
 
-    reader = predictor.Predictor(find_bundle(options.bundle))
-    point, paths = reader.point(options.operating_point), predictor.pictures(options.images)
-    overlays = Path(options.overlay_dir) if options.overlay_dir else None
-    results = predictor.predict_files(reader, paths, point["name"], overlays)
-    rows = list(progress(results, "reading", total=len(paths)))
+    predictor = Predictor(best_bundle(options.bundle))
+    point, paths = predictor.operating_point(options.operating_point), list_images(options.images)
+    overlay_dir = Path(options.overlay_dir) if options.overlay_dir else None
+    results = predict_files(predictor, paths, point["name"], overlay_dir)
+    rows = list(progress(results, "predicting", total=len(paths)))
     good, bad = ([row for row in rows if ("error" in row) == failed] for failed in (False, True))
     if options.csv:
-        write_csv(options.csv, [wording.flat(row) for row in rows], wording.HEADS)
+        write_csv(options.csv, [wording.csv_row(row) for row in rows], wording.CSV_COLUMNS)
     if options.json:
-        about = {"model": reader.name, "bundle": str(reader.folder), "note": reader.note}
-        document = about | {"notice": wording.NOTICE, "operating_point": point, "images": rows}
+        model = {"model": predictor.name, "bundle": str(predictor.folder), "note": predictor.note}
+        document = model | {"notice": wording.DISCLAIMER, "operating_point": point, "images": rows}
         print(json.dumps(document, indent=2, allow_nan=False))
     else:
-        print("\n".join([wording.about(reader, point), *map(wording.line, good)]))
+        lines = [wording.model_text(predictor, point), *map(wording.prediction_text, good)]
+        print("\n".join(lines))
     for row in bad:
         print(f"melanoma: {row['error']}", file=sys.stderr)
     return 1 if bad else 0
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from melanoma_lib.inference import predictor
-    from melanoma_lib.models.bundle import find_bundle
+    from melanoma_lib.inference import Predictor, best_bundle
 
-    reader = predictor.Predictor(find_bundle(options.bundle))
-    from melanoma_lib.inference import app
+    predictor = Predictor(best_bundle(options.bundle))
+    from melanoma_lib.inference import app  # slow to import: not before a bundle is found
 
-    app.serve(reader, options.host, options.port, options.operating_point)
+    app.serve(predictor, options.host, options.port, options.operating_point)
 
 
 def _data_sample(options: argparse.Namespace) -> None:

@@ -91,12 +91,10 @@ def sample_files(sample_dir) -> DatasetFiles:
 @pytest.fixture(scope="session")
 def explained(sample_run, sample_files, tmp_path_factory) -> Path:
     """The sample's run with the maps of one of its two networks scored."""
-    from melanoma_lib.explanation.score_maps import (
-        explain,  # with torch, which reads OMP_NUM_THREADS then
-    )
+    from melanoma_lib.explanation import score_heat_maps  # imports torch: see OMP_NUM_THREADS
 
     folder = shutil.copytree(sample_run, tmp_path_factory.mktemp("explained") / "run")
-    explain(folder / KEYS[0], sample_files, "cpu", faithful_images=6, chosen_on=10)
+    score_heat_maps(folder / KEYS[0], sample_files, "cpu", faithful_images=6, chosen_on=10)
     return folder
 
 

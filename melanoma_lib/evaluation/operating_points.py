@@ -1,6 +1,6 @@
 """Operating points: melanoma thresholds chosen on validation, and what they mean on test."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -198,3 +198,8 @@ def _decreasing(estimated: dict, function: Callable[[float], float]) -> dict:
         return estimated
     ends = {"value": "value", "low": "high", "high": "low"}
     return {name: float(function(estimated[other])) for name, other in ends.items()}
+
+
+def operating_point_label(operating_point: Mapping) -> str:
+    """An operating point in words: `specificity of at least 95%`."""
+    return f"{operating_point['criterion']} of at least {100 * operating_point['target']:.4g}%"

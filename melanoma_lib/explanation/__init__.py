@@ -1,1 +1,12 @@
-"""Heat maps by Grad-CAM and its kind, and what they are worth against lesion masks."""
+"""Class activation maps (Grad-CAM and LayerCAM) and their scores against lesion masks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "gradcam": ["heat_maps"],
+        "map_metrics": ["read_scores"],
+        "score_maps": ["score_heat_maps"],
+    },
+)

@@ -1,4 +1,4 @@
-"""Explanations: heat maps by Grad-CAM and its kind, and their scores against a lesion mask."""
+"""Heat maps of what speaks for a class in an image: Grad-CAM and LayerCAM."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.models.features import as_map
 
-# The scored methods, by the package's class: those that need only features and gradients. Where
-# pooling and one linear layer follow, its HiResCAM is the same map as Grad-CAM.
+# By name, the class in pytorch_grad_cam. Only methods that need nothing but features and
+# gradients. HiResCAM is left out: before pooling and one linear layer it equals Grad-CAM.
 METHODS = {"grad_cam": "GradCAM", "layer_cam": "LayerCAM"}
 
 
@@ -22,35 +22,38 @@ def heat_maps(
     layer: str = "",
     method: str = "grad_cam",
 ) -> np.ndarray:
-    """Heat as a share of each map's maximum, (n, height, width), for one class an image.
+    """A heat map for one class an image, (n, height, width) in [0, 1], each with maximum 1.
 
-    `inputs` are normalised images (n, 3, height, width) on the model's device. A map in which
-    nothing speaks for the class is all zero. `layer` is what `cam_layer` finds, or any other
-    with a map of features; raises `MelanomaError` for one without (Selvaraju et al., 2017;
-    LayerCAM: Jiang et al., 2021).
+    `inputs` are normalised images (n, 3, height, width) on the model's device. A map is all zero
+    where nothing in the layer speaks for the class. `layer` is a module's name, by default that
+    of `cam_layer`. Raises `MelanomaError` for a layer without feature maps (Grad-CAM: Selvaraju
+    et al., 2017; LayerCAM: Jiang et al., 2021).
     """
     layer = layer or cam_layer(model, inputs)
     found = class_gradients(model, [layer], inputs, classes).get(layer)
     if found is None or as_map(model, found[0]) is None:
         raise MelanomaError(
-            f"layer {layer} has no map of features; {cam_layer(model, inputs)} is the last one"
+            f"layer {layer} has no feature map; the last that has one is {cam_layer(model, inputs)}"
         )
-    return heat_from(model, *found, inputs.shape[-1], method)
+    return compute_cam(model, *found, inputs.shape[-1], method)
 
 
-def heat_from(
+def compute_cam(
     model: nn.Module, features: torch.Tensor, gradient: torch.Tensor, size: int, method: str
 ) -> np.ndarray:
-    """The map of a method, stretched to `size`, from what `class_gradients` gives of a layer.
+    """Heat maps from a layer's output and the gradient of a logit, as `class_gradients` gives them.
 
-    Only the formula is the package's. Its hooks would read frozen weights and inference mode
-    wrongly, and it moves each map's minimum to zero, which makes heat of almost nothing.
+    (n, size, size) in [0, 1], each with maximum 1 or all zero; bilinear interpolation.
     """
     import pytorch_grad_cam  # slow to import
 
-    formula = getattr(pytorch_grad_cam, METHODS[method])(nn.PReLU(), [])  # no layers: no hooks
+    # Of the package only the formula is used. Called as a whole, it fails on frozen weights and
+    # in inference mode, and it subtracts each map's minimum, so that an almost uniform map comes
+    # out in full contrast. Its constructor wants any module with a parameter; given no layers, it
+    # registers no hooks.
+    formula = getattr(pytorch_grad_cam, METHODS[method])(nn.PReLU(), [])
     arrays = [as_map(model, values).cpu().numpy() for values in (features, gradient)]
-    signed = formula.get_cam_image(None, None, None, *arrays, False)  # (n, places, places)
+    signed = formula.get_cam_image(None, None, None, *arrays, False)  # (n, cells, cells)
     heat = F.relu(torch.from_numpy(signed).to(features.device))[:, None]
     heat = F.interpolate(heat, (size, size), mode="bilinear")[:, 0]
     peak = heat.amax((1, 2), keepdim=True)
@@ -58,32 +61,34 @@ def heat_from(
 
 
 def cam_layer(model: nn.Module, inputs: torch.Tensor) -> str:
-    """The name of the layer Grad-CAM reads: the last with places on which the logits depend.
+    """The name of the module for Grad-CAM: the last whose feature map the logits depend on.
 
-    Found by sending the first of `inputs` through the model, so that it serves any model of
-    timm. In a network of convolutions it is the last map before pooling; in a transformer with
-    a class token the input of the last attention, because behind it the other tokens count no
-    more. Raises `MelanomaError` where there is none.
+    Found with one forward and backward pass of the first of `inputs` (n, 3, height, width), so
+    that it works for any timm model. In a convolutional network it is the last map before
+    pooling; in a transformer with a class token the input of the last attention block, behind
+    which the logits depend on the class token alone. Raises `MelanomaError` if there is none.
     """
     names = [name for name, _ in model.named_modules() if name]
     found = []
     for name, (_, gradient) in class_gradients(model, names, inputs[:1], [0]).items():
-        places = as_map(model, gradient)
-        if places is not None and places.shape[1] == model.num_features and places.any():
-            found.append((places.shape[2] > 1, len(found), name))  # one place is no map
+        cells = as_map(model, gradient)
+        if cells is not None and cells.shape[1] == model.num_features and cells.any():
+            found.append((cells.shape[2] > 1, len(found), name))  # 1 x 1 only if nothing else
     if not found:
-        raise MelanomaError(f"{type(model).__name__} has no layer for Grad-CAM: no map of features")
+        raise MelanomaError(f"{type(model).__name__} has no layer for Grad-CAM: no feature map")
     return max(found)[2]
 
 
 def class_gradients(
     model: nn.Module, layers: Iterable[str], inputs: torch.Tensor, *classes: Sequence[int]
 ) -> dict[str, tuple[torch.Tensor, ...]]:
-    """By layer, in the order they last run, its output and the gradient of a logit by it.
+    """Each layer's output and, for each of `classes`, the gradient of the logits by it.
 
-    The logit is that of one class an image; a gradient for each of the `classes`. The model may be
-    frozen, in training or on any device and stays as it is; the arithmetic is float32. Raises
-    `MelanomaError` for a layer that is not there. One thread at a time: the hooks are on the model.
+    `classes` are sequences of one class an image, (n,); all gradients come from one forward pass
+    of `inputs` (n, 3, height, width), in float32. Layers are in the order in which they last
+    ran; those the logits do not depend on have gradient 0. The model may be frozen or in training
+    mode and is left unchanged. Raises `MelanomaError` for a layer that does not exist. Not
+    thread-safe: hooks are registered on the model.
     """
     modules, outputs = dict(model.named_modules()), {}
     absent = [name for name in layers if name not in modules]
@@ -94,7 +99,7 @@ def class_gradients(
         )
 
     def keep(name: str, output: object) -> None:
-        outputs.pop(name, None)  # a layer that runs twice counts where it runs last
+        outputs.pop(name, None)  # of a layer that runs twice, the last run counts
         if isinstance(output, torch.Tensor) and output.requires_grad:
             outputs[name] = output
 
@@ -109,14 +114,14 @@ def class_gradients(
             torch.enable_grad(),
             torch.autocast(inputs.device.type, enabled=False),
         ):
-            # Gradients start from the inputs, so that frozen weights are no obstacle.
+            # The inputs require gradients, so that those of frozen weights are not needed.
             logits = model.eval()(inputs.detach().clone().float().requires_grad_())
             gradients = [
                 torch.autograd.grad(
-                    logits[range(len(inputs)), [int(index) for index in wanted]].sum(),
+                    logits[range(len(inputs)), [int(index) for index in one_each]].sum(),
                     list(outputs.values()), retain_graph=True, materialize_grads=True,
                 )
-                for wanted in classes
+                for one_each in classes
             ]  # fmt: skip
     finally:
         model.train(training)

@@ -1,24 +1,31 @@
-"""Heat maps against lesion masks: heat inside, the pointing game, intersection over union."""
+"""Metrics of heat maps against lesion masks: heat inside, pointing game, intersection over union.
+
+Throughout, `heat` is non-negative (n, height, width) and `masks` boolean of the same shape, True
+on the lesion.
+"""
 
 import numpy as np
 
-SHARES = np.arange(1, 20, dtype=np.float32) / 20  # of a map's maximum: where it may be cut
+# Fractions of a map's maximum at which it may be binarised for the intersection over union.
+THRESHOLDS = np.arange(1, 20, dtype=np.float32) / 20
 
 
 def heat_inside(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Share of each map's heat that lies inside the lesion mask, (n,); NaN for a map of zeros.
+    """Fraction of each map's heat inside the mask, (n,) in [0, 1]; NaN for a map of zeros.
 
-    A map that knows nothing scores the lesion's share of the area: report it beside this.
+    A uniform map scores the lesion's fraction of the area, the baseline to report beside it. Also
+    called energy-based pointing game (Wang et al., 2020).
     """
     with np.errstate(invalid="ignore"):
         return (heat * masks).sum((1, 2)) / heat.sum((1, 2))
 
 
 def pointing_game(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Whether each map's hottest pixel lies inside the mask, 0 or 1 (n,); NaN for a map of zeros.
+    """Whether each map's maximum lies inside the mask, (n,) in [0, 1]; NaN for a map of zeros.
 
-    Of several hottest pixels the share that does, so that a uniform map scores the lesion's
-    share of the area. Without the tolerance of 15 pixels of the original (Zhang et al., 2016).
+    If several pixels share the maximum, the fraction of them inside, so that a uniform map scores
+    the lesion's fraction of the area. Without the original's tolerance of 15 pixels (Zhang et
+    al., 2016).
     """
     peak = heat.max((1, 2), keepdims=True)
     hottest = (heat == peak) & (peak > 0)
@@ -26,28 +33,32 @@ def pointing_game(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
         return (hottest & masks).sum((1, 2)) / hottest.sum((1, 2))
 
 
-def overlaps(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Intersection over union of the mask and the map cut at each of `SHARES`, (n, shares).
+def iou_at_thresholds(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Intersection over union of the mask and each map binarised at `THRESHOLDS`.
 
-    `heat` is a share of each map's maximum; what reaches the cut belongs to it. NaN for a map
-    of zeros.
+    (n, thresholds) in [0, 1]; NaN for a map of zeros. `heat` must have maximum 1 in each map; a
+    pixel is hot if it is at or above the threshold.
     """
-    cut, inside = [], []  # pixels at or above each share
-    for share in SHARES:
-        reached = heat >= share
-        cut.append(_count(reached))
-        inside.append(_count(reached & masks))
-    cut, inside = np.transpose(cut), np.transpose(inside)
+    hot, hot_inside = [], []  # pixels by threshold and map
+    for threshold in THRESHOLDS:
+        binary = heat >= threshold
+        hot.append(_count(binary))
+        hot_inside.append(_count(binary & masks))
+    hot, hot_inside = np.transpose(hot), np.transpose(hot_inside)
     with np.errstate(invalid="ignore"):
-        iou = inside / (cut + masks.sum((1, 2))[:, None] - inside)
+        iou = hot_inside / (hot + masks.sum((1, 2))[:, None] - hot_inside)
     return np.where(heat.any((1, 2))[:, None], iou, np.nan)
 
 
-def _count(flags: np.ndarray) -> list[int]:
-    return [np.count_nonzero(one) for one in flags]  # several times as fast as a sum along axes
+def _count(binary: np.ndarray) -> list[int]:
+    return [np.count_nonzero(image) for image in binary]  # several times faster than sum((1, 2))
 
 
 def centre_prior(size: int) -> np.ndarray:
-    """A map that only knows that lesions lie in the middle: a Gaussian of a quarter of the side."""
+    """A Gaussian in the middle of the image, (size, size) in (0, 1], the same for every image.
+
+    A baseline: lesions are photographed in the middle. Its standard deviation is a quarter of
+    the side.
+    """
     axis = (np.arange(size) + 0.5) / size - 0.5
     return np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * 0.25**2))

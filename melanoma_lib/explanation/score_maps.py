@@ -1,12 +1,12 @@
-"""Explanations scored: how much of the heat finds the lesion, and how faithful the maps are.
+"""Scores of a trained network's heat maps, against lesion masks and by faithfulness.
 
-Beside a network's maps stand those of the same network with random weights, and two that know
-nothing about the image. `explain` scores every map, `summarise` makes figures of the scores.
+Baselines stand beside them: the same architecture with random weights, a centre prior and a
+uniform map. `score_heat_maps` scores every map; `map_metrics` makes estimates of the scores.
 """
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,196 +27,206 @@ from melanoma_lib.data.images import decode, read_mask
 from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 from melanoma_lib.explanation import gradcam, mask_metrics
 from melanoma_lib.explanation.map_metrics import (
-    CENTRE,
-    FILE,
-    MAPS,
-    NAME,
+    CENTRE_PRIOR,
+    MAP_COLUMNS,
+    MAPS_FILE,
     SCHEMA,
     SCORES,
-    UNIFORM,
+    SCORES_FILE,
+    UNIFORM_MAP,
     nan_mean,
-    read,
+    read_scores,
 )
 from melanoma_lib.models.build import build_model, normalise, to_input
 from melanoma_lib.models.bundle import load_bundle
 
-SEED = 42  # of the random network, of the draws of images, and of ROAD's noise
-BATCH = 32
-REMOVED = 20  # per cent of the pixels that ROAD takes away
-PLACES = 16  # a side of the small maps
-STEPS = 5  # in which weights are made random, after the output layer
-Scored = dict[tuple[str, str, str], np.ndarray]  # by a map's name, one row an image
+SEED = 42  # of the random weights, the subsamples of images and ROAD's noise
+BATCH_SIZE = 32
+REMOVED_PERCENT = 20  # of the pixels, by ROAD
+GRID_SIDE = 16  # cells a side of the pooled maps
+RANDOMIZATION_STEPS = 5  # after the first, which randomises the output layer alone
+MapScores = dict[tuple[str, str, str], np.ndarray]  # by network, map and target; a row an image
 
 
-def explain(
+def score_heat_maps(
     folder: Path,
     files: DatasetFiles,
     device: str = "auto",
     faithful_images: int = 32,
     chosen_on: int = 200,
 ) -> pd.DataFrame:
-    """The scores of a trained architecture's maps, one row a test image and map.
+    """Scores of one architecture's heat maps, a row a test image and map; kept in its folder.
 
-    Columns: image_id, lesion_id, label and predicted (codes); `network` (trained, random, or none
-    for a baseline), `map` (of `gradcam.METHODS`, or a baseline), `target`, the class that is
-    explained (predicted or melanoma); `share`, where the map is cut for iou, chosen on up to
-    `chosen_on` validation images, at most half of all; inside, pointing and iou (see `xai`) where
-    there is a mask, and road of up to `faithful_images`, at most an eighth of all. NaN: not
-    measured, or `empty`, a map of zeros. Kept as `explanations.parquet` in the run folder, and only
-    read while weights and masks are the same; beside it the maps of those images, small, as they
-    are and with random weights layer by layer from the output on (Adebayo et al., 2018).
+    Columns: image_id, lesion_id, label and predicted (class codes), right; `network` (trained,
+    random, or none for a baseline), `map` (of `gradcam.METHODS`, or a baseline) and `target`, the
+    class explained (predicted or melanoma); `empty`, whether the map is all zero; `share`, the
+    threshold of the IoU, the best of `mask_metrics.THRESHOLDS` on up to `chosen_on` validation
+    images, at most half of all; the scores inside, pointing and iou (`mask_metrics`) of images
+    with a mask, and `road` of up to `faithful_images`, at most an eighth of all. NaN: not
+    measured, or an empty map.
+
+    Written to `explanations.parquet`, and returned from there as long as weights, masks and
+    arguments are the same; `explanations.npz` beside it holds the maps of the images of `road`,
+    pooled, also with weights randomised from the output on (Adebayo et al., 2018).
     """
-    weights = read_json(Path(folder) / "bundle.json").get("weights_sha256")
-    predictions = load_predictions(Path(folder) / "predictions.parquet")
+    folder = Path(folder)
+    weights = read_json(folder / "bundle.json").get("weights_sha256")
+    predictions = load_predictions(folder / "predictions.parquet")
     key = digest([SCHEMA, weights, files.fingerprint, files.mask_fingerprint,
                   predictions.image_ids.tolist(), faithful_images, chosen_on])  # fmt: skip
-    known = read(folder)
-    if known is not None and known.attrs["key"] == key:
-        return known
-    model, bundle = load_bundle(folder)
+    cached = read_scores(folder)
+    if cached is not None and cached.attrs["key"] == key:
+        return cached
+    model, metadata = load_bundle(folder)
     val, test = (predictions.part(name) for name in ("val", "test"))
-    scored, may_choose = ([row for row, name in enumerate(part.image_ids) if name in files.masks]
-                          for part in (test, val))  # fmt: skip
-    chosen = draw(may_choose, min(chosen_on, -(-len(may_choose) // 2)))
-    faithful = draw(range(len(test.labels)), max(1, min(faithful_images, len(test.labels) // 8)))
-    subject = _Subject(files, bundle, model.to(pick_device(device)))
-    cuts = {name: int(np.nan_to_num(nan_mean(scores[:, 3:])).argmax())
-            for name, scores in subject.against_masks(val, chosen).items()}  # fmt: skip
-    found = subject.against_masks(test, scored), subject.faithfulness(test, faithful)
-    maps = {f"{network}/{name}": scores[:, 2:] for (network, name, _), scores in found[1].items()}
-    maps |= subject.randomised(test, faithful) | {"image_ids": test.image_ids[faithful]}
-    table = _table(test, (scored, faithful), found, cuts)
+    masked, masked_val = ([row for row, name in enumerate(split.image_ids) if name in files.masks]
+                          for split in (test, val))  # fmt: skip
+    chosen = subsample(masked_val, min(chosen_on, -(-len(masked_val) // 2)))
+    n_test = len(test.labels)
+    faithful = subsample(range(n_test), max(1, min(faithful_images, n_test // 8)))
+    scorer = _MapScorer(files, metadata, model.to(pick_device(device)))
+    thresholds = {name: int(np.nan_to_num(nan_mean(scores[:, 3:])).argmax())
+                  for name, scores in scorer.mask_scores(val, chosen).items()}  # fmt: skip
+    scores = scorer.mask_scores(test, masked), scorer.road_scores(test, faithful)
+    maps = {f"{network}/{name}": values[:, 2:] for (network, name, _), values in scores[1].items()}
+    maps |= scorer.randomised_maps(test, faithful) | {"image_ids": test.image_ids[faithful]}
+    table = _score_table(test, (masked, faithful), scores, thresholds)
     table.attrs = {
-        "schema": SCHEMA, "key": key, "weights_sha256": weights,
-        "layer": subject.layer, "images": len(scored),
-        "without_mask": len(test.labels) - len(scored), "chosen_on": len(chosen),
+        "schema": SCHEMA, "key": key, "weights_sha256": weights, "layer": scorer.layer,
+        "images": len(masked), "without_mask": n_test - len(masked), "chosen_on": len(chosen),
         "faithful_images": len(faithful),
     }  # fmt: skip
-    with atomic_path(Path(folder) / MAPS) as temporary:
+    with atomic_path(folder / MAPS_FILE) as temporary:
         np.savez_compressed(temporary, **maps)
-    with atomic_path(Path(folder) / FILE) as temporary:
+    with atomic_path(folder / SCORES_FILE) as temporary:
         table.to_parquet(temporary, index=False)
     return table
 
 
-def draw(rows: Sequence[int], count: int) -> np.ndarray:
-    """Up to `count` of the rows in order, drawn with a fixed seed."""
+def subsample(rows: Sequence[int], count: int) -> np.ndarray:
+    """Up to `count` of the rows without replacement, sorted, (count,); always the same ones."""
     return np.sort(np.random.default_rng(SEED).permutation(rows)[:count]).astype(int)
 
 
-def random_network(bundle: Mapping) -> nn.Module:
-    """The architecture of a bundle with random weights, the same ones every time."""
+def random_network(metadata: Mapping) -> nn.Module:
+    """The architecture of a bundle with random weights, always the same ones, in eval mode.
+
+    `metadata` is the bundle's. PyTorch's global random state is left as it was.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        return build_model(bundle["architecture"], len(CLASS_NAMES), bundle["image_size"]).eval()
+        network = metadata["architecture"], len(CLASS_NAMES), metadata["image_size"]
+        return build_model(*network).eval()
 
 
 @dataclass
-class _Subject:
-    """A trained network and what its maps are scored on."""
+class _MapScorer:
+    """A trained network, the same one with random weights, and the dataset to score them on."""
 
     files: DatasetFiles
-    bundle: dict
+    metadata: dict
     model: nn.Module
 
     def __post_init__(self):
         self.device = next(self.model.parameters()).device
-        self.size = self.bundle["image_size"]
+        self.size = self.metadata["image_size"]
         self.pixels = decode(self.files, self.size)
         self.row_of = {name: row for row, name in enumerate(self.files.metadata["image_id"])}
         first = self.inputs(self.files.metadata["image_id"][:1])
         self.layer = gradcam.cam_layer(self.model, first)
-        self.random = random_network(self.bundle).to(self.device)
+        self.random = random_network(self.metadata).to(self.device)
 
     def inputs(self, image_ids: Sequence[str]) -> torch.Tensor:
         images = self.pixels[[self.row_of[name] for name in image_ids]]
         images = to_input(torch.from_numpy(images).permute(0, 3, 1, 2), self.device)
-        return normalise(images, self.bundle["mean"], self.bundle["std"])
+        return normalise(images, self.metadata["mean"], self.metadata["std"])
 
-    def against_masks(self, part: Predictions, rows: Sequence[int]) -> Scored:
-        """By map: empty, inside, pointing and the overlaps of each row, (rows, 3 + shares)."""
-        networks = {"trained": self.model, "random": self.random}
-        paths = [self.files.masks[name] for name in part.image_ids[rows]]
+    def mask_scores(self, split: Predictions, rows: Sequence[int]) -> MapScores:
+        """Empty, inside, pointing, and the IoU at each threshold, (rows, 3 + thresholds)."""
+        models = {"trained": self.model, "random": self.random}
+        paths = [self.files.masks[name] for name in split.image_ids[rows]]
         with ThreadPoolExecutor() as pool:
             masks = np.array(list(pool.map(lambda path: read_mask(path, self.size), paths)))
+        metrics = (mask_metrics.heat_inside, mask_metrics.pointing_game,
+                   mask_metrics.iou_at_thresholds)  # fmt: skip
 
-        def score(at: slice, _inputs, _predicted, heat: np.ndarray) -> np.ndarray:
-            scores = (mask_metrics.heat_inside, mask_metrics.pointing_game, mask_metrics.overlaps)
-            return np.column_stack([score(heat, masks[at]) for score in scores])
+        def score(batch: slice, _inputs, _predicted, heat: np.ndarray) -> np.ndarray:
+            return np.column_stack([metric(heat, masks[batch]) for metric in metrics])
 
-        return self._each(part, rows, networks, ("predicted", "melanoma"), score)
+        return self._score(split, rows, models, ("predicted", "melanoma"), score)
 
-    def faithfulness(self, part: Predictions, rows: Sequence[int]) -> Scored:
-        """By map of the trained network and baseline: empty, ROAD and the map, (rows, 2 + 256)."""
+    def road_scores(self, split: Predictions, rows: Sequence[int]) -> MapScores:
+        """Empty, ROAD, and the pooled map, (rows, 2 + cells); of the trained network alone."""
 
-        def score(_at: slice, inputs, predicted, heat: np.ndarray) -> np.ndarray:
-            return np.column_stack([road(self.model, inputs, predicted, heat), _small(heat)])
+        def score(_batch: slice, inputs, predicted, heat: np.ndarray) -> np.ndarray:
+            return np.column_stack([road(self.model, inputs, predicted, heat), _pool(heat)])
 
-        return self._each(part, rows, {"trained": self.model}, ("predicted",), score)
+        return self._score(split, rows, {"trained": self.model}, ("predicted",), score)
 
-    def randomised(self, part: Predictions, rows: Sequence[int]) -> dict[str, np.ndarray]:
-        """Maps with weights made random from the output on, by `randomised/` and method.
+    def randomised_maps(self, split: Predictions, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        """Pooled maps while weights are randomised layer by layer from the output on.
 
-        (steps, rows, 256); `shares` (steps,) says how much of the layers is random by then.
+        By `randomised/` and method, (steps, rows, cells); `shares` (steps,) is the fraction of
+        layers that are random.
         """
         weights, model = self.random.state_dict(), copy.deepcopy(self.model)
         layer_of = {name: name.rpartition(".")[0] for name in weights}
         layers = list(dict.fromkeys(layer_of.values()))  # from the input to the output
-        counts = np.unique([1, *np.ceil(len(layers) * np.arange(1, STEPS + 1) / STEPS)]).astype(int)
+        counts = np.ceil(len(layers) * np.arange(1, RANDOMIZATION_STEPS + 1) / RANDOMIZATION_STEPS)
+        counts = np.unique([1, *counts]).astype(int)
         maps = defaultdict(list)
         for count in counts:
             new = {name: weights[name] for name in weights if layer_of[name] in layers[-count:]}
             model.load_state_dict(new, strict=False)
-            found = self._each(part, rows, {"randomised": model}, ("predicted",),
-                               lambda _at, _inputs, _predicted, heat: _small(heat))  # fmt: skip
+            pooled = self._score(split, rows, {"randomised": model}, ("predicted",),
+                                 lambda _batch, _inputs, _predicted, heat: _pool(heat))  # fmt: skip
             for method in gradcam.METHODS:
-                maps[f"randomised/{method}"].append(found["randomised", method, "predicted"][:, 1:])
+                key = "randomised", method, "predicted"
+                maps[f"randomised/{method}"].append(pooled[key][:, 1:])
         return {name: np.array(values) for name, values in maps.items()} | {
             "shares": counts / len(layers)
         }
 
-    def _each(
-        self, part: Predictions, rows: Sequence[int], networks: Mapping[str, nn.Module],
+    def _score(
+        self, split: Predictions, rows: Sequence[int], models: Mapping[str, nn.Module],
         targets: Sequence[str], score: Callable,
-    ) -> Scored:  # fmt: skip
-        """By map, whether it is empty, and its scores in columns (NaN for an empty one)."""
-        found = defaultdict(list)
-        for start in progress(range(0, len(rows), BATCH), "scoring maps"):
-            at = slice(start, start + BATCH)
-            inputs = self.inputs(part.image_ids[rows[at]])
-            predicted = part.logits[rows[at]].argmax(1)
-            classes = {"predicted": predicted,
-                       "melanoma": np.full(len(inputs), CLASS_NAMES.index(MELANOMA))}  # fmt: skip
-            for name, heat in self._maps(inputs, networks, {t: classes[t] for t in targets}):
+    ) -> MapScores:  # fmt: skip
+        """By map, whether it is empty, and beside it `score`'s columns, NaN for an empty map."""
+        found, centre = defaultdict(list), mask_metrics.centre_prior(self.size)
+        for start in progress(range(0, len(rows), BATCH_SIZE), "scoring maps"):
+            batch, maps = slice(start, start + BATCH_SIZE), {}
+            inputs = self.inputs(split.image_ids[rows[batch]])
+            predicted = split.logits[rows[batch]].argmax(1)
+            melanoma = np.full(len(inputs), CLASS_NAMES.index(MELANOMA))
+            classes = {"predicted": predicted, "melanoma": melanoma}
+            for network, model in models.items():
+                layers = gradcam.class_gradients(
+                    model, [self.layer], inputs, *(classes[target] for target in targets)
+                )
+                features, *gradients = layers[self.layer]
+                for target, gradient in zip(targets, gradients, strict=True):
+                    for method in gradcam.METHODS:
+                        heat = gradcam.compute_cam(model, features, gradient, self.size, method)
+                        maps[network, method, target] = heat
+            shape = len(inputs), self.size, self.size
+            maps["none", CENTRE_PRIOR, "predicted"] = np.broadcast_to(centre, shape)
+            maps["none", UNIFORM_MAP, "predicted"] = np.ones(shape, np.float32)
+            for key, heat in maps.items():
                 empty = ~heat.any((1, 2))
-                scores = score(at, inputs, predicted, heat)
-                scores = np.where(empty[:, None], np.nan, scores)
-                found[name].append(np.column_stack([empty, scores]))
-        return {name: np.concatenate(values) for name, values in found.items()}
-
-    def _maps(
-        self, inputs: torch.Tensor, networks: Mapping[str, nn.Module], classes: Mapping
-    ) -> Iterator[tuple[tuple[str, str, str], np.ndarray]]:
-        for network, model in networks.items():
-            found = gradcam.class_gradients(model, [self.layer], inputs, *classes.values())
-            features, *gradients = found[self.layer]
-            for target, gradient in zip(classes, gradients, strict=True):
-                for method in gradcam.METHODS:
-                    heat = gradcam.heat_from(model, features, gradient, self.size, method)
-                    yield (network, method, target), heat
-        shape, centre = (len(inputs), self.size, self.size), mask_metrics.centre_prior(self.size)
-        yield ("none", CENTRE, "predicted"), np.broadcast_to(centre, shape)
-        yield ("none", UNIFORM, "predicted"), np.ones(shape, np.float32)
+                scores = np.where(empty[:, None], np.nan, score(batch, inputs, predicted, heat))
+                found[key].append(np.column_stack([empty, scores]))
+        return {key: np.concatenate(scores) for key, scores in found.items()}
 
 
 def road(
     model: nn.Module, inputs: torch.Tensor, classes: Sequence[int], heat: np.ndarray
 ) -> np.ndarray:
-    """How much more of a class's probability goes with the hottest fifth than with the coldest.
+    """Faithfulness: what removing the hottest pixels costs a class beyond removing the coldest.
 
-    Half the difference, (n,), in [-0.5, 0.5]: what is removed is filled in from around it. Only
-    the order of the pixels counts; equal ones are in random order, so that a uniform map stands
-    for a random one (ROAD; Rong et al., 2022).
+    Half the difference in the probability of `classes` (one an image), (n,) in [-0.5, 0.5]; `heat`
+    is (n, height, width). A fifth of the pixels is removed and imputed from around it. Only the
+    order of pixels counts; ties are broken at random, so that a uniform map removes random pixels
+    (Rong et al., 2022).
     """
     from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
@@ -227,9 +237,9 @@ def road(
     ranks[:, shuffle] = rankdata(heat.reshape(n, -1)[:, shuffle], "ordinal", axis=1) / pixels
     targets = [ClassifierOutputSoftmaxTarget(int(index)) for index in classes]
     with torch.random.fork_rng():
-        torch.manual_seed(SEED)  # of the noise in what is filled in
-        least, most = (  # ROADCombined, without what the untouched images give both times
-            metric(100 - REMOVED)(
+        torch.manual_seed(SEED)  # of the noise in the imputed pixels
+        least, most = (  # as ROADCombined, without predicting the untouched images twice
+            metric(100 - REMOVED_PERCENT)(
                 inputs, ranks.reshape(heat.shape), targets, model, return_diff=False
             )
             for metric in (ROADLeastRelevantFirst, ROADMostRelevantFirst)
@@ -237,32 +247,34 @@ def road(
     return (least - most) / 2
 
 
-def _small(heat: np.ndarray) -> np.ndarray:
-    """Maps as means over 16 x 16 fields, in rows (n, 256)."""
+def _pool(heat: np.ndarray) -> np.ndarray:
+    """Maps averaged over the cells of a grid, in rows, (n, `GRID_SIDE` ** 2)."""
     heat = torch.from_numpy(np.array(heat, np.float32))
-    return F.adaptive_avg_pool2d(heat, PLACES).flatten(1).numpy()
+    return F.adaptive_avg_pool2d(heat, GRID_SIDE).flatten(1).numpy()
 
 
-def _table(
-    test: Predictions, rows: tuple[Sequence[int], ...], found: tuple[Scored, ...], cuts: Mapping
-) -> pd.DataFrame:
-    """One row an image and map, of what was found `against_masks` and as `faithfulness`."""
-    predicted, names = test.logits.argmax(1), np.array(CLASS_NAMES)
+def _score_table(
+    test: Predictions, rows: tuple[Sequence[int], ...], scores: tuple[MapScores, ...],
+    thresholds: Mapping,
+) -> pd.DataFrame:  # fmt: skip
+    """One row an image and map, from `mask_scores` and `road_scores` and the rows of each."""
+    predicted, codes = test.logits.argmax(1), np.array(CLASS_NAMES)
     tables = []
-    for name in dict.fromkeys(name for scores in found for name in scores):
+    for key in dict.fromkeys(key for by_map in scores for key in by_map):
         columns = np.full((5, len(test.labels)), np.nan)  # empty, and SCORES
-        if name in found[0]:
-            columns[:3, rows[0]] = found[0][name][:, :3].T
-            columns[3, rows[0]] = found[0][name][:, 3 + cuts[name]] if name in cuts else np.nan
-        if name in found[1]:
-            columns[np.ix_([0, 4], rows[1])] = found[1][name][:, :2].T
+        threshold = thresholds.get(key)
+        if key in scores[0]:
+            columns[:3, rows[0]] = scores[0][key][:, :3].T
+            columns[3, rows[0]] = np.nan if threshold is None else scores[0][key][:, 3 + threshold]
+        if key in scores[1]:
+            columns[np.ix_([0, 4], rows[1])] = scores[1][key][:, :2].T
+        share = np.nan if threshold is None else float(mask_metrics.THRESHOLDS[threshold])
         tables.append(
             pd.DataFrame(
                 {"image_id": test.image_ids, "lesion_id": test.lesion_ids,
-                 "label": names[test.labels], "predicted": names[predicted],
-                 "right": predicted == test.labels, **dict(zip(NAME, name, strict=True)),
-                 "share": float(mask_metrics.SHARES[cuts[name]]) if name in cuts else np.nan,
-                 **dict(zip(("empty", *SCORES), columns, strict=True))}
+                 "label": codes[test.labels], "predicted": codes[predicted],
+                 "right": predicted == test.labels, **dict(zip(MAP_COLUMNS, key, strict=True)),
+                 "share": share, **dict(zip(("empty", *SCORES), columns, strict=True))}
             ).dropna(subset="empty")
         )  # fmt: skip
     return pd.concat(tables, ignore_index=True).astype({"empty": bool})

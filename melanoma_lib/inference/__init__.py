@@ -1,1 +1,10 @@
-"""One trained model at work on new images: the command `predict` and the web page."""
+"""A trained model at work on new images: the command `melanoma predict` and the web page."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "predictor": ["Predictor", "best_bundle", "list_images", "overlay", "predict_files"]
+    },
+)

@@ -1,4 +1,7 @@
-"""The web page: one picture, what a trained model makes of it, and what that means."""
+"""The web page of `melanoma serve`: an uploaded image, its prediction, and what that means.
+
+Functions named `_html` return fragments of the page; their class names are styled in app.css.
+"""
 
 import asyncio
 import base64
@@ -21,101 +24,102 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, COLOURS, DISPLAY_NAMES, MELANOMA
 from melanoma_lib.data.images import MAX_PIXELS, read_image
 from melanoma_lib.data.synthetic import paint, photograph
+from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.inference import wording
 from melanoma_lib.inference.predictor import (
     MAX_FILE_BYTES,
     Decision,
     Prediction,
     Predictor,
-    heat_layer,
+    heat_to_rgba,
     log_odds,
 )
 
-HERE = ("127.0.0.1", "localhost", "::1")
-QUEUE = 32  # requests that may wait; a further one is told to come back
-KEPT = 60  # seconds until an uploaded file is deleted
-PAUSE = 1.0  # seconds that a failed log-in costs, and whoever comes after it waits
-WAITING = 20  # log-ins that may wait; further ones are refused
-OTHER = "#666666"
-STRETCH = log_odds(0.999)  # the scale ends at 0.1 % and 99.9 %
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+QUEUE_SIZE = 32  # waiting requests; any beyond are refused with "try again"
+UPLOAD_SECONDS = 60  # an uploaded file is deleted when it is older
+LOGIN_DELAY = 1.0  # seconds after a failed login, during which no other is checked
+MAX_WAITING_LOGINS = 20  # any beyond are refused
+OTHER_COLOUR = "#666666"
+AXIS_END = log_odds(0.999)  # the probability axis runs from 0.1% to 99.9%
 
-# Only moves one layer over the other, so nothing is sent to the server.
-FADE = "(s) => { document.querySelectorAll('.heat').forEach(e => { e.style.opacity = s }); }"
-
-
-# -- what is shown -----------------------------------------------------------------------------
+# Changes the opacity in the browser, without a request to the server.
+SET_OPACITY = "(s) => { document.querySelectorAll('.heat').forEach(e => { e.style.opacity = s }); }"
 
 
-def stacked(reading: Prediction, heat: np.ndarray, code: str, strength: float) -> str:
-    """The picture, and over it the heat map of a class as a layer of its own."""
-    below = _data(Image.fromarray(reading.picture))
+# -- fragments of the page ---------------------------------------------------------------------
+
+
+def image_html(prediction: Prediction, heat: np.ndarray, code: str, opacity: float) -> str:
+    """The image and above it, in its own layer, the heat map (side, side) of a class."""
+    image = _data_url(Image.fromarray(prediction.image))
     return (
-        f'<div class="stack"><img alt="the picture" src="{below}">'
+        f'<div class="stack"><img alt="the image" src="{image}">'
         f'<img class="heat" alt="where the evidence for {DISPLAY_NAMES[code]} lies" '
-        f'style="opacity:{strength}" src="{_data(heat_layer(heat))}"></div>'
+        f'style="opacity:{opacity}" src="{_data_url(heat_to_rgba(heat))}"></div>'
     )
 
 
-def _data(image: Image.Image) -> str:
+def _data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bars(reading: Prediction) -> str:
-    """The calibrated probabilities, the largest first, with names spelled out."""
-    ranked = sorted(reading.probabilities.items(), key=lambda pair: -pair[1])
+def probabilities_html(prediction: Prediction) -> str:
+    """A bar for the calibrated probability of each class, in descending order."""
+    ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
     return '<div class="bars">' + "".join(
         f'<span class="name{" mel" * (code == MELANOMA)}">{DISPLAY_NAMES[code]}</span>'
-        f'<span class="track"><i style="width:{100 * share:.1f}%;background:{COLOURS[code]}"></i>'
-        f'</span><span class="share">{wording.percent(share)}</span>'
-        for code, share in ranked
+        f'<span class="track"><i style="width:{100 * p:.1f}%;background:{COLOURS[code]}"></i>'
+        f'</span><span class="value">{wording.percent(p)}</span>'
+        for code, p in ranked
     ) + "</div>"  # fmt: skip
 
 
-def scale(reader: Predictor, reading: Prediction, decision: Decision) -> str:
-    """Where the picture lies among the validation scores, and where the threshold is.
+def score_axis_html(predictor: Predictor, prediction: Prediction, decision: Decision) -> str:
+    """The image's probability and the threshold, above histograms of the validation split.
 
-    The axis is that of the log-odds: most scores are close to 0.
+    The axis is linear in the log-odds, since most probabilities are close to 0.
     """
-    here, limit = (_place(p) for p in (reading.melanoma, decision.point["threshold"]))
+    probability = prediction.melanoma_probability
+    threshold = decision.operating_point["threshold"]
+    here, limit = _position(probability), _position(threshold)
     rows = "".join(
-        f'<div class="row"><span>{name}</span>{_histogram(reader.scores[kind], colour)}</div>'
+        f'<div class="row"><span>{name}</span>'
+        f"{_histogram_svg(predictor.validation_scores[kind], colour)}</div>"
         for kind, name, colour in (
-            ("other", "other images", OTHER), (MELANOMA, "melanomas", COLOURS[MELANOMA])
+            ("other", "other images", OTHER_COLOUR), (MELANOMA, "melanomas", COLOURS[MELANOMA])
         )
     )  # fmt: skip
     ticks = "".join(
-        f'<span style="{_at(_place(p))}">{100 * p:g} %</span>'
+        f'<span style="{_label_style(_position(p))}">{100 * p:g}%</span>'
         for p in (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
     )
-    words = (
-        f"This picture: {wording.percent(reading.melanoma)}. Threshold: "
-        f"{wording.percent(decision.point['threshold'])}."
-    )
+    label = f"This image: {wording.percent(probability)}. Threshold: {wording.percent(threshold)}."
     return (
-        f'<div class="scale" role="img" aria-label="{words}">'
-        f'<div class="marks"><b style="{_at(here)}">this picture</b></div>'
+        f'<div class="score-axis" role="img" aria-label="{label}">'
+        f'<div class="marks"><b style="{_label_style(here)}">this image</b></div>'
         f'<div class="plot">{rows}<i class="limit" style="left:{limit:.1f}%"></i>'
         f'<i class="here" style="left:{here:.1f}%"></i></div>'
-        f'<div class="marks"><em style="{_at(limit)}">threshold</em></div>'
+        f'<div class="marks"><em style="{_label_style(limit)}">threshold</em></div>'
         f'<div class="ticks">{ticks}</div>'
-        "<p>Probability of melanoma, on a scale stretched at both ends; above it how often the "
-        "validation part's images have each.</p></div>"
+        "<p>Probability of melanoma, on a scale stretched at both ends; above it, how many images "
+        "of the validation split have each.</p></div>"
     )
 
 
-def _place(probability: float) -> float:
-    """Where a probability lies on the scale, 0 to 100."""
-    return 50 + 50 * float(np.clip(log_odds(probability) / STRETCH, -1, 1))
+def _position(probability: float) -> float:
+    """Position of a probability on the axis, in percent of its length."""
+    return 50 + 50 * float(np.clip(log_odds(probability) / AXIS_END, -1, 1))
 
 
-def _at(place: float) -> str:
-    return f"left:{place:.1f}%;transform:translateX(-{place:.1f}%)"  # never beyond the ends
+def _label_style(position: float) -> str:
+    return f"left:{position:.1f}%;transform:translateX(-{position:.1f}%)"  # stays within the axis
 
 
-def _histogram(scores: np.ndarray, colour: str) -> str:
-    counts, _ = np.histogram([_place(score) for score in scores], 40, (0, 100))
+def _histogram_svg(scores: np.ndarray, colour: str) -> str:
+    counts, _ = np.histogram([_position(score) for score in scores], 40, (0, 100))
     return (
         '<svg viewBox="0 0 40 1" preserveAspectRatio="none" aria-hidden="true">'
         + "".join(
@@ -127,48 +131,54 @@ def _histogram(scores: np.ndarray, colour: str) -> str:
     )
 
 
-def decided(reading: Prediction, decision: Decision) -> str:
-    """The warning if there is one, the class, the decision, and what it means."""
-    code = reading.predicted
-    warning = f'<p class="warning" role="alert">{wording.FOREIGN}</p>' * reading.foreign
-    words = "".join(f"<li>{text}</li>" for text in wording.meaning(reading, decision))
+def decision_html(prediction: Prediction, decision: Decision) -> str:
+    """Out-of-distribution warning if due, most probable class, decision, and its explanation."""
+    code = prediction.predicted_class
+    warning = f'<p class="warning" role="alert">{wording.OUT_OF_DISTRIBUTION}</p>'
+    sentences = "".join(
+        f"<li>{text}</li>" for text in wording.explain_decision(prediction, decision)
+    )
     return (
-        f'{warning}<p class="answer">{DISPLAY_NAMES[code].capitalize()} '
-        f"<span>{wording.percent(reading.probabilities[code])}</span></p>"
-        f'<p class="decision{" called" * decision.called}">{wording.verdict(decision)}.</p>'
-        f"<ul>{words}</ul>"
+        f"{warning * prediction.out_of_distribution}"
+        f'<p class="predicted-class">{DISPLAY_NAMES[code].capitalize()} '
+        f"<span>{wording.percent(prediction.probabilities[code])}</span></p>"
+        f'<p class="decision{" positive" * decision.predicted_positive}">'
+        f"{wording.decision_text(decision)}.</p><ul>{sentences}</ul>"
     )
 
 
-def conversation(reading: Prediction, decision: Decision, answers: Sequence[str]) -> str:
-    """The questions so far with what their answers mean, then the next one or the summary."""
+def questions_html(prediction: Prediction, decision: Decision, answers: Sequence[str]) -> str:
+    """The questions answered so far with comments, then the next question or the summary."""
     said = [
         "<p>The probability is near the threshold: the model is not sure. Three questions about "
         "what it cannot see. Your answers change neither the probability nor the decision.</p>"
     ]
     for number, answer in enumerate(answers):
-        said.append(f'<p class="asked">{wording.QUESTIONS[number][0]}</p>')
-        said.append(f'<p class="given">{answer}</p><p>{wording.reply(number, answer)}</p>')
+        said.append(f'<p class="question">{wording.QUESTIONS[number][0]}</p>')
+        said.append(f'<p class="reply">{answer}</p><p>{wording.comment_answer(number, answer)}</p>')
     if len(answers) < len(wording.QUESTIONS):
-        said.append(f'<p class="asked">{wording.QUESTIONS[len(answers)][0]}</p>')
+        said.append(f'<p class="question">{wording.QUESTIONS[len(answers)][0]}</p>')
     else:
-        said.append(f'<p class="summary">{wording.summary(reading, decision, answers)}</p>')
-    return f'<div class="talk" aria-live="polite">{"".join(said)}</div>'
+        summary = wording.summarize_answers(prediction, decision, answers)
+        said.append(f'<p class="summary">{summary}</p>')
+    return f'<div class="questions" aria-live="polite">{"".join(said)}</div>'
 
 
-def header(reader: Predictor) -> str:
-    """What the page is, and what must be known before it is used."""
-    caveats = "".join(f'<p class="warning">{text}</p>' for text in wording.caveats(reader))
+def header_html(predictor: Predictor) -> str:
+    """Title, disclaimer, warnings about the model, and what happens to uploads."""
+    warnings = "".join(
+        f'<p class="warning">{text}</p>' for text in wording.model_warnings(predictor)
+    )
     return (
-        "<header><h1>What the model makes of one picture</h1>"
-        f'<p class="notice" role="note">{wording.NOTICE}</p>{caveats}'
-        f"<p>Model: {html.escape(reader.name)}, trained for the thesis. An uploaded picture is "
+        "<header><h1>One image, as the model sees it</h1>"
+        f'<p class="disclaimer" role="note">{wording.DISCLAIMER}</p>{warnings}'
+        f"<p>Model: {html.escape(predictor.name)}, trained for the thesis. An uploaded image is "
         "not kept: its file is deleted within two minutes.</p></header>"
     )
 
 
-def examples(side: int) -> list[np.ndarray]:
-    """A generated picture of each class, in their order, uint8 (side, side, 3)."""
+def example_images(side: int) -> list[np.ndarray]:
+    """A generated image of each class, in the order of `CLASS_NAMES`, uint8 (side, side, 3)."""
     return [
         read_image(np.asarray(photograph(paint(code, rng), rng)[0]), side)
         for code in CLASS_NAMES
@@ -179,147 +189,162 @@ def examples(side: int) -> list[np.ndarray]:
 # -- the page ----------------------------------------------------------------------------------
 
 
-def build(reader: Predictor, point: str = "") -> gr.Blocks:
-    """The page for one trained model, its events connected; `point` is chosen at first."""
-    made = examples(reader.size)
+def build_page(predictor: Predictor, operating_point: str = "") -> gr.Blocks:
+    """The page for one model with its events; `operating_point` is selected at first."""
+    examples = example_images(predictor.image_size)
+    parts = SimpleNamespace()  # the components by name
     with gr.Blocks(
-        title="One picture", analytics_enabled=False, delete_cache=(KEPT // 2, KEPT)
-    ) as page:
-        gr.HTML(header(reader))
-        with gr.Row(equal_height=False, elem_id="sides"):
+        title="One image", analytics_enabled=False,
+        delete_cache=(UPLOAD_SECONDS // 2, UPLOAD_SECONDS),
+    ) as page:  # fmt: skip
+        gr.HTML(header_html(predictor))
+        with gr.Row(equal_height=False, elem_id="columns"):
             with gr.Column(scale=2, min_width=300):
-                asked = _asking(made)
+                _add_input_column(parts, examples)
             with gr.Column(scale=3, min_width=300):
-                answered = _answering(reader, point)
-        _connect(reader, made, SimpleNamespace(**asked, **answered))
+                _add_result_column(parts, predictor, operating_point)
+        _connect_events(parts, predictor, examples)
     return page
 
 
-def _asking(made: Sequence[np.ndarray]) -> dict[str, gr.Component]:
-    """The side where a picture is given, and seen with its heat map."""
-    upload = gr.File(label="A dermoscopic picture (JPEG, PNG, WebP, BMP, TIFF)",
-                     height=150, elem_id="upload")  # fmt: skip
-    gallery = gr.Gallery(
-        made, label="or a generated one, one of each diagnosis", columns=7,
+def _add_input_column(parts: SimpleNamespace, examples: Sequence[np.ndarray]) -> None:
+    """Upload and examples; below them, once chosen, the image with its heat map."""
+    parts.upload = gr.File(label="A dermoscopic image (JPEG, PNG, WebP, BMP, TIFF)",
+                           height=150, elem_id="upload")  # fmt: skip
+    parts.gallery = gr.Gallery(
+        examples, label="or a generated one, one of each diagnosis", columns=7,
         allow_preview=False, interactive=False, elem_id="examples", height="auto",
         object_fit="cover", buttons=[],
     )  # fmt: skip
-    with gr.Column(visible=False) as seen_side:
-        picture = gr.HTML(elem_id="picture")
-        strength = gr.Slider(0, 1, 0.6, step=0.05, label="Strength of the heat map",
-                             elem_id="strength", buttons=[])  # fmt: skip
-        heat_of = gr.Dropdown(
+    with gr.Column(visible=False) as parts.image_column:
+        parts.image = gr.HTML(elem_id="image")
+        parts.opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Strength of the heat map",
+                                  elem_id="opacity", buttons=[])  # fmt: skip
+        parts.heat_class = gr.Dropdown(
             [(name, code) for code, name in DISPLAY_NAMES.items()],
-            label="Evidence for", elem_id="class", filterable=False,
+            label="Evidence for", elem_id="heat-class", filterable=False,
         )  # fmt: skip
-    return {"upload": upload, "gallery": gallery, "seen_side": seen_side, "picture": picture,
-            "strength": strength, "heat_of": heat_of}  # fmt: skip
 
 
-def _answering(reader: Predictor, point: str) -> dict[str, gr.Component]:
-    """The side where the answer stands: class, decision, conversation, probabilities."""
-    problem = gr.HTML(elem_id="problem")
-    with gr.Column(visible=False) as result:
-        answer = gr.HTML(elem_id="answer")
-        point_choice = gr.Radio(
-            [(wording.operating_point_label(p), name) for name, p in reader.points.items()],
-            value=reader.point(point)["name"], label="Operating point: chosen for a",
-            elem_id="point",
+def _add_result_column(parts: SimpleNamespace, predictor: Predictor, operating_point: str) -> None:
+    """Error message, decision, score axis, questions and class probabilities."""
+    parts.error = gr.HTML(elem_id="error")
+    with gr.Column(visible=False) as parts.result_column:
+        parts.decision = gr.HTML(elem_id="decision")
+        parts.operating_point = gr.Radio(
+            [(operating_point_label(p), name) for name, p in predictor.operating_points.items()],
+            value=predictor.operating_point(operating_point)["name"],
+            label="Operating point: chosen for a", elem_id="operating-point",
         )  # fmt: skip
-        place = gr.HTML(elem_id="place")
-        with gr.Column(visible=False, elem_id="talk") as talk:
-            said = gr.HTML()
-            with gr.Row() as replies:
-                buttons = [
+        parts.score_axis = gr.HTML(elem_id="score-axis")
+        with gr.Column(visible=False, elem_id="questions") as parts.question_column:
+            parts.questions = gr.HTML()
+            with gr.Row() as parts.answer_row:
+                parts.buttons = [
                     gr.Button(text.capitalize(), size="sm", min_width=80)
                     for text in wording.ANSWERS
                 ]
-        chances = gr.HTML(elem_id="chances")
-    reading, answers = (gr.State(time_to_live=1800) for _ in range(2))
-    return {"problem": problem, "result": result, "answer": answer, "point": point_choice,
-            "place": place, "talk": talk, "said": said, "replies": replies, "buttons": buttons,
-            "chances": chances, "reading": reading, "answers": answers}  # fmt: skip
+        parts.probabilities = gr.HTML(elem_id="probabilities")
+    parts.prediction, parts.answers = (gr.State(time_to_live=1800) for _ in range(2))
 
 
-def _connect(reader: Predictor, made: Sequence[np.ndarray], on: SimpleNamespace) -> None:
-    """What each event does to the parts of the page; what one visitor sees is their own."""
+def _connect_events(
+    page: SimpleNamespace, predictor: Predictor, examples: Sequence[np.ndarray]
+) -> None:
+    """Connects the page's components; what belongs to one visitor is kept in `gr.State`."""
 
-    def decide(seen: Prediction, name: str) -> dict:
-        decision = reader.decide(seen, name)
+    def decide(prediction: Prediction, point: str) -> dict:
+        decision = predictor.decide(prediction, point)
         return {
-            on.answer: decided(seen, decision), on.place: scale(reader, seen, decision),
-            on.talk: gr.Column(visible=decision.near), on.replies: gr.Row(visible=True),
-            on.answers: [], on.said: conversation(seen, decision, []),
+            page.decision: decision_html(prediction, decision),
+            page.score_axis: score_axis_html(predictor, prediction, decision),
+            page.question_column: gr.Column(visible=decision.near_threshold),
+            page.answer_row: gr.Row(visible=True), page.answers: [],
+            page.questions: questions_html(prediction, decision, []),
         }  # fmt: skip
 
-    def show(opened: np.ndarray, name: str, faded: float) -> dict:
-        (seen,) = reader.read([opened])
-        return decide(seen, name) | {
-            on.reading: seen, on.problem: "", on.upload: None,
-            on.result: gr.Column(visible=True), on.seen_side: gr.Column(visible=True),
-            on.chances: bars(seen), on.heat_of: seen.predicted,
-            on.picture: redraw(seen, seen.predicted, faded),
+    def show(image: np.ndarray, point: str, opacity: float) -> dict:
+        (prediction,) = predictor.predict([image])
+        code = prediction.predicted_class
+        return decide(prediction, point) | {
+            page.prediction: prediction, page.error: "", page.upload: None,
+            page.result_column: gr.Column(visible=True),
+            page.image_column: gr.Column(visible=True), page.heat_class: code,
+            page.probabilities: probabilities_html(prediction),
+            page.image: draw_heat_map(prediction, code, opacity),
         }  # fmt: skip
 
-    def take(path: str, name: str, faded: float) -> dict:
+    def show_upload(path: str, point: str, opacity: float) -> dict:
         try:
-            return show(reader.open(path), name, faded)
+            return show(predictor.load_image(path), point, opacity)
         except MelanomaError as error:
-            words = html.escape(str(error).replace(str(path), "This file"))
-            return {on.problem: f'<p class="warning" role="alert">{words}</p>', on.upload: None,
-                    on.result: gr.Column(visible=False), on.seen_side: gr.Column(visible=False),
-                    on.reading: None}  # fmt: skip
+            message = html.escape(str(error).replace(str(path), "This file"))
+            return {page.error: f'<p class="warning" role="alert">{message}</p>',
+                    page.upload: None, page.result_column: gr.Column(visible=False),
+                    page.image_column: gr.Column(visible=False),
+                    page.prediction: None}  # fmt: skip
 
-    def take_made(chosen: gr.SelectData, name: str, faded: float) -> dict:
-        return show(made[chosen.index], name, faded)
+    def show_example(selected: gr.SelectData, point: str, opacity: float) -> dict:
+        return show(examples[selected.index], point, opacity)
 
-    def redraw(seen: Prediction, code: str, faded: float) -> str:
-        return stacked(seen, reader.heat([seen.picture], [code])[0], code, faded)
+    def draw_heat_map(prediction: Prediction, code: str, opacity: float) -> str:
+        heat = predictor.heat_maps([prediction.image], [code])[0]
+        return image_html(prediction, heat, code, opacity)
 
-    def hear(given: str, seen: Prediction, name: str, before: list) -> dict:
-        now = [*before, given.lower()][: len(wording.QUESTIONS)]
-        return {on.answers: now, on.said: conversation(seen, reader.decide(seen, name), now),
-                on.replies: gr.Row(visible=len(now) < len(wording.QUESTIONS))}  # fmt: skip
+    def add_answer(answer: str, prediction: Prediction, point: str, answers: list) -> dict:
+        answers = [*answers, answer.lower()][: len(wording.QUESTIONS)]
+        decision = predictor.decide(prediction, point)
+        return {page.answers: answers,
+                page.questions: questions_html(prediction, decision, answers),
+                page.answer_row: gr.Row(visible=len(answers) < len(wording.QUESTIONS))}  # fmt: skip
 
-    judged = [on.answer, on.place, on.talk, on.replies, on.answers, on.said]
-    parts = [*judged, on.reading, on.problem, on.result, on.seen_side, on.upload, on.chances,
-             on.heat_of, on.picture]  # fmt: skip
-    # One map at a time is made; a second request opens its picture meanwhile.
+    decision_parts = [page.decision, page.score_axis, page.question_column, page.answer_row,
+                      page.answers, page.questions]  # fmt: skip
+    parts = [*decision_parts, page.prediction, page.error, page.result_column, page.image_column,
+             page.upload, page.probabilities, page.heat_class, page.image]  # fmt: skip
+    # The predictor computes for one request at a time; a second one decodes its image meanwhile.
     model = {"concurrency_id": "model", "concurrency_limit": 2, "api_visibility": "private"}
-    on.upload.upload(take, [on.upload, on.point, on.strength], parts, **model)
-    on.gallery.select(take_made, [on.point, on.strength], parts, **model)
-    on.heat_of.input(redraw, [on.reading, on.heat_of, on.strength], on.picture, **model)
-    on.point.input(decide, [on.reading, on.point], judged, api_visibility="private")
-    on.strength.input(None, on.strength, None, js=FADE)
-    for button in on.buttons:
-        button.click(hear, [button, on.reading, on.point, on.answers],
-                     [on.answers, on.said, on.replies], api_visibility="private")  # fmt: skip
+    page.upload.upload(
+        show_upload, [page.upload, page.operating_point, page.opacity], parts, **model
+    )
+    page.gallery.select(show_example, [page.operating_point, page.opacity], parts, **model)
+    page.heat_class.input(
+        draw_heat_map, [page.prediction, page.heat_class, page.opacity], page.image, **model
+    )
+    page.operating_point.input(decide, [page.prediction, page.operating_point], decision_parts,
+                               api_visibility="private")  # fmt: skip
+    page.opacity.input(None, page.opacity, None, js=SET_OPACITY)
+    for button in page.buttons:
+        button.click(add_answer, [button, page.prediction, page.operating_point, page.answers],
+                     [page.answers, page.questions, page.answer_row],
+                     api_visibility="private")  # fmt: skip
 
 
 # -- the server --------------------------------------------------------------------------------
 
 
 def make_authenticator(user: str, password: str) -> Callable[[str, str], Awaitable[bool]]:
-    """Who may come in: compares in constant time, one log-in after the other.
+    """A function (name, password) -> bool that checks logins, as `gr.Blocks.launch` takes it.
 
-    A wrong one holds up the next, so that guessing is slow however many guess at once.
+    Compares in constant time. Logins are checked one after the other and a wrong one takes
+    `LOGIN_DELAY` seconds, so that guessing in parallel is no faster.
     """
     lock, waiting = asyncio.Lock(), 0
 
-    async def authenticate(name: str, word: str) -> bool:
+    async def authenticate(given_user: str, given_password: str) -> bool:
         nonlocal waiting
-        if waiting >= WAITING:
+        if waiting >= MAX_WAITING_LOGINS:
             return False
         waiting += 1
         try:
             async with lock:
-                right = [
+                correct = [
                     hmac.compare_digest(given.encode(), known.encode())
-                    for given, known in ((name, user), (word, password))
+                    for given, known in ((given_user, user), (given_password, password))
                 ]
-                if not all(right):
-                    await asyncio.sleep(PAUSE)
-                return all(right)
+                if not all(correct):
+                    await asyncio.sleep(LOGIN_DELAY)
+                return all(correct)
         finally:
             waiting -= 1
 
@@ -327,11 +352,14 @@ def make_authenticator(user: str, password: str) -> Callable[[str, str], Awaitab
 
 
 def credentials(host: str) -> tuple[str, str] | None:
-    """User and password from the environment; raises `MelanomaError` where they are needed."""
+    """User and password from the environment, None if there are none and `host` is local.
+
+    Raises `MelanomaError` if one is missing, or both where other machines can connect.
+    """
     user, password = (os.environ.get(f"MELANOMA_{name}", "") for name in ("USER", "PASSWORD"))
     if user and password:
         return user, password
-    if user or password or host not in HERE:
+    if user or password or host not in LOCAL_HOSTS:
         raise MelanomaError(
             f"to be reached at {host}, the page needs a user name and a password; put both into "
             "the environment as MELANOMA_USER and MELANOMA_PASSWORD"
@@ -339,18 +367,21 @@ def credentials(host: str) -> tuple[str, str] | None:
     return None
 
 
-def start(reader: Predictor, host: str, port: int, point: str = "") -> tuple[gr.Blocks, str]:
-    """Serves the page in the background; returns it, to close, and its address.
+def start_server(
+    predictor: Predictor, host: str, port: int | None, operating_point: str = ""
+) -> tuple[gr.Blocks, str]:
+    """Serves the page in a background thread; returns it, with its method `close`, and its URL.
 
-    Uploads go to the folder that GRADIO_TEMP_DIR names. Raises `MelanomaError` when the port is
-    taken, or another machine may listen without a password.
+    Uploads go to the folder GRADIO_TEMP_DIR in the environment. Raises `MelanomaError` if the
+    port is in use, or if other machines could connect without a password.
     """
-    known = credentials(host)
+    login = credentials(host)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    page = build(reader, point).queue(max_size=QUEUE, default_concurrency_limit=4)
+    page = build_page(predictor, operating_point)
+    page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=4)
     try:
-        _, address, _ = page.launch(
-            server_name=host, server_port=port, auth=make_authenticator(*known) if known else None,
+        _, url, _ = page.launch(
+            server_name=host, server_port=port, auth=make_authenticator(*login) if login else None,
             max_file_size=MAX_FILE_BYTES, show_error=False, share=False, quiet=True,
             prevent_thread_lock=True, footer_links=[], run_history=False, ssr_mode=False,
             enable_monitoring=False, mcp_server=False, pwa=False, state_session_capacity=200,
@@ -360,14 +391,17 @@ def start(reader: Predictor, host: str, port: int, point: str = "") -> tuple[gr.
         )  # fmt: skip
     except OSError:
         raise MelanomaError(f"port {port} of {host} cannot be used; try another --port") from None
-    return page, address
+    return page, url
 
 
-def serve(reader: Predictor, host: str, port: int, point: str = "") -> None:
-    """Serves the page until it is interrupted; nothing that was uploaded is left."""
-    reader.point(point)
+def serve(predictor: Predictor, host: str, port: int, operating_point: str = "") -> None:
+    """Serves the page until interrupted; uploads are in a temporary folder deleted at the end.
+
+    Raises `MelanomaError` as `start_server` does.
+    """
+    predictor.operating_point(operating_point)
     with tempfile.TemporaryDirectory(prefix="melanoma-page-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page, address = start(reader, host, port, point)
-        print(f"the page is at {address}; Ctrl+C ends it", flush=True)
+        page, url = start_server(predictor, host, port, operating_point)
+        print(f"the page is at {url}; Ctrl+C ends it", flush=True)
         page.block_thread()

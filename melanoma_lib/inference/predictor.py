@@ -1,9 +1,10 @@
-"""One picture, one trained model: probabilities, the decision, the heat map, and a warning.
+"""A trained model for single images: class probabilities, a decision on melanoma, a heat map.
 
-Behind `melanoma predict` and the web page alike.
+Used by `melanoma predict` and by the web page.
 """
 
 import math
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,158 +21,196 @@ from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.data.dataset_files import find_images_and_masks
 from melanoma_lib.data.images import read_image
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
+from melanoma_lib.evaluation.metrics import auc
 from melanoma_lib.evaluation.operating_points import operating_point_estimates
 from melanoma_lib.evaluation.predictions import softmax
 from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.explanation.gradcam import cam_layer, heat_maps
 from melanoma_lib.models.build import normalise, to_input
-from melanoma_lib.models.bundle import load_bundle
+from melanoma_lib.models.bundle import find_bundles, load_bundle
 from melanoma_lib.models.out_of_distribution import capture_features, load_reference_set
 
-NEAR = 2.0  # odds of melanoma within this factor of the threshold's are near it
-BATCH = 16  # pictures that go through the network together
-MAX_FILE_BYTES = 20_000_000  # of a picture's file: ten times a dermoscopy photograph
+NEAR_ODDS_RATIO = 2.0  # probabilities whose odds differ by no more than this factor are near
+BATCH_SIZE = 16
+MAX_FILE_BYTES = 20_000_000  # of an image file: ten times a dermoscopic photograph
+
+
+def best_bundle(folder: Path | str) -> Path:
+    """The bundle in a run folder with the highest melanoma AUC on the validation split.
+
+    `folder` may also be a bundle itself. Among several only models whose training is finished
+    count, and a line on stderr says which is chosen. Raises `MelanomaError` when there is none.
+    """
+    found = find_bundles(folder)
+    if len(found) == 1:
+        return found[0]
+    aucs, problems = {}, []
+    for candidate in found:
+        try:
+            _, metadata, predictions = load_trained_run(candidate)
+        except MelanomaError as error:
+            problems.append(str(error))
+            continue
+        val = predictions.part("val")
+        score = val.melanoma_score(metadata["temperature"])
+        aucs[candidate] = float(np.nan_to_num(auc(val.is_melanoma, score)))
+    if not aucs:
+        raise MelanomaError(f"no model in {folder} can be used: {'; '.join(problems)}")
+    best = max(aucs, key=aucs.__getitem__)
+    reason = f"the highest melanoma AUC on validation, {aucs[best]:.3f}, of {len(aucs)} models"
+    left_out = f", {len(problems)} left out ({'; '.join(problems)})" if problems else ""
+    print(f"melanoma: using {best}: {reason}{left_out}", file=sys.stderr)
+    return best
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of one picture, whatever is decided from it.
+    """A model's output for one image, before any decision.
 
-    picture: uint8 (side, side, 3), as the model saw it; probabilities: calibrated, by class
-    code; distance: to the known pictures (see `familiar`); foreign: beyond the limit.
+    image: uint8 (side, side, 3), as given to the model; probabilities: calibrated, by class code;
+    distance: to the reference set of `models.out_of_distribution`, and whether that is beyond its
+    limit.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     probabilities: dict[str, float]
     distance: float
-    foreign: bool
+    out_of_distribution: bool
 
     @property
-    def melanoma(self) -> float:
+    def melanoma_probability(self) -> float:
         """The calibrated probability of melanoma."""
         return self.probabilities[MELANOMA]
 
     @property
-    def predicted(self) -> str:
+    def predicted_class(self) -> str:
         """The code of the most probable class."""
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What an operating point makes of a probability of melanoma.
+    """A probability of melanoma compared with the threshold of an operating point.
 
-    point: name, criterion, target, threshold and `test`, its figures on the test part; near:
-    the threshold's odds are within `NEAR` of it; below: share of the validation part's
-    melanomas (`mel`) and other images (`other`) that score lower.
+    operating_point: name, criterion, target, threshold, and `test`, its estimates on the test
+    split; near_threshold: whether the odds are within a factor `NEAR_ODDS_RATIO` of those at the
+    threshold; fraction_below: of the validation split's melanomas (`mel`) and other images
+    (`other`), those with a lower probability.
     """
 
-    point: dict
-    called: bool
-    near: bool
-    below: dict[str, float]
+    operating_point: dict
+    predicted_positive: bool
+    near_threshold: bool
+    fraction_below: dict[str, float]
 
 
 class Predictor:
-    """A trained model that reads single pictures; threads may share one.
+    """A trained model, loaded from the folder of its bundle, that predicts single images.
 
-    Everything it needs lies in the folder of its bundle: the figures of the operating points and
-    the scores of the validation part come from the predictions there. Raises `MelanomaError`
-    when the folder holds no whole bundle.
+    The estimates of the operating points and the validation scores are computed from the
+    predictions in the same folder. Thread-safe. Raises `MelanomaError` when the folder holds no
+    complete bundle.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        self.model, self.bundle = load_bundle(self.folder)
-        self.known = load_reference_set(self.folder, self.bundle)
+        self.model, self.metadata = load_bundle(self.folder)
+        self.reference_set = load_reference_set(self.folder, self.metadata)
         record, _, predictions = load_trained_run(self.folder)
-        temperature = self.bundle["temperature"]
-        validation, test = predictions.part("val"), predictions.part("test")
-        scores, melanomas = validation.melanoma_score(temperature), validation.is_melanoma
+        temperature = self.metadata["temperature"]
+        val, test = predictions.part("val"), predictions.part("test")
+        scores, positive = val.melanoma_score(temperature), val.is_melanoma
         self.name = record["name"]
-        self.note = basis_note(self.bundle["generated"], record["config"]["split"])
-        self.scores = {MELANOMA: np.sort(scores[melanomas]), "other": np.sort(scores[~melanomas])}
+        self.note = basis_note(self.metadata["generated"], record["config"]["split"])
+        self.validation_scores = {
+            MELANOMA: np.sort(scores[positive]), "other": np.sort(scores[~positive])
+        }  # fmt: skip
         weights = bootstrap_weights(test.lesion_ids)
-        self.points = {
+        self.operating_points = {
             point["name"]: point
             | {"test": operating_point_estimates(test, temperature, point["threshold"], weights)}
-            for point in self.bundle["operating_points"]
+            for point in self.metadata["operating_points"]
         }
-        # Hooks on the one model belong to whoever set them: one map at a time.
-        self._lock = threading.Lock()
-        noise = np.random.default_rng(0).integers(0, 256, (1, self.size, self.size, 3), np.uint8)
-        self._layer = cam_layer(self.model, self._inputs(noise))
+        self._lock = threading.Lock()  # hooks are registered on the model: one thread at a time
+        shape = 1, self.image_size, self.image_size, 3
+        noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self._cam_layer = cam_layer(self.model, self._to_inputs(noise))
 
     @property
-    def size(self) -> int:
-        """Side of the square that a picture is squeezed into, in pixels."""
-        return self.bundle["image_size"]
+    def image_size(self) -> int:
+        """Side of the square that every image is resized to, in pixels."""
+        return self.metadata["image_size"]
 
-    def open(self, path: Path | str) -> np.ndarray:
-        """A picture as the model sees it; raises `MelanomaError` for what cannot be read."""
+    def load_image(self, path: Path | str) -> np.ndarray:
+        """Reads an image file as the model needs it, uint8 (side, side, 3).
+
+        Raises `MelanomaError` for a file that is too large or cannot be decoded.
+        """
         try:
             size = Path(path).stat().st_size
         except OSError as error:
             raise MelanomaError(f"{path} cannot be read ({error.strerror})") from None
         if size > MAX_FILE_BYTES:
             raise MelanomaError(
-                f"{path} has {size / 1e6:.0f} MB; a picture may have {MAX_FILE_BYTES / 1e6:.0f}"
+                f"{path} has {size / 1e6:.0f} MB; an image may have {MAX_FILE_BYTES / 1e6:.0f}"
             )
-        return read_image(path, self.size)
+        return read_image(path, self.image_size)
 
-    def read(self, pictures: Sequence[np.ndarray]) -> list[Prediction]:
-        """Probabilities and familiarity of pictures as `open` gives them."""
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Class probabilities and out-of-distribution distances of images from `load_image`."""
         with self._lock, capture_features(self.model) as features, torch.inference_mode():
-            logits = self.model(self._inputs(np.stack(pictures)))
-        probabilities = softmax(logits.numpy(), self.bundle["temperature"])
-        distances = self.known.distance(features[0].numpy())
+            logits = self.model(self._to_inputs(np.stack(images)))
+        probabilities = softmax(logits.numpy(), self.metadata["temperature"])
+        distances = self.reference_set.distance(features[0].numpy())
         return [
             Prediction(
-                picture,
-                dict(zip(self.bundle["class_names"], row.tolist(), strict=True)),
+                image,
+                dict(zip(self.metadata["class_names"], row.tolist(), strict=True)),
                 float(distance),
-                bool(distance > self.known.limit),
+                bool(distance > self.reference_set.limit),
             )
-            for picture, row, distance in zip(pictures, probabilities, distances, strict=True)
+            for image, row, distance in zip(images, probabilities, distances, strict=True)
         ]
 
-    def point(self, name: str = "") -> dict:
-        """An operating point by name, the first one without; raises `MelanomaError`."""
-        if name and name not in self.points:
+    def operating_point(self, name: str = "") -> dict:
+        """An operating point by its name, by default the first; `MelanomaError` if unknown."""
+        if name and name not in self.operating_points:
             raise MelanomaError(
                 f"{self.folder} has no operating point {name!r}; it has "
-                f"{summarize_items(self.points)}"
+                f"{summarize_items(self.operating_points)}"
             )
-        return self.points[name] if name else next(iter(self.points.values()))
+        return self.operating_points[name or next(iter(self.operating_points))]
 
-    def decide(self, reading: Prediction, point: str = "") -> Decision:
-        """The decision at an operating point: melanoma is called at its threshold and above."""
-        chosen, score = self.point(point), reading.melanoma
+    def decide(self, prediction: Prediction, operating_point: str = "") -> Decision:
+        """Predicts melanoma if its probability is at or above the operating point's threshold."""
+        point, probability = self.operating_point(operating_point), prediction.melanoma_probability
+        log_odds_ratio = log_odds(probability) - log_odds(point["threshold"])
         return Decision(
-            chosen,
-            called=score >= chosen["threshold"],
-            near=abs(log_odds(score) - log_odds(chosen["threshold"])) <= math.log(NEAR),
-            below={
-                kind: float(np.searchsorted(scores, score) / len(scores))
-                for kind, scores in self.scores.items()
+            point,
+            predicted_positive=probability >= point["threshold"],
+            near_threshold=abs(log_odds_ratio) <= math.log(NEAR_ODDS_RATIO),
+            fraction_below={
+                kind: float(np.searchsorted(scores, probability) / len(scores))
+                for kind, scores in self.validation_scores.items()
             },
         )
 
-    def heat(self, pictures: Sequence[np.ndarray], codes: Sequence[str]) -> np.ndarray:
-        """Grad-CAM of one class a picture, (n, side, side) in [0, 1]."""
-        classes = [self.bundle["class_names"].index(code) for code in codes]
+    def heat_maps(self, images: Sequence[np.ndarray], codes: Sequence[str]) -> np.ndarray:
+        """Grad-CAM for one class code an image, (n, side, side) in [0, 1]."""
+        classes = [self.metadata["class_names"].index(code) for code in codes]
+        inputs = self._to_inputs(np.stack(images))
         with self._lock:
-            return heat_maps(self.model, self._inputs(np.stack(pictures)), classes, self._layer)
+            return heat_maps(self.model, inputs, classes, self._cam_layer)
 
-    def _inputs(self, pictures: np.ndarray) -> torch.Tensor:
-        images = to_input(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-        return normalise(images, self.bundle["mean"], self.bundle["std"])
+    def _to_inputs(self, images: np.ndarray) -> torch.Tensor:
+        inputs = to_input(torch.from_numpy(images).permute(0, 3, 1, 2))
+        return normalise(inputs, self.metadata["mean"], self.metadata["std"])
 
 
-def pictures(paths: Sequence[Path | str]) -> list[Path]:
-    """The pictures that are meant: files as they are, and of a folder all images but masks.
+def list_images(paths: Sequence[Path | str]) -> list[Path]:
+    """The image files among `paths`: files as given, of a folder all images except masks.
 
-    Raises `MelanomaError` for a folder without any.
+    Raises `MelanomaError` for a folder without images.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -183,60 +222,63 @@ def pictures(paths: Sequence[Path | str]) -> list[Path]:
 
 
 def predict_files(
-    reader: Predictor, paths: Sequence[Path], point: str = "", overlays: Path | None = None
+    predictor: Predictor,
+    paths: Sequence[Path],
+    operating_point: str = "",
+    overlay_dir: Path | None = None,
 ) -> Iterator[dict]:
-    """What the model makes of each picture, ready for JSON; of a bad one, its `error`.
+    """Predicts image files, in batches; a row an image, ready for JSON, or its `error`.
 
-    `overlays` is a folder for heat maps of the predicted class, `<name>-<class>.png`. Raises
-    `MelanomaError` when there is no such operating point, or a heat map cannot be written.
+    Heat maps of the predicted class are written to `overlay_dir` as `<name>-<class>.png`. Raises
+    `MelanomaError` for an unknown operating point, or if a heat map cannot be written.
     """
-    reader.point(point)
-    written: dict[str, int] = {}  # pictures of two folders may have one name
-    for start in range(0, len(paths), BATCH):
+    predictor.operating_point(operating_point)
+    written: dict[str, int] = {}  # images of two folders may have the same name
+    for start in range(0, len(paths), BATCH_SIZE):
         rows: list[dict] = []
-        opened: list[np.ndarray] = []
-        for path in paths[start : start + BATCH]:
+        images: list[np.ndarray] = []
+        for path in paths[start : start + BATCH_SIZE]:
             try:
-                opened.append(reader.open(path))
+                images.append(predictor.load_image(path))
                 rows.append({"image": str(path)})
             except MelanomaError as error:
                 rows.append({"image": str(path), "error": str(error)})
-        readings = reader.read(opened) if opened else []
-        whole = [row for row in rows if "error" not in row]
-        for row, reading in zip(whole, readings, strict=True):
-            row |= _facts(reading, reader.decide(reading, point))
-        if overlays and whole:
-            heats = reader.heat(opened, [reading.predicted for reading in readings])
-            for row, picture, heat in zip(whole, opened, heats, strict=True):
+        predictions = predictor.predict(images) if images else []
+        readable = [row for row in rows if "error" not in row]
+        for row, prediction in zip(readable, predictions, strict=True):
+            row |= _to_row(prediction, predictor.decide(prediction, operating_point))
+        if overlay_dir and readable:
+            heats = predictor.heat_maps(images, [row["predicted"] for row in readable])
+            for row, image, heat in zip(readable, images, heats, strict=True):
                 stem = f"{Path(row['image']).stem}-{row['predicted']}"
                 written[stem] = written.get(stem, 0) + 1
                 stem += f"-{written[stem]}" if written[stem] > 1 else ""
-                with atomic_path(overlays / f"{stem}.png") as temporary:
-                    overlay(picture, heat).save(temporary)
-                row["overlay"] = str(overlays / f"{stem}.png")
+                with atomic_path(overlay_dir / f"{stem}.png") as temporary:
+                    overlay(image, heat).save(temporary)
+                row["overlay"] = str(overlay_dir / f"{stem}.png")
         yield from rows
 
 
-def _facts(reading: Prediction, decision: Decision) -> dict:
+def _to_row(prediction: Prediction, decision: Decision) -> dict:
     return {
-        "predicted": reading.predicted,
-        "probabilities": reading.probabilities,
-        "called_melanoma": decision.called,
-        "near_threshold": decision.near,
-        "below": decision.below,
-        "foreign": reading.foreign,
-        "distance": reading.distance,
+        "predicted": prediction.predicted_class,
+        "probabilities": prediction.probabilities,
+        "called_melanoma": decision.predicted_positive,
+        "near_threshold": decision.near_threshold,
+        "below": decision.fraction_below,
+        "foreign": prediction.out_of_distribution,
+        "distance": prediction.distance,
     }
 
 
 def log_odds(probability: float) -> float:
-    """log(p / (1 - p)), for p from 0 to 1; what lies beyond a millionth counts as a millionth."""
+    """log(p / (1 - p)) for p in [0, 1], clipped to [1e-6, 1 - 1e-6]."""
     probability = min(max(probability, 1e-6), 1 - 1e-6)
     return math.log(probability / (1 - probability))
 
 
-def heat_layer(heat: np.ndarray) -> Image.Image:
-    """A heat map (side, side) in [0, 1] as colours to lay over a picture; where it is 0, clear."""
+def heat_to_rgba(heat: np.ndarray) -> Image.Image:
+    """A heat map (side, side) in [0, 1] in colours, the more transparent the lower its value."""
     from matplotlib import colormaps
 
     colours = colormaps["viridis"](heat, bytes=True)  # as in figure 07-1
@@ -244,8 +286,8 @@ def heat_layer(heat: np.ndarray) -> Image.Image:
     return Image.fromarray(colours, "RGBA")
 
 
-def overlay(picture: np.ndarray, heat: np.ndarray) -> Image.Image:
-    """A picture under its heat map, which hides three fifths of it where it is hot."""
-    layer = heat_layer(heat)
+def overlay(image: np.ndarray, heat: np.ndarray) -> Image.Image:
+    """An image, uint8 (side, side, 3), below its heat map, whose opacity is 60% where heat is 1."""
+    layer = heat_to_rgba(heat)
     layer.putalpha(layer.getchannel("A").point(lambda alpha: round(alpha * 0.6)))
-    return Image.alpha_composite(Image.fromarray(picture).convert("RGBA"), layer).convert("RGB")
+    return Image.alpha_composite(Image.fromarray(image).convert("RGBA"), layer).convert("RGB")

@@ -1,28 +1,30 @@
-"""What a reading means in plain words, and three questions for when the model is not sure."""
+"""The texts of the web page and of `melanoma predict`, and three questions for unsure cases."""
 
 from collections.abc import Mapping, Sequence
 
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES, MELANOMA
+from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.inference.predictor import Decision, Prediction, Predictor
 
-NOTICE = (
+DISCLAIMER = (
     "For learning and research. This is not a medical device: it diagnoses nothing, and must not "
     "decide whether you see a doctor. Show a lesion that worries you to a dermatologist."
 )
-FOREIGN = (
-    "This picture is unlike those the model was made for. Whatever it says below is worth nothing."
+OUT_OF_DISTRIBUTION = (
+    "This picture is unlike those the model was trained and tested on. Its answer below is "
+    "meaningless."
 )
 GENERATED = (
-    "This model was trained on generated pictures and knows only those. On a photograph of skin "
-    "it says nothing of value."
+    "This model was trained on generated pictures and knows only those. Its answer for a "
+    "photograph of skin is meaningless."
 )
 OPTIMISTIC = (
-    "Its test figures are optimistic: it was tested on images that chose its thresholds, many "
-    "of lesions seen in training."
+    "Its test results are optimistic: the images it was tested on also chose its thresholds, and "
+    "many show lesions seen in training."
 )
 ANSWERS = ("yes", "no", "not sure")
-# The criteria of ABCDE that a picture does not show, or that a patient sees better
-# (Abbasi et al., 2004): a question, and what each answer means.
+# The ABCDE criteria that an image does not show, or that a patient sees better (Abbasi et al.,
+# 2004): a question, the comment on "yes", and the one on "no".
 QUESTIONS = (
     (
         "Has it changed in size, shape or colour in recent weeks or months, or does it itch or "
@@ -51,113 +53,114 @@ QUESTIONS = (
 NOT_SURE = "This is what to ask a doctor to look at: a dermatoscope shows it better than the eye."
 
 
-def percent(share: float) -> str:
-    """`31 %`, with one digit more below 10 and above 90, and never a certainty."""
-    if not 0.001 <= share <= 0.999:
-        return "less than 0.1 %" if share < 0.5 else "more than 99.9 %"
-    return f"{100 * share:.{0 if 0.1 <= share <= 0.9 else 1}f} %"
+def percent(fraction: float) -> str:
+    """A fraction as `31%`, with a decimal below 10% and above 90%; never 0% or 100%."""
+    if not 0.001 <= fraction <= 0.999:
+        return "less than 0.1%" if fraction < 0.5 else "more than 99.9%"
+    return f"{fraction:.{0 if 0.1 <= fraction <= 0.9 else 1}%}"
 
 
-def operating_point_label(point: Mapping) -> str:
-    """`specificity of at least 95 %`."""
-    return f"{point['criterion']} of at least {100 * point['target']:.4g} %"
+def format_rate(estimated: Mapping) -> str:
+    """An estimate of a fraction as `83% (95% interval 71 to 92%)`."""
+    if estimated["value"] is None:
+        return "an unknown fraction"
+    value, low, high = (100 * (estimated[end] or 0) for end in ("value", "low", "high"))
+    return f"{value:.0f}% (95% interval {low:.0f} to {high:.0f}%)"
 
 
-def rate(figure: Mapping) -> str:
-    """A figure of the test part as `83 % (95 % interval 71 to 92 %)`."""
-    if figure["value"] is None:
-        return "not known"
-    value, low, high = (100 * (figure[end] or 0) for end in ("value", "low", "high"))
-    return f"{value:.0f} % (95 % interval {low:.0f} to {high:.0f} %)"
+def decision_text(decision: Decision) -> str:
+    """The decision in one line, with its operating point."""
+    outcome = "positive" if decision.predicted_positive else "negative"
+    label = operating_point_label(decision.operating_point)
+    return f"Predicted {outcome} for melanoma at a {label}"
 
 
-def verdict(decision: Decision) -> str:
-    """The decision in a line."""
-    called = "Called melanoma" if decision.called else "Not called melanoma"
-    return f"{called} at a {operating_point_label(decision.point)}"
-
-
-def meaning(reading: Prediction, decision: Decision) -> list[str]:
-    """What the decision means: the threshold, the model's own test figures, the others' scores."""
-    point, test = decision.point, decision.point["test"]
-    side = "at or above" if decision.called else "below"
-    kind = "other" if decision.called else MELANOMA
-    beyond = 1 - decision.below[kind] if decision.called else decision.below[kind]
-    who = "images of the other diagnoses" if decision.called else "melanomas"
+def explain_decision(prediction: Prediction, decision: Decision) -> list[str]:
+    """Four sentences: the threshold, its test results, these per 1,000 lesions, other scores."""
+    point, positive = decision.operating_point, decision.predicted_positive
+    test, probability = point["test"], percent(prediction.melanoma_probability)
+    missed, false_alarms = (
+        "an unknown number of" if test[name]["value"] is None else f"{test[name]['value']:.0f}"
+        for name in ("missed", "false_alarms")
+    )
+    below = decision.fraction_below
+    others = (
+        f"images of other diagnoses in the validation split, {percent(1 - below['other'])} have a "
+        "probability as high or higher"
+        if positive
+        else f"melanomas in the validation split, {percent(below[MELANOMA])} have a lower "
+        "probability"
+    )
     return [
-        f"The probability of melanoma, {percent(reading.melanoma)}, is {side} the threshold of "
-        f"{percent(point['threshold'])}.",
-        f"At this threshold the model found {rate(test['sensitivity'])} of the melanoma images of "
-        f"its test part, and rightly did not call {rate(test['specificity'])} of the others.",
-        f"With one image each of 1,000 such lesions it would miss {_count(test['missed'])} "
-        f"melanomas and raise {_count(test['false_alarms'])} false alarms.",
-        f"Of the {who} of the validation part, {percent(beyond)} score "
-        f"{'as high or higher' if decision.called else 'lower still'}.",
+        f"The probability of melanoma, {probability}, is {'at or above' if positive else 'below'} "
+        f"the threshold of {percent(point['threshold'])}.",
+        f"With this threshold, on its test split, the model predicted "
+        f"{format_rate(test['sensitivity'])} of the melanoma images positive (sensitivity) and "
+        f"{format_rate(test['specificity'])} of the others negative (specificity).",
+        f"With one image each of 1,000 such lesions it would miss {missed} melanomas and raise "
+        f"{false_alarms} false alarms.",
+        f"Of the {others}.",
     ]
 
 
-def _count(figure: Mapping) -> str:
-    return "an unknown number of" if figure["value"] is None else f"{figure['value']:.0f}"
+def model_warnings(predictor: Predictor) -> list[str]:
+    """What must be said about a model before any prediction."""
+    generated, optimistic = predictor.metadata["generated"], "optimistic" in predictor.note
+    return [GENERATED] * generated + [OPTIMISTIC] * optimistic
 
 
-def caveats(reader: Predictor) -> list[str]:
-    """What must be said of a model before anything else."""
-    return [GENERATED] * reader.bundle["generated"] + [OPTIMISTIC] * ("optimistic" in reader.note)
-
-
-def reply(question: int, answer: str) -> str:
-    """What an answer to one of `QUESTIONS` means; it changes neither probability nor decision."""
+def comment_answer(question: int, answer: str) -> str:
+    """The comment on one of `ANSWERS` to the question of this index in `QUESTIONS`."""
     return dict(zip(ANSWERS, (*QUESTIONS[question][1:], NOT_SURE), strict=True))[answer]
 
 
-def summary(reading: Prediction, decision: Decision, answers: Sequence[str]) -> str:
-    """How many signs were named, beside the model's own verdict, which stays as it was."""
+def summarize_answers(prediction: Prediction, decision: Decision, answers: Sequence[str]) -> str:
+    """Advice by the number of signs named, and the model's decision, which no answer changes."""
     signs = sum(answer == "yes" for answer in answers)
     named = f"You named {signs} of the three signs" if signs else "You named none of the signs"
     advice = "see a doctor soon" if signs else "have it looked at if it changes or worries you"
     return (
-        f"{named}: {advice}, whatever the model says. Your answers are no part of its verdict, "
-        f"which remains: {verdict(decision).lower()}, with a probability of "
-        f"{percent(reading.melanoma)}."
+        f"{named}: {advice}, whatever the model predicts. Your answers are no part of its "
+        f"decision, which remains: {decision_text(decision).lower()}, with a probability of "
+        f"{percent(prediction.melanoma_probability)}."
     )
 
 
 # -- the command -------------------------------------------------------------------------------
 
-HEADS = (
+CSV_COLUMNS = (
     "image", "predicted", *(f"p_{code}" for code in CLASS_NAMES), "called_melanoma",
     "near_threshold", "foreign", "distance", "overlay", "error",
 )  # fmt: skip
 
 
-def about(reader: Predictor, point: Mapping) -> str:
-    """What stands above the lines of `melanoma predict`."""
-    test = point["test"]
-    lines = [
-        NOTICE,
-        *caveats(reader),
-        f"{reader.name}: {point['name']}, threshold {percent(point['threshold'])}; on its test "
-        f"part sensitivity {rate(test['sensitivity'])}, specificity {rate(test['specificity'])}",
-    ]
-    return "\n".join(lines)
+def model_text(predictor: Predictor, operating_point: Mapping) -> str:
+    """Disclaimer, warnings and test results: the lines above those of `melanoma predict`."""
+    test, threshold = operating_point["test"], percent(operating_point["threshold"])
+    return "\n".join([
+        DISCLAIMER,
+        *model_warnings(predictor),
+        f"{predictor.name}: {operating_point['name']}, threshold {threshold}; on its test split "
+        f"sensitivity {format_rate(test['sensitivity'])}, "
+        f"specificity {format_rate(test['specificity'])}",
+    ])  # fmt: skip
 
 
-def line(row: Mapping) -> str:
-    """One picture's line, from what `diagnose.predict_files` says of it."""
-    probabilities = row["probabilities"]
-    code = row["predicted"]
+def prediction_text(row: Mapping) -> str:
+    """One image's line, from its row of `predict_files`."""
+    probabilities, code = row["probabilities"], row["predicted"]
     parts = [
         f"{row['image']}: {DISPLAY_NAMES[code]} {percent(probabilities[code])}",
         f"melanoma {percent(probabilities[MELANOMA])}",
-        "called melanoma" if row["called_melanoma"] else "not called melanoma",
+        f"predicted {'positive' if row['called_melanoma'] else 'negative'} for melanoma",
     ]
     parts += ["near the threshold"] * row["near_threshold"]
-    parts += ["unlike the pictures the model was made for"] * row["foreign"]
+    parts += ["unlike the images the model was trained on"] * row["foreign"]
     parts += [f"heat map in {path}" for path in [row.get("overlay")] if path]
     return "; ".join(parts)
 
 
-def flat(row: Mapping) -> dict[str, object]:
-    """One picture's row of the table, by `HEADS`."""
+def csv_row(row: Mapping) -> dict[str, object]:
+    """One image's row by `CSV_COLUMNS`, from that of `predict_files`; "" for what it lacks."""
     probabilities = {f"p_{code}": p for code, p in row.get("probabilities", {}).items()}
-    return {head: (row | probabilities).get(head, "") for head in HEADS}
+    return {name: (row | probabilities).get(name, "") for name in CSV_COLUMNS}

@@ -84,14 +84,6 @@ def find_bundles(folder: Path | str) -> list[Path]:
     return found
 
 
-def find_bundle(folder: Path | str) -> Path:
-    """The only one of `find_bundles`; raises `MelanomaError` when there are none or several."""
-    found = find_bundles(folder)
-    if len(found) > 1:
-        raise MelanomaError(f"--bundle must name one of {summarize_items(found)}")
-    return found[0]
-
-
 def load_weights(model: nn.Module, folder: Path, assign: bool = False) -> None:
     """Loads model.safetensors into the model.
 

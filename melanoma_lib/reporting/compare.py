@@ -36,7 +36,7 @@ from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.significance import delong, holm, mcnemar
 from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors
 from melanoma_lib.evaluation.trained_run import RECORDED, TrainedRun, load_trained_run
-from melanoma_lib.explanation.map_metrics import agreement, summarise
+from melanoma_lib.explanation.map_metrics import map_agreement, summarize_map_scores
 
 SCHEMA = 2
 CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
@@ -63,9 +63,10 @@ def compare(
 
     `latency` holds what `measure_latency` returns for each of them; `metadata` is the dataset's
     table, for the subgroups of patients. Raises `MelanomaError` when one is not trained, or when
-    they were not evaluated on the same images.
+    they were not trained in the same precision, or not evaluated on the same images.
     """
     models = {key: load_trained_run(run_dir / key) for key in latency}
+    require_one_precision({key: record for key, (record, *_) in models.items()})
     results = compare_models(run_dir.name, models, metadata, resamples)
     test = next(iter(models.values()))[2].part("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
@@ -73,12 +74,14 @@ def compare(
         _, bundle, predictions = models[key]
         results["models"][key] |= {
             "latency": speed,
-            "explanations": summarise(run_dir / key, bundle, predictions.part("test"), weights),
+            "explanations": summarize_map_scores(
+                run_dir / key, bundle, predictions.part("test"), weights
+            ),
         }
     for row in results["differences"]:
         pair = row["first"], row["second"]
         if all(results["models"][key]["explanations"] for key in pair):
-            row["agreement"] = agreement([run_dir / key for key in pair], test, weights)
+            row["agreement"] = map_agreement([run_dir / key for key in pair], test, weights)
     return results
 
 
@@ -115,6 +118,24 @@ def compare_models(
         },
         "differences": differences(models, bootstrapped),
     }
+
+
+def require_one_precision(records: Mapping[str, Mapping]) -> None:
+    """Raises `MelanomaError` when trainings, by name, did not all compute in the same precision.
+
+    Their differences would be those of the precisions as well. Records of before there were
+    several precisions hold none: it was float32.
+    """
+    used = {
+        name: record.get("arithmetic", {}).get("precision", "float32")
+        for name, record in records.items()
+    }
+    if len(set(used.values())) > 1:
+        found = ", ".join(f"{name} in {precision}" for name, precision in used.items())
+        raise MelanomaError(
+            f"trained in different precisions, so not comparable: {found}; train them in one, with "
+            "melanoma run --precision float32 or bfloat16 and what else they were run with"
+        )
 
 
 def bootstrap_metrics(
@@ -251,6 +272,7 @@ def price_of_leakage(
         sides[split] = {"record": record, "test": test, "bootstrapped": bootstrapped}
     if set(sides) != {"lesion", "image"}:
         raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
+    require_one_precision({f"{key} by {name}": side["record"] for name, side in sides.items()})
     first, second = (side["record"] for side in sides.values())
     if any(first.get(name) != second.get(name) for name in ("recipe", "epochs")):
         raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")

@@ -1,7 +1,7 @@
-"""The external test: a trained run on images from elsewhere, nothing fitted to them.
+"""External validation: a trained run on images of another source, to which nothing is fitted.
 
-Temperature and thresholds are those that validation chose. What an examiner wants to see is the
-shift: what discrimination and calibration are worth where the images come from another clinic.
+Temperature and thresholds are those chosen on the run's own validation split. What counts is how
+discrimination and calibration change under the shift.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,6 @@ from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, lesion_groups
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.evaluation import trained_run
 from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, bootstrap_weights
 from melanoma_lib.evaluation.predictions import (
     Predictions,
@@ -27,35 +26,37 @@ from melanoma_lib.evaluation.predictions import (
     predict_logits,
     save_predictions,
 )
+from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.reporting import compare, figures, run_figures, tables
 from melanoma_lib.reporting.compare import CALIBRATION, METRICS
 
-OWN = "own test part"
-GAIN = ("ece", "nll", "brier")  # what a temperature is judged by
+OWN_TEST = "own test split"
+TEMPERATURE_METRICS = ("ece", "nll", "brier")  # that temperature scaling should lower
 
 
 def unseen(run_dir: Path, files: DatasetFiles) -> tuple[np.ndarray, dict[str, int]]:
-    """The rows of images that are not the run's own, nor of its lesions, and what was left out.
+    """Rows of the images that the run has not seen, nor their lesions; and the rest by reason.
 
-    ISIC 2019 holds HAM10000, for example. Raises `MelanomaError` when no image remains.
+    (n,) rows of the dataset's table, and numbers of images left out: ISIC 2019, for example,
+    contains HAM10000. Raises `MelanomaError` when no image remains.
     """
     try:
         own = pd.read_csv(run_dir / "split.csv", dtype=str)
-        known = set(own["image_id"]), set(own["lesion_id"])
+        own_images, own_lesions = set(own["image_id"]), set(own["lesion_id"])
     except (OSError, ValueError, KeyError) as error:
         raise MelanomaError(
             f"{run_dir / 'split.csv'}, which says what the run was trained on, cannot be read "
             f"({error})"
         ) from None
-    image = files.metadata["image_id"].isin(known[0]).to_numpy()
-    lesion = lesion_groups(files.metadata).isin(known[1]).to_numpy() & ~image
-    reasons = {"images of the run's own dataset": image, "images of its lesions": lesion}
-    left_out = {reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()}
-    rows = np.flatnonzero(~image & ~lesion)
+    same_image = files.metadata["image_id"].isin(own_images).to_numpy()
+    same_lesion = lesion_groups(files.metadata).isin(own_lesions).to_numpy() & ~same_image
+    reasons = {"images of the run's own dataset": same_image, "images of its lesions": same_lesion}
+    left_out = {reason: int(seen.sum()) for reason, seen in reasons.items() if seen.any()}
+    rows = np.flatnonzero(~same_image & ~same_lesion)
     if not len(rows):
         raise MelanomaError(
-            f"all {len(image)} images are those that {run_dir} was trained and tested on; an "
+            f"all {len(same_image)} images are those that {run_dir} was trained and tested on; an "
             "external test needs others"
         )
     return rows, files.excluded | left_out
@@ -64,14 +65,14 @@ def unseen(run_dir: Path, files: DatasetFiles) -> tuple[np.ndarray, dict[str, in
 def predict(
     folder: Path, files: DatasetFiles, rows: np.ndarray, device: str, batch_size: int
 ) -> Predictions:
-    """One bundle's predictions for the rows of a dataset, as the part `test`."""
-    model, bundle = load_bundle(folder)
+    """Predictions of one bundle's model for rows (n,) of a dataset, as the split `test`."""
+    model, metadata = load_bundle(folder)
     table = files.metadata
     labels = table["dx"].map(CLASS_NAMES.index).to_numpy()
-    pixels = decode(files, bundle["image_size"])
-    part = HAM10000Dataset(pixels, labels, rows, table["image_id"].tolist())
-    normalisation = bundle["mean"], bundle["std"]
-    logits = predict_logits(model.to(pick_device(device)), part, batch_size, normalisation)
+    pixels = decode(files, metadata["image_size"])
+    dataset = HAM10000Dataset(pixels, labels, rows, table["image_id"].tolist())
+    normalisation = metadata["mean"], metadata["std"]
+    logits = predict_logits(model.to(pick_device(device)), dataset, batch_size, normalisation)
     return Predictions(
         image_ids=table["image_id"].to_numpy(str)[rows],
         lesion_ids=lesion_groups(table).to_numpy(str)[rows],
@@ -88,76 +89,76 @@ def evaluate(
     batch_size: int = 32,
     resamples: int = RESAMPLES,
 ) -> tuple[dict, dict[str, Predictions]]:
-    """The results of trained models on an external dataset, and their predictions for it.
+    """Results of trained models on an external dataset, and their predictions by architecture.
 
-    `folders` are those of architectures of one run. The results have the fields of
-    comparison_results.json and those that docs/results.md adds for an external test.
+    `folders` are those of architectures of one run. Fields of the results: docs/results.md, those
+    of comparison_results.json and those of an external test. Raises `MelanomaError` as `unseen`
+    does, or for a model whose training is not finished.
     """
     rows, left_out = unseen(folders[0].parent, files)
-    own = {folder.name: trained_run.load_trained_run(folder) for folder in folders}
+    own = {folder.name: load_trained_run(folder) for folder in folders}
     lesions = lesion_groups(files.metadata)
     table = files.metadata.assign(lesion_id=lesions, part="test")
     dataset = describe_split(files, table.iloc[rows])
     predictions, models = {}, {}
     for folder in folders:
-        record, bundle, held_out = own[folder.name]
-        print(f"{record['name']}: {len(rows):,} images", flush=True)
+        run = own[folder.name]
+        print(f"{run.record['name']}: {len(rows):,} images", flush=True)
         predictions[folder.name] = predict(folder, files, rows, device, batch_size)
-        combined = _joined(held_out.part("val"), predictions[folder.name])
-        models[folder.name] = record | {"dataset": dataset}, bundle, combined
+        models[folder.name] = run._replace(
+            record=run.record | {"dataset": dataset},
+            predictions=_concatenate(run.predictions.part("val"), predictions[folder.name]),
+        )
     results = compare.compare_models(folders[0].parent.name, models, files.metadata, resamples)
     first = next(iter(own.values()))
-    test = first[2].part("test")
+    test = first.predictions.part("test")
     results["external"] = {
         "layout": files.layout.name,
         "left_out": left_out,
         "overlap": files.layout.overlap,
         "own": {
-            "dataset": first[0]["dataset"], "optimistic": results["optimistic"],
+            "dataset": first.record["dataset"], "optimistic": results["optimistic"],
             "test_images": len(test.labels), "test_lesions": test.count_lesions(),
             "test_melanomas": int(test.is_melanoma.sum()),
         },
     }  # fmt: skip
-    results["optimistic"] = False  # no image of these chose anything, whatever the split was
-    for key, (_, bundle, held_out) in own.items():
-        results["models"][key]["own"] = _at_home(bundle, held_out, models[key][2], resamples)
+    results["optimistic"] = False  # whatever the run's split, none of these images chose anything
+    for key, run in own.items():
+        results["models"][key]["own"] = _own_results(run, predictions[key], resamples)
     return results, predictions
 
 
-def _joined(first: Predictions, second: Predictions) -> Predictions:
+def _concatenate(first: Predictions, second: Predictions) -> Predictions:
     columns = ("image_ids", "lesion_ids", "parts", "labels", "logits")
     return Predictions(
-        *(np.concatenate([getattr(part, name) for part in (first, second)]) for name in columns)
+        *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns)
     )
 
 
-def _at_home(bundle: dict, held_out: Predictions, there: Predictions, resamples: int) -> dict:
-    """The same figures on the run's own test part, and what differs elsewhere.
+def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict:
+    """The same estimates on the run's own test split, and how the external ones differ from them.
 
-    `difference` (and without temperature `difference_uncalibrated`) is elsewhere minus own, from
-    separate resamples; `gain` is what the temperature takes from the errors elsewhere, on the
+    `difference` (`difference_uncalibrated` at temperature 1) is external minus own, from
+    independent resamples; `gain` is the uncalibrated minus the calibrated external error, on the
     same resamples.
     """
-    as_it_is = bundle | {"temperature": 1.0}
-    drawn = []
-    for number, predictions in enumerate((held_out, there)):
-        lesions = predictions.part("test").lesion_ids
-        weights = bootstrap_weights(lesions, resamples, seed=SEED + 1 - number)
-        drawn.append(
-            [compare.bootstrap_metrics(b, predictions, weights) for b in (bundle, as_it_is)]
-        )
-        if not number:
-            home = compare.test_estimates(bundle, predictions, drawn[0][0], weights)
-    (own, own_raw), (away, away_raw) = drawn
-    return home | {
+    bundles = run.bundle, run.bundle | {"temperature": 1.0}
+    bootstrapped = []
+    for seed, predictions in ((SEED + 1, run.predictions), (SEED, external)):
+        weights = bootstrap_weights(predictions.part("test").lesion_ids, resamples, seed)
+        bootstrapped.append([compare.bootstrap_metrics(b, predictions, weights) for b in bundles])
+        if predictions is run.predictions:
+            results = compare.test_estimates(run.bundle, predictions, bootstrapped[0][0], weights)
+    (own, own_raw), (away, away_raw) = bootstrapped
+    return results | {
         "difference": compare.metric_differences(own, away, METRICS),
         "difference_uncalibrated": compare.metric_differences(own_raw, away_raw, CALIBRATION),
-        "gain": compare.metric_differences(away, away_raw, GAIN),
+        "gain": compare.metric_differences(away, away_raw, TEMPERATURE_METRICS),
     }
 
 
 def write(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, folder: Path):
-    """Writes the results, tables, words, predictions, submissions and figures into `folder`."""
+    """Writes results, tables, summary, predictions, ISIC submissions and figures into `folder`."""
     for key, predicted in predictions.items():
         save_predictions(folder / "predictions" / f"{key}.parquet", predicted)
         submission = isic_submission(predicted, results["models"][key]["temperature"])
@@ -165,29 +166,30 @@ def write(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, 
         write_text(folder / "predictions" / f"isic2018-{key}.csv", text)
     tables.write_tables(results, folder)
     write_text(folder / "summary.md", tables.summary(results))
-    draw(results, predictions, run_dir, folder)
+    save_figures(results, predictions, run_dir, folder)
     write_json(folder / "external_results.json", results)
 
 
-def draw(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, folder: Path):
-    """The shift in figures: reliability by model, and all operating points."""
-    elsewhere = results["dataset"]["name"]
-    external = results["external"]
+def save_figures(
+    results: dict, predictions: Mapping[str, Predictions], run_dir: Path, folder: Path
+) -> None:
+    """Saves one reliability diagram a model, and all operating points, own beside external."""
+    external_name, external = results["dataset"]["name"], results["external"]
     notes = [basis_note(external["own"]["dataset"]["generated"], results["split"])]
     notes += ["with images of the training data" if external["overlap"] else ""]
     notes = list(filter(None, notes))
     points, counts = {}, {}
-    sizes = [(part["test_melanomas"], part["test_images"] - part["test_melanomas"])
-             for part in (external["own"], results)]  # fmt: skip
+    sizes = [(test["test_melanomas"], test["test_images"] - test["test_melanomas"])
+             for test in (external["own"], results)]  # fmt: skip
     for key, model in results["models"].items():
-        own, temperature = trained_run.load_trained_run(run_dir / key)[2], model["temperature"]
+        own, temperature = load_trained_run(run_dir / key).predictions, model["temperature"]
         pairs = {
-            place: run_figures.reliability_pair(part, temperature)
-            for place, part in ((OWN, own), (elsewhere, predictions[key]))
+            name: run_figures.reliability_pair(test, temperature)
+            for name, test in ((OWN_TEST, own), (external_name, predictions[key]))
         }
         figures.save(figures.reliability(pairs), "external-1-reliability", folder, variant=key,
                      note="; ".join([model["name"], *notes]))  # fmt: skip
-        names = [f"{model['name']}, {place}" for place in (OWN, elsewhere)]
+        names = [f"{model['name']}, {name}" for name in pairs]
         sides = model["own"]["operating_points"], model["operating_points"]
         points |= dict(zip(names, sides, strict=True))
         counts |= dict(zip(names, sizes, strict=True))

@@ -12,8 +12,9 @@ from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import describe_excluded
 from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
-from melanoma_lib.explanation.map_metrics import TITLES
+from melanoma_lib.explanation.map_metrics import METHOD_NAMES
 from melanoma_lib.reporting.compare import COLUMNS, clearly_best
 
 WIDEST = 18  # letters in a line of a table
@@ -87,11 +88,6 @@ def operating_points_table(results: dict) -> Table:
         for point in model["operating_points"]
     ]  # fmt: skip
     return Table(heads, rows)
-
-
-def operating_point_label(point: Mapping) -> str:
-    """An operating point in words: `specificity of at least 95%`."""
-    return f"{point['criterion']} of at least {point['target']:.0%}"
 
 
 def differences_table(results: dict) -> Table:
@@ -185,7 +181,7 @@ def explanations_table(results: dict) -> Table:
     nothing = {"value": None, "low": None, "high": None}
     rows = [
         {"model": model["name"], **row, "network": row["network"].replace("none", "–"),
-         "map": TITLES.get(row["map"], row["map"]),
+         "map": METHOD_NAMES.get(row["map"], row["map"]),
          "minus_centre": row.get("minus_centre", {"inside": nothing})["inside"],
          "minus_random": row.get("minus_random", {"inside": nothing})["inside"]}
         for model in results["models"].values() if model.get("explanations")

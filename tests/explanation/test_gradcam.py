@@ -11,14 +11,14 @@ from melanoma_lib.explanation.gradcam import (
     METHODS,
     cam_layer,
     class_gradients,
-    heat_from,
+    compute_cam,
     heat_maps,
 )
 from melanoma_lib.explanation.mask_metrics import (
-    SHARES,
+    THRESHOLDS,
     centre_prior,
     heat_inside,
-    overlaps,
+    iou_at_thresholds,
     pointing_game,
 )
 from melanoma_lib.models.build import build_model
@@ -92,7 +92,7 @@ def test_gradients_of_several_classes_come_from_one_forward_pass():
 
 
 @pytest.mark.parametrize(
-    ("key", "size", "places"),
+    ("key", "size", "side"),
     [
         ("test_vit", 160, 10),
         ("test_resnet", 64, 2),
@@ -100,19 +100,19 @@ def test_gradients_of_several_classes_come_from_one_forward_pass():
         ("mobilenetv3_small_100", 96, 3),  # its last convolution comes after pooling
         ("swin_tiny_patch4_window7_224", 64, 2),  # channels last
         ("resmlp_12_224", 224, 14),  # tokens without a class token
-        ("deit_tiny_distilled_patch16_224", 64, 4),  # two tokens that are no places
-        ("cait_xxs24_224", 64, 4),  # a class token timm does not tell of
+        ("deit_tiny_distilled_patch16_224", 64, 4),  # two tokens that are no patches
+        ("cait_xxs24_224", 64, 4),  # a class token that timm does not count
     ],
 )
-def test_a_map_of_places_is_found_in_every_kind_of_network(key, size, places):
+def test_a_feature_map_is_found_in_every_kind_of_network(key, size, side):
     model, inputs = build(key, size)
     layer = cam_layer(model, inputs)
     features, gradient = class_gradients(model, [layer], inputs, [4, 5])[layer]
-    assert as_map(model, features).shape == (2, model.num_features, places, places)
+    assert as_map(model, features).shape == (2, model.num_features, side, side)
     assert as_map(model, gradient).any()
     heat = heat_maps(model, inputs, [4, 5])
     assert heat.shape == (2, size, size) and heat.min() >= 0
-    assert set(heat.max((1, 2))) <= {0.0, 1.0}  # a share of the maximum, or nothing at all
+    assert set(heat.max((1, 2))) <= {0.0, 1.0}  # relative to the maximum, or all zero
 
 
 def test_nearly_constant_heat_stays_nearly_constant():
@@ -120,14 +120,14 @@ def test_nearly_constant_heat_stays_nearly_constant():
     model, _ = build("test_resnet", 64)
     features = torch.full((1, model.num_features, 2, 2), 0.99)
     features[..., 0, 0] = 1.0
-    heat = heat_from(model, features, torch.ones_like(features), 64, "grad_cam")
+    heat = compute_cam(model, features, torch.ones_like(features), 64, "grad_cam")
     assert heat.max() == 1 and np.isclose(heat.min(), 0.99)
 
 
 def test_the_package_s_other_formulas():
     model, inputs = build("resnet50", 96)
     found = class_gradients(model, ["layer4"], inputs, [4, 5])["layer4"]
-    maps = {name: heat_from(model, *found, 96, name) for name in METHODS}
+    maps = {name: compute_cam(model, *found, 96, name) for name in METHODS}
     features, gradient = found
     by_hand = F.interpolate((gradient.relu() * features).sum(1, keepdim=True).relu(), (96, 96),
                             mode="bilinear")[:, 0].numpy()  # fmt: skip
@@ -142,11 +142,11 @@ def test_a_layer_may_be_named():
     assert np.array_equal(late, heat_maps(model, inputs, [4, 4], cam_layer(model, inputs)))
     with pytest.raises(MelanomaError, match="ResNet has no layer layer9; leave it empty"):
         heat_maps(model, inputs, [4, 4], "layer9")
-    with pytest.raises(MelanomaError, match=r"layer fc has no map of features; layer4.* the last"):
+    with pytest.raises(MelanomaError, match=r"layer fc has no feature map; the last .*layer4"):
         heat_maps(model, inputs, [4, 4], "fc")
 
 
-def test_a_network_without_places_is_refused():
+def test_a_network_without_feature_maps_is_refused():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 7))
     model.num_features = 48
     with pytest.raises(MelanomaError, match="Sequential has no layer for Grad-CAM"):
@@ -173,7 +173,7 @@ def test_heat_inside_by_hand():
     mask = np.array([[[False, True], [True, False]]] * 2)
     first, empty = heat_inside(heat, mask)
     assert first == 0.75 and np.isnan(empty)
-    assert heat_inside(np.ones((1, 2, 2)), mask[:1])[0] == 0.5  # knows nothing: the area
+    assert heat_inside(np.ones((1, 2, 2)), mask[:1])[0] == 0.5  # the lesion's fraction of the area
 
 
 def test_pointing_game_by_hand():
@@ -184,32 +184,34 @@ def test_pointing_game_by_hand():
     assert pointing_game(np.ones((1, 2, 2)), np.eye(2, dtype=bool)[None])[0] == 0.5
 
 
-def test_overlaps_by_hand():
+def test_iou_at_thresholds_by_hand():
     heat = np.array([[[1.0, 0.6], [0.5, 0.1]], [[0, 0], [0, 0]]], np.float32)
     masks = np.array([[[True, True], [False, False]]] * 2)
-    found, empty = overlaps(heat, masks)
-    at = {round(float(share), 2): iou for share, iou in zip(SHARES, found, strict=True)}
-    assert at[0.1] == 2 / 4 and at[0.15] == at[0.5] == 2 / 3 and at[0.6] == 1
-    assert at[0.65] == at[0.95] == 1 / 2 and np.isnan(empty).all()
+    found, empty = iou_at_thresholds(heat, masks)
+    by_threshold = {round(float(at), 2): iou for at, iou in zip(THRESHOLDS, found, strict=True)}
+    assert by_threshold[0.1] == 2 / 4 and by_threshold[0.6] == 1
+    assert by_threshold[0.15] == by_threshold[0.5] == 2 / 3
+    assert by_threshold[0.65] == by_threshold[0.95] == 1 / 2 and np.isnan(empty).all()
 
 
 @settings(deadline=None)
 @given(hnp.arrays(np.float32, (3, 8, 8), elements=st.floats(0, 1, width=32)),
        hnp.arrays(bool, (3, 8, 8)))  # fmt: skip
-def test_scores_of_any_map_are_shares(heat, masks):
+def test_scores_of_any_map_are_fractions(heat, masks):
     peak = heat.max((1, 2), keepdims=True)
     heat = np.divide(heat, peak, where=peak > 0, out=np.zeros_like(heat))
-    for scores in (heat_inside(heat, masks), pointing_game(heat, masks), overlaps(heat, masks)):
+    for metric in (heat_inside, pointing_game, iou_at_thresholds):
+        scores = metric(heat, masks)
         known = scores[np.isfinite(scores)]
         assert ((known >= 0) & (known <= 1 + 1e-6)).all()
     area, uniform = masks.mean((1, 2)), np.ones_like(heat)
     assert np.allclose(heat_inside(uniform, masks), area)
     assert np.allclose(pointing_game(uniform, masks), area)
-    assert np.allclose(overlaps(uniform, masks), area[:, None])
-    cut = heat >= SHARES[9]
+    assert np.allclose(iou_at_thresholds(uniform, masks), area[:, None])
+    cut = heat >= THRESHOLDS[9]
     slow = (cut & masks).sum((1, 2)) / np.maximum((cut | masks).sum((1, 2)), 1)
     full = heat.any((1, 2))
-    assert np.allclose(overlaps(heat, masks)[full, 9], slow[full])
+    assert np.allclose(iou_at_thresholds(heat, masks)[full, 9], slow[full])
 
 
 def test_the_centre_prior_is_symmetric_and_highest_in_the_middle():

@@ -12,17 +12,29 @@ from melanoma_lib.core.files import read_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.explanation import gradcam, mask_metrics, score_maps
-from melanoma_lib.explanation.map_metrics import FILE, MAPS, NAME, SCORES, map_estimates, read
-from melanoma_lib.explanation.score_maps import PLACES, explain, random_network, road
+from melanoma_lib.explanation.map_metrics import (
+    MAP_COLUMNS,
+    MAPS_FILE,
+    SCORES,
+    SCORES_FILE,
+    map_estimates,
+    read_scores,
+)
+from melanoma_lib.explanation.score_maps import (
+    GRID_SIDE,
+    random_network,
+    road,
+    score_heat_maps,
+)
 from melanoma_lib.reporting.compare import compare
 
 KEY = KEYS[0]
 
 
 def test_one_row_an_image_and_map(explained):
-    table = read(explained / KEY)
+    table = read_scores(explained / KEY)
     test = load_predictions(explained / KEY / "predictions.parquet").part("test")
-    maps = table.groupby(NAME).size()
+    maps = table.groupby(MAP_COLUMNS).size()
     assert len(maps) == 2 * len(gradcam.METHODS) * 2 + 2 and set(maps) == {len(test.labels)}
     assert table["right"].eq(table["label"] == table["predicted"]).all()
     full = ~table["empty"]
@@ -33,9 +45,10 @@ def test_one_row_an_image_and_map(explained):
     assert set(faithful["network"]) == {"trained", "none"}
 
 
-def test_the_baselines_score_what_they_know(explained, sample_files):
-    rows = read(explained / KEY).query("map == 'uniform map'")
+def test_a_uniform_map_scores_the_area_of_the_lesion(explained, sample_files):
+    rows = read_scores(explained / KEY).query("map == 'uniform map'")
     size = read_json(explained / KEY / "bundle.json")["image_size"]
+    assert len(rows) > 2
     for row in rows.to_dict("records")[:3]:
         area = score_maps.read_mask(sample_files.masks[row["image_id"]], size).mean()
         assert row["inside"] == pytest.approx(area)
@@ -43,82 +56,82 @@ def test_the_baselines_score_what_they_know(explained, sample_files):
 
 
 def test_scores_are_those_of_the_maps(explained, sample_files):
-    table = read(explained / KEY).query("network == 'trained' and target == 'melanoma'")
+    table = read_scores(explained / KEY).query("network == 'trained' and target == 'melanoma'")
     row = table[~table["empty"]].to_dict("records")[0]
-    subject = score_maps._Subject(sample_files, *score_maps.load_bundle(explained / KEY)[::-1])
-    inputs = subject.inputs([row["image_id"]])
-    heat = gradcam.heat_maps(subject.model, inputs, [4], subject.layer, row["map"])
-    mask = score_maps.read_mask(sample_files.masks[row["image_id"]], subject.size)[None]
-    cut = heat >= np.float32(row["share"])
+    scorer = score_maps._MapScorer(sample_files, *score_maps.load_bundle(explained / KEY)[::-1])
+    inputs = scorer.inputs([row["image_id"]])
+    heat = gradcam.heat_maps(scorer.model, inputs, [4], scorer.layer, row["map"])
+    mask = score_maps.read_mask(sample_files.masks[row["image_id"]], scorer.size)[None]
+    hot = heat >= np.float32(row["share"])
     assert mask_metrics.heat_inside(heat, mask)[0] == pytest.approx(row["inside"], abs=1e-4)
-    iou = (cut & mask).sum() / (cut | mask).sum()
+    iou = (hot & mask).sum() / (hot | mask).sum()
     assert iou == pytest.approx(row["iou"], abs=0.01)
 
 
 def test_a_second_time_does_nothing_until_weights_or_masks_change(
     explained, sample_files, monkeypatch
 ):
-    before = (explained / KEY / FILE).stat().st_mtime_ns
-    again = explain(explained / KEY, sample_files, "cpu", faithful_images=6, chosen_on=10)
-    assert again.equals(read(explained / KEY))
-    assert (explained / KEY / FILE).stat().st_mtime_ns == before
+    before = (explained / KEY / SCORES_FILE).stat().st_mtime_ns
+    again = score_heat_maps(explained / KEY, sample_files, "cpu", faithful_images=6, chosen_on=10)
+    assert again.equals(read_scores(explained / KEY))
+    assert (explained / KEY / SCORES_FILE).stat().st_mtime_ns == before
 
     def stop(*_):
         raise InterruptedError
 
     monkeypatch.setattr(score_maps, "pick_device", stop)
     with pytest.raises(InterruptedError):
-        explain(explained / KEY, sample_files, "cpu", faithful_images=5, chosen_on=10)
+        score_heat_maps(explained / KEY, sample_files, "cpu", faithful_images=5, chosen_on=10)
 
 
-def test_at_most_half_of_validation_chooses_the_cuts(explained, sample_files, monkeypatch):
+def test_at_most_half_of_validation_chooses_the_thresholds(explained, sample_files, monkeypatch):
     chosen = []
 
-    def stop(_subject, part, rows):
-        chosen.extend(part.image_ids[rows])
+    def stop(_scorer, split, rows):
+        chosen.extend(split.image_ids[rows])
         raise InterruptedError
 
-    monkeypatch.setattr(score_maps._Subject, "against_masks", stop)
+    monkeypatch.setattr(score_maps._MapScorer, "mask_scores", stop)
     with pytest.raises(InterruptedError):
-        explain(explained / KEY, sample_files, "cpu", chosen_on=10_000)
+        score_heat_maps(explained / KEY, sample_files, "cpu", chosen_on=10_000)
     val = load_predictions(explained / KEY / "predictions.parquet").part("val").image_ids
     assert len(set(chosen)) == math.ceil(len(val) / 2) and set(chosen) <= set(val)
 
 
-def test_half_of_what_was_left_counts_as_nothing(explained, sample_files, tmp_path):
+def test_scores_without_their_maps_are_not_used(explained, sample_files, tmp_path):
     folder = shutil.copytree(explained, tmp_path / "half") / KEY
-    assert read(folder) is not None
-    (folder / MAPS).unlink()
+    assert read_scores(folder) is not None
+    (folder / MAPS_FILE).unlink()
     found = compare(folder.parent, fast(*KEYS), sample_files.metadata, resamples=20)
-    assert read(folder) is None and found["models"][KEY]["explanations"] is None
+    assert read_scores(folder) is None and found["models"][KEY]["explanations"] is None
 
 
 def test_random_networks_are_the_same_every_time(explained):
-    bundle = read_json(explained / KEY / "bundle.json")
+    metadata = read_json(explained / KEY / "bundle.json")
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    first, second = (random_network(bundle).state_dict() for _ in range(2))
+    first, second = (random_network(metadata).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_random_weights_change_the_map_layer_by_layer(explained, sample_files, explained_results):
     """Adebayo et al. (2018): a map that stays the same shows nothing of what was learned."""
-    with np.load(explained / KEY / MAPS) as file:
+    with np.load(explained / KEY / MAPS_FILE) as file:
         maps = dict(file)
     for method in gradcam.METHODS:
         trained, changed = maps[f"trained/{method}"], maps[f"randomised/{method}"]
-        assert changed.shape == (len(maps["shares"]), 6, PLACES**2)
+        assert changed.shape == (len(maps["shares"]), 6, GRID_SIDE**2)
         assert not any(np.allclose(trained, other, equal_nan=True) for other in changed)
     assert 0 < maps["shares"][0] < 0.2 and maps["shares"][-1] == 1
     # In the end it is the random network.
-    subject = score_maps._Subject(sample_files, *score_maps.load_bundle(explained / KEY)[::-1])
+    scorer = score_maps._MapScorer(sample_files, *score_maps.load_bundle(explained / KEY)[::-1])
     test = load_predictions(explained / KEY / "predictions.parquet").part("test")
     rows = np.flatnonzero(np.isin(test.image_ids, maps["image_ids"]))
-    heat = gradcam.heat_maps(random_network(subject.bundle), subject.inputs(test.image_ids[rows]),
-                         test.logits[rows].argmax(1), subject.layer)  # fmt: skip
+    heat = gradcam.heat_maps(random_network(scorer.metadata), scorer.inputs(test.image_ids[rows]),
+                         test.logits[rows].argmax(1), scorer.layer)  # fmt: skip
     full = heat.any((1, 2))
-    pooled = heat.reshape(6, PLACES, 4, PLACES, 4).mean((2, 4)).reshape(6, -1)
+    pooled = heat.reshape(6, GRID_SIDE, 4, GRID_SIDE, 4).mean((2, 4)).reshape(6, -1)
     assert full.any()
     assert np.allclose(maps["randomised/grad_cam"][-1][full], pooled[full], atol=1e-4)
     steps = map_estimates(explained_results[KEY]["explanations"])["randomised"]
@@ -132,7 +145,7 @@ def test_without_masks_the_rest_is_still_there(sample_run, sample_dir, tmp_path)
     for path in data.rglob("*_segmentation.png"):
         path.unlink()
     bare = open_dataset(data)
-    table = explain(folder / KEY, bare, "cpu", faithful_images=4, chosen_on=10)
+    table = score_heat_maps(folder / KEY, bare, "cpu", faithful_images=4, chosen_on=10)
     assert table["image_id"].nunique() == 4 and table["inside"].isna().all()
     found = compare(folder, fast(KEY), bare.metadata, resamples=50)["models"][KEY]["explanations"]
     assert found["images"] == 0 and found["without_mask"] > 0
@@ -141,7 +154,7 @@ def test_without_masks_the_rest_is_still_there(sample_run, sample_dir, tmp_path)
 
 
 class Spot(torch.nn.Module):
-    """Sure of class 1 as far as the middle of the image is bright."""
+    """Logits of two classes: 0, and ten times the brightness of the middle of the image."""
 
     def forward(self, images):
         bright = 10 * images[:, 0, 6:10, 6:10].mean((1, 2))

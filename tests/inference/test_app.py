@@ -1,4 +1,4 @@
-"""The page as its user meets it, in a real browser, and what lies behind it."""
+"""The web page in a real browser, and the functions behind it."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
-def reader(sample_run):
+def predictor(sample_run):
     return Predictor(sample_run / KEYS[0])
 
 
@@ -33,23 +33,26 @@ def images(sample_dir):
 
 
 @pytest.fixture
-def reading(reader, images):
-    return reader.read([reader.open(images[0])])[0]
+def prediction(predictor, images):
+    return predictor.predict([predictor.load_image(images[0])])[0]
 
 
-def test_the_parts_show_the_readings_numbers(reader, reading):
-    decision = reader.decide(reading)
-    names = re.findall(r'class="name(?: mel)?">(.+?)<', app.bars(reading))
-    assert names[0] == DISPLAY_NAMES[reading.predicted] and len(names) == 7
-    for part in (app.scale(reader, reading, decision), app.decided(reading, decision)):
-        assert wording.percent(reading.melanoma) in part
-        assert wording.percent(decision.point["threshold"]) in part
-    shown = app.stacked(reading, reader.heat([reading.picture], ["mel"])[0], "mel", 0.3)
+def test_the_fragments_show_the_numbers_of_the_prediction(predictor, prediction):
+    decision = predictor.decide(prediction)
+    names = re.findall(r'class="name(?: mel)?">(.+?)<', app.probabilities_html(prediction))
+    assert names[0] == DISPLAY_NAMES[prediction.predicted_class] and len(names) == 7
+    for fragment in (app.score_axis_html(predictor, prediction, decision),
+                     app.decision_html(prediction, decision)):  # fmt: skip
+        assert wording.percent(prediction.melanoma_probability) in fragment
+        assert wording.percent(decision.operating_point["threshold"]) in fragment
+    heat = predictor.heat_maps([prediction.image], ["mel"])[0]
+    shown = app.image_html(prediction, heat, "mel", 0.3)
     assert "opacity:0.3" in shown and shown.count("data:image/png") == 2
 
 
-def test_the_header_cannot_be_without_the_notice(reader):
-    assert wording.NOTICE in app.header(reader) and wording.GENERATED in app.header(reader)
+def test_the_header_holds_disclaimer_and_warnings(predictor):
+    header = app.header_html(predictor)
+    assert wording.DISCLAIMER in header and wording.GENERATED in header
 
 
 def test_another_machine_needs_a_password(monkeypatch):
@@ -66,19 +69,19 @@ def test_another_machine_needs_a_password(monkeypatch):
 
 
 def test_wrong_passwords_wait_for_each_other_and_the_right_one_opens(monkeypatch):
-    monkeypatch.setattr(app, "PAUSE", 0.05)
+    monkeypatch.setattr(app, "LOGIN_DELAY", 0.05)
 
-    async def knock():
+    async def log_in():
         authenticate = app.make_authenticator("ada", "geheim-ü")
         start = time.perf_counter()
         tries = [("ada", "x"), ("eve", "geheim-ü"), ("", ""), ("ada", "geheim-ü")]
         found = await asyncio.gather(*(authenticate(*pair) for pair in tries))
         seconds = time.perf_counter() - start
-        crowd = [("ada", "x")] * app.WAITING + [tries[-1]]  # the right one finds no place
+        crowd = [("ada", "x")] * app.MAX_WAITING_LOGINS + [tries[-1]]  # the last is one too many
         refused = await asyncio.gather(*(authenticate(*pair) for pair in crowd))
         return found, seconds, refused, await authenticate(*tries[-1])
 
-    found, seconds, refused, later = asyncio.run(knock())
+    found, seconds, refused, later = asyncio.run(log_in())
     assert found == [False, False, False, True] and seconds > 0.14
     assert not any(refused) and later
 
@@ -103,13 +106,13 @@ def test_chapter_09_runs_and_leaves_no_server(sample_run, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def site(reader, tmp_path_factory):
+def site(predictor, tmp_path_factory):
     """The page's address, and the folder of its uploads."""
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        patch.setattr(app, "KEPT", 2)
-        page, address = app.start(reader, "127.0.0.1", None)
+        patch.setattr(app, "UPLOAD_SECONDS", 2)
+        page, address = app.start_server(predictor, "127.0.0.1", None)
         yield address, folder
         page.close()
 
@@ -144,76 +147,78 @@ def visit(browser, site):
     assert not outside, "the page asked other machines"
 
 
-def send(page, path, wait="#answer .decision"):
+def send(page, path, wait="#decision .decision"):
     page.set_input_files("#upload input[type=file]", path)
     page.wait_for_selector(wait)
 
 
-def test_upload_read_fade_choose(visit, reader, images):
+def test_upload_fade_choose(visit, predictor, images):
     page = visit()
-    assert wording.NOTICE in page.inner_text("header")
+    assert wording.DISCLAIMER in page.inner_text("header")
     send(page, images[0])
-    (reading,) = reader.read([reader.open(images[0])])
-    text = page.inner_text("#answer")
-    assert DISPLAY_NAMES[reading.predicted] in text.lower()
-    assert wording.percent(reading.melanoma) in text
-    assert len(page.query_selector_all("#chances .name")) == 7
-    page.fill("#strength input[type=number]", "0.25")
+    (prediction,) = predictor.predict([predictor.load_image(images[0])])
+    text = page.inner_text("#decision")
+    assert DISPLAY_NAMES[prediction.predicted_class] in text.lower()
+    assert wording.percent(prediction.melanoma_probability) in text
+    assert len(page.query_selector_all("#probabilities .name")) == 7
+    page.fill("#opacity input[type=number]", "0.25")
     page.keyboard.press("Tab")
     page.wait_for_function("document.querySelector('.heat').style.opacity === '0.25'")
     before = page.get_attribute(".heat", "src")
-    page.click("#class input")
-    other = "melanoma" if reading.predicted != "mel" else "melanocytic nevus"
+    page.click("#heat-class input")
+    other = "melanoma" if prediction.predicted_class != "mel" else "melanocytic nevus"
     page.click(f"[role=option][aria-label='{other}']")
     page.wait_for_function("old => document.querySelector('.heat').src !== old", arg=before)
-    page.click("#point label:has-text('sensitivity')")
-    page.wait_for_selector("#answer .decision:has-text('sensitivity')")
+    page.click("#operating-point label:has-text('sensitivity')")
+    page.wait_for_selector("#decision .decision:has-text('sensitivity')")
 
 
-def test_the_conversation_changes_no_verdict(visit, reader, images, monkeypatch):
-    (reading,) = reader.read([reader.open(images[1])])
-    near = reader.point() | {"threshold": reading.melanoma}
-    monkeypatch.setitem(reader.points, near["name"], near)
+def test_answers_do_not_change_the_decision(visit, predictor, images, monkeypatch):
+    (prediction,) = predictor.predict([predictor.load_image(images[1])])
+    probability = prediction.melanoma_probability
+    near = predictor.operating_point() | {"threshold": probability}
+    monkeypatch.setitem(predictor.operating_points, near["name"], near)
     page = visit()
-    send(page, images[1], "#talk .asked")
-    before = page.inner_text("#answer")
+    send(page, images[1], "#questions .question")
+    before = page.inner_text("#decision")
     for answer in ("Yes", "No", "Not sure"):
-        said = len(page.query_selector_all("#talk .given"))
-        page.click(f"#talk button:has-text('{answer}') >> nth=0")
+        replies = len(page.query_selector_all("#questions .reply"))
+        page.click(f"#questions button:has-text('{answer}') >> nth=0")
         page.wait_for_function(
-            "n => document.querySelectorAll('#talk .given').length === n", arg=said + 1)
-    summary = page.inner_text("#talk .summary")
-    assert "called melanoma" in summary and wording.percent(reading.melanoma) in summary
-    assert page.inner_text("#answer") == before
+            "n => document.querySelectorAll('#questions .reply').length === n", arg=replies + 1)
+    summary = page.inner_text("#questions .summary")
+    decision = wording.decision_text(predictor.decide(prediction)).lower()
+    assert decision in summary and wording.percent(probability) in summary
+    assert page.inner_text("#decision") == before
 
 
 def test_bad_files_are_told_in_a_line_and_the_page_goes_on(visit, images, tmp_path):
     (tmp_path / "corrupt.jpg").write_bytes(images[0].read_bytes()[:-400])
     page = visit()
-    send(page, tmp_path / "corrupt.jpg", "#problem .warning")
-    text = page.inner_text("#problem")
+    send(page, tmp_path / "corrupt.jpg", "#error .warning")
+    text = page.inner_text("#error")
     assert "not a readable image" in text
     assert "Traceback" not in page.content() and str(tmp_path) not in text
     send(page, images[2])
-    assert not page.inner_text("#problem").strip()
+    assert not page.inner_text("#error").strip()
 
 
-def test_a_foreign_picture_is_warned_of(visit, tmp_path):
+def test_noise_is_warned_of(visit, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     page = visit()
     send(page, tmp_path / "noise.png")
-    assert wording.FOREIGN in page.inner_text("#answer .warning")
+    assert wording.OUT_OF_DISTRIBUTION in page.inner_text("#decision .warning")
 
 
-def test_two_visitors_side_by_side_see_their_own(visit, reader, images):
+def test_two_visitors_side_by_side_see_their_own(visit, predictor, images):
     pages = [visit(), visit(width=390, height=844)]
-    for page, path in zip(pages, images, strict=False):
+    for page, path in zip(pages, images[:2], strict=True):
         page.set_input_files("#upload input[type=file]", path)
-    for page, path in zip(pages, images, strict=False):
-        page.wait_for_selector("#answer .decision")
-        (reading,) = reader.read([reader.open(path)])
-        assert app._data(Image.fromarray(reading.picture)) == page.get_attribute(
+    for page, path in zip(pages, images[:2], strict=True):
+        page.wait_for_selector("#decision .decision")
+        image = Image.fromarray(predictor.load_image(path))
+        assert app._data_url(image) == page.get_attribute(
             ".stack img:first-child", "src")  # fmt: skip
     assert pages[1].evaluate("document.documentElement.scrollWidth") <= 390
     wide = "document.querySelector('.stack').clientWidth"
@@ -231,16 +236,17 @@ def test_uploads_are_deleted(site, visit, images):
 
 
 @pytest.mark.slow
-def test_eight_visitors_for_a_minute_each_get_their_own_map(reader, site, images):
+def test_eight_visitors_for_a_minute_each_get_their_own_map(predictor, site, images):
     """Through the functions behind the page, as many at once as visitors."""
-    opened = [reader.open(path) for path in images]
-    right = [reader.heat([picture], ["mel"]) for picture in opened]
+    loaded = [predictor.load_image(path) for path in images]
+    right = [predictor.heat_maps([image], ["mel"]) for image in loaded]
     wrong, done, end = [], [], time.monotonic() + 60
 
     def visitor(number):
         while time.monotonic() < end:
-            reader.read([opened[number]])
-            same = np.allclose(reader.heat([opened[number]], ["mel"]), right[number], atol=1e-5)
+            predictor.predict([loaded[number]])
+            heat = predictor.heat_maps([loaded[number]], ["mel"])
+            same = np.allclose(heat, right[number], atol=1e-5)
             (done if same else wrong).append(number)
 
     threads = [threading.Thread(target=visitor, args=(n,)) for n in range(8)]

@@ -1,5 +1,3 @@
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import atomic_path, read_json, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.models.build import build_model
-from melanoma_lib.models.bundle import find_bundle, find_bundles, load_bundle, save_bundle
+from melanoma_lib.models.bundle import find_bundles, load_bundle, save_bundle
 from melanoma_lib.models.out_of_distribution import fit_reference_set
 
 REFERENCE = fit_reference_set(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20))
@@ -66,13 +64,9 @@ def test_other_weights_another_schema_or_an_empty_folder_are_refused(folder, tmp
         load_bundle(tmp_path / "nowhere")
 
 
-def test_the_bundle_is_found_or_what_to_run_is_said(sample_run, tmp_path):
-    assert find_bundle(sample_run / KEYS[1]) == sample_run / KEYS[1]
-    with pytest.raises(MelanomaError, match=f"{KEYS[0]}, .*{KEYS[1]}"):
-        find_bundle(sample_run)
+def test_bundles_are_found_or_what_to_run_is_said(sample_run, tmp_path):
+    assert find_bundles(sample_run / KEYS[1]) == [sample_run / KEYS[1]]
     with pytest.raises(MelanomaError, match="melanoma run --preset sample"):
-        find_bundle(tmp_path)
-    shutil.copytree(sample_run / KEYS[0], tmp_path / KEYS[0])
-    assert find_bundle(tmp_path) == tmp_path / KEYS[0]
-    assert read_json(find_bundle(tmp_path) / "bundle.json")["generated"]
+        find_bundles(tmp_path)
+    assert read_json(sample_run / KEYS[0] / "bundle.json")["generated"]
     assert find_bundles(sample_run) == sorted(sample_run / key for key in KEYS)

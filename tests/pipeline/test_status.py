@@ -155,6 +155,7 @@ def test_the_guide_rests_on_figures_tables_and_sources_that_exist():
         assert names and names <= known, kind
         if kind != "Sources":
             assert not known - names  # every figure and table has its section
+    assert len(sections(guide)) > 10
     for names in sections(guide).values():
         unknown = set(names) - set(CATALOG) - set(CAPTIONS) - keys
         assert all("." in name or name.startswith("--") for name in unknown)  # files and options
