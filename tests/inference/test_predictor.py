@@ -154,7 +154,7 @@ def test_bad_images_are_reported_and_the_rest_goes_on(predictor, some, tmp_path)
     (tmp_path / "cut.jpg").write_bytes(some[0].read_bytes()[:-300])
     bad = [tmp_path / name for name in ("text.jpg", "image.gif", "large.png", "cut.jpg", "none")]
     paths = [bad[0], some[0], *bad[1:], some[1]]
-    rows = list(predict_files(predictor, paths, overlays=tmp_path / "heat"))
+    rows = list(predict_files(predictor, paths, overlay_dir=tmp_path / "heat"))
     assert [path.name in row["error"] for path, row in
             zip(bad, [row for row in rows if "error" in row], strict=True)] == [True] * 5
     good = [row for row in rows if "error" not in row]
@@ -165,7 +165,7 @@ def test_bad_images_are_reported_and_the_rest_goes_on(predictor, some, tmp_path)
 
 
 def test_images_of_equal_names_have_overlays_of_their_own(predictor, some, tmp_path):
-    rows = list(predict_files(predictor, [some[0], some[0]], overlays=tmp_path))
+    rows = list(predict_files(predictor, [some[0], some[0]], overlay_dir=tmp_path))
     assert len({row["overlay"] for row in rows}) == len(list(tmp_path.iterdir())) == 2
 
 
