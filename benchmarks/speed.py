@@ -54,9 +54,9 @@ from melanoma_lib.data import torch_dataset
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.layouts import COLUMNS
-from melanoma_lib.data.torch_dataset import HAM10000Dataset, resident
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, to_gpu_memory
 from melanoma_lib.evaluation.predictions import predict_logits
-from melanoma_lib.models.build import architecture, build_model, normalisation
+from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.reporting import figures
 from melanoma_lib.training import train
 from melanoma_lib.training.cuda_graph import WARM_UP, captured
@@ -159,11 +159,13 @@ def timm_loader(pictures: Pictures, config: Config, device: torch.device) -> Ite
 class Bench:
     """Networks and loaders of the methods, made when they are first needed."""
 
-    def __init__(self, data: torch_dataset.Data, config: Config, images: int, results: dict):
+    def __init__(
+        self, data: torch_dataset.TrainingData, config: Config, images: int, results: dict
+    ):
         self.data, self.config, self.chosen = data, config, results["chosen"]
         self.device = pick_device(config.device)
         self.uncounted = ON_A_GPU if self.device.type == "cuda" else UNCOUNTED
-        part, images = data.part("train"), images + self.uncounted * config.batch_size
+        part, images = data.dataset("train"), images + self.uncounted * config.batch_size
         self.part = HAM10000Dataset(part.pixels, part.labels, part.rows[:images], part.names)
         if len(self.part) < images:
             raise errors.MelanomaError(f"there are {len(part)} training images; see --images")
@@ -186,7 +188,7 @@ class Bench:
             self.trained.clear()  # the architecture before
             model = build_model(key, len(CLASS_NAMES), self.config.image_size).to(self.device)
             self.trained[key] = how.wrap(model)
-        network, train = self.trained[key], resident(self.part, self.device)
+        network, train = self.trained[key], to_gpu_memory(self.part, self.device)
         optimizer, numbers = adam(network, self.config.learning_rate), itertools.count(1)
         step = captured(train_step, self.device) if method == "ours" else no_step
 
@@ -272,7 +274,7 @@ def grow(images: int, config: Config) -> dict[str, float]:
         times.append(time.perf_counter())
         model = build_model(SMALL, len(CLASS_NAMES), config.image_size)
         model = model.to(pick_device(config.device))
-        train_epoch(model, adam(model, config.learning_rate), data.part("train"), config, 1)
+        train_epoch(model, adam(model, config.learning_rate), data.dataset("train"), config, 1)
         times.append(time.perf_counter())
         train.predict(model, data, config.batch_size)
         times.append(time.perf_counter())
@@ -326,7 +328,7 @@ def table(results: dict) -> str:
         ratios = [f"{ours / other:.1f}" for other in others[:2]]
         precision = results["chosen"][key]["arithmetic"]["precision"]
         share = f"{ours / others[2]:.1%}"
-        lines.append([architecture(key).name, *shown, *ratios, share, precision])
+        lines.append([get_architecture(key).display_name, *shown, *ratios, share, precision])
     return _markdown(lines) + (
         f"\n{_basis(results)}, batches of {results['batch_size']}, epochs of "
         f"{results['images']} images: median, and in brackets the slowest and the fastest."
@@ -405,7 +407,7 @@ def plot(machines: list[dict]) -> figures.Figure:
             where = np.arange(len(found)) + 0.27 * (place - 1)
             bars = axes.barh(where, found, 0.25, color=colour, label=method)
             axes.bar_label(bars, [*map(_rate, found)], padding=3, size=7.5)
-        axes.set_yticks(range(len(rates)), [architecture(key).name for key in rates])
+        axes.set_yticks(range(len(rates)), [get_architecture(key).display_name for key in rates])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.margins(x=0.1)
@@ -478,7 +480,7 @@ def add(results: dict, output: Path, rates: dict, name: str, rate: float) -> Non
     print(f"{name}: {rate:.1f} images/s", flush=True)
 
 
-def measure(results: dict, data: torch_dataset.Data, config: Config, options) -> None:
+def measure(results: dict, data: torch_dataset.TrainingData, config: Config, options) -> None:
     """Measures what is missing in `results`, the methods in turn, until the time is up."""
     end = time.perf_counter() + (options.seconds or math.inf)
     bench = Bench(data, config, options.images, results)

@@ -16,7 +16,7 @@ from helpers import ROOT
 from melanoma_lib import cli
 from melanoma_lib.cli import _parser, configuration, main
 from melanoma_lib.config import PRESETS, Config
-from melanoma_lib.core.progress import progress, watched
+from melanoma_lib.core.progress import is_interactive, progress
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.pipeline.run import chapters
 
@@ -144,7 +144,7 @@ def test_an_interrupt_says_how_to_go_on(tiny, monkeypatch, capsys):
 
 
 def test_a_bar_is_shown_only_where_a_person_watches(monkeypatch, capsys):
-    assert os.environ["MELANOMA_HEADLESS"] and not watched()
+    assert os.environ["MELANOMA_HEADLESS"] and not is_interactive()
     assert list(progress(range(3), "x")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
     monkeypatch.delenv("MELANOMA_HEADLESS")

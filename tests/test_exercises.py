@@ -1,4 +1,4 @@
-"""Exercises: an answer is right, open, or told what is wrong with it, and never stops a run."""
+"""Exercises: an answer is right, open, or gets a hint, and never stops a run."""
 
 import ast
 import inspect
@@ -34,7 +34,7 @@ def test_a_right_answer(checks, capsys):
     assert capsys.readouterr().out == "Exercise 99.1: right\n"
 
 
-def test_a_wrong_answer_is_told_what_is_wrong(checks):
+def test_a_wrong_answer_gets_a_hint(checks):
     assert exercises.verdict("99.1", 8) == "not yet. count again"
 
 
@@ -159,9 +159,9 @@ def wrong_cover(heat=1, sign=1, mean=(2, 3), colour=None, copy=True):
     """A deletion test with one thing wrong; `heat` is the sign of the order."""
     factor = heat
 
-    def answer(model, images, classes, heat, share):
+    def answer(model, images, classes, heat, fraction):
         rank = torch.as_tensor(-factor * heat).flatten(1).argsort(1).argsort(1)
-        hidden = (rank < share * rank.shape[1]).view(len(images), 1, *images.shape[2:])
+        hidden = (rank < fraction * rank.shape[1]).view(len(images), 1, *images.shape[2:])
         fill = images.mean(mean, keepdim=True) if colour is None else torch.tensor(float(colour))
         before = model(images).softmax(1)
         after = model(torch.where(hidden, fill, images)).softmax(1)
@@ -172,9 +172,9 @@ def wrong_cover(heat=1, sign=1, mean=(2, 3), colour=None, copy=True):
     return answer
 
 
-WRONG = {  # a mistake somebody makes, and a word of what it is told
+WRONG = {  # mistakes, and a word of the hint for each
     "00.1": [((5,), "from 0"), ((0,), "order")],
-    "00.2": [((100 * 3 / 7, "table"), "share"), ((1 / 7, "table"), "several")],
+    "00.2": [((100 * 3 / 7, "table"), "fraction"), ((1 / 7, "table"), "several")],
     "00.3": [(("model.safetensors",), "weights")],
     "00.4": [(("no such folder",), "no-such-folder")],
     "00.6": [
@@ -195,8 +195,8 @@ WRONG = {  # a mistake somebody makes, and a word of what it is told
               "length"),
              ((lambda pixels, labels, rows: HAM10000Dataset(pixels, labels, np.arange(7)),),
               "another image")],
-    "02.3": [(([0.1, 0.9, 0.5, 0.5, 0.5, 0.5],), "left to right"), (([0.0] * 6,), "no change")],
-    "02.4": [((lambda images, mean, std: images,), "others")],
+    "02.3": [(([0.1, 0.9, 0.5, 0.5, 0.5, 0.5],), "horizontal"), (([0.0] * 6,), "no change")],
+    "02.4": [((lambda images, mean, std: images,), "differ")],
     "02.5": [((lambda dataset, size, seed: loader(dataset, size),), "2 whole"),
              ((lambda dataset, size, seed: loader(dataset, size, torch.Generator()),), "order")],
     "02.7": [((lambda images, numbers: images,), "between"),
@@ -209,18 +209,18 @@ WRONG = {  # a mistake somebody makes, and a word of what it is told
     "03.7": [(((torch.nn.Linear(2, 7), 14),), "Error"),
              (((torch.nn.Linear(1000, 1000), 1),), "parameters")],
     "04.1": [((1.833,), "mean over"), ((-0.916,), "minus"), ((0.398,), "base 10")],
-    "04.2": [((0.75, np.array([2, 2, 2, 1]), np.array([2, 1])), "test part")],
+    "04.2": [((0.75, np.array([2, 2, 2, 1]), np.array([2, 1])), "test split")],
     "04.3": [((sums,), "summed"), ((lambda *given: (9.0, 1, 2),), "Forward"),
              ((lambda w, x, y, rate: (*sums(w, x, y, rate)[:1], -sums(w, x, y, rate)[1] / 6, w),),
               "sign")],
     "04.4": [((no_zero,), "first step is right"), ((lambda *given: 1.0,), "tensor")],
-    "04.5": [((lambda weight, gradients, rate: weight - rate * gradients[-1],), "plain step"),
+    "04.5": [((lambda weight, gradients, rate: weight - rate * gradients[-1],), "descent"),
              ((lambda weight, gradients, rate: weight - rate * gradients[0].sign(),), "after 2")],
     "04.7": [((lambda logits, labels, counts: torch.nn.functional.cross_entropy(logits, labels),),
-              "alike")],
-    "05.1": [((0.16,), "no sign"), ((0.175,), "number"), ((20,), "share")],
-    "05.2": [((["accuracy"],), "largest"), ((["ECE", "NLL", "Brier score"],), "between images"),
-             ((["melanoma AUC"],), "3 more"), ((["recall"],), "none of")],
+              "unweighted")],
+    "05.1": [((0.16,), "no sign"), ((0.175,), "number"), ((20,), "fraction")],
+    "05.2": [((["accuracy"],), "largest"), ((["ECE", "NLL", "Brier score"],), "different images"),
+             ((["melanoma AUC"],), "3 more"), ((["recall"],), "not one of")],
     "05.3": [((lambda confidence, correct, bins: abs(confidence.mean() - correct.mean()),), "one"),
              ((lambda confidence, correct, bins: np.nan,), "NaN")],
     "05.4": [((lambda logits, labels: 1.0,), "better"),
@@ -231,51 +231,51 @@ WRONG = {  # a mistake somebody makes, and a word of what it is told
     "05.6": [((lambda logits, labels: (np.ones(3), np.zeros(3)),), "one temperature"),
              ((lambda logits, labels: (1.0, 0.0),), "each")],
     "06.1": [(((0.5, 0.5), MATRIX), "one row"), (((7 / 19, 0.5), MATRIX), "six other rows"),
-             (((102 / 114, 7 / 19), MATRIX), "first"), (((36.8, 89.5), MATRIX), "shares")],
+             (((102 / 114, 7 / 19), MATRIX), "first"), (((36.8, 89.5), MATRIX), "fractions")],
     "06.2": [((0.4,), "60%"), ((0.95,), "lower")],
-    "06.3": [(((497.5, 995),), "false alarms"), (((540, 1040),), "no melanoma")],
+    "06.3": [(((497.5, 995),), "false positives"), (((540, 1040),), "no melanoma")],
     "06.4": [((lambda positive, scores, target: 0.0,), "needlessly"),
              ((lambda positive, scores, target: np.quantile(scores[positive], 1 - target) + 0.01,),
               "reaches")],
-    "06.5": [((("specificity", 1.0, 0.2), TRUTH, SCORES), "broken"),
-             ((("sensitivity", 1.0, 0.2), TRUTH, SCORES), "given away"),
+    "06.5": [((("specificity", 1.0, 0.2), TRUTH, SCORES), "missed"),
+             ((("sensitivity", 1.0, 0.2), TRUTH, SCORES), "given up"),
              ((("AUC", 1.0, 0.2), TRUTH, SCORES), "one of")],
     "06.6": [((lambda positive, scores, price: 0.5,), "costs")],
-    "07.1": [(([[0.4, -0.2], [0.1, -0.2]],), "against"), (([[1.6, 0], [0.4, 0]],), "not its sum"),
-             (([[1, 0], [0.25, 0]],), "divide"), (([[0.4, 0], [0.2, 0.1]],), "First add"),
+    "07.1": [(([[0.4, -0.2], [0.1, -0.2]],), "Negative"), (([[1.6, 0], [0.4, 0]],), "not its sum"),
+             (([[1, 0], [0.25, 0]],), "normalise"), (([[0.4, 0], [0.2, 0.1]],), "First add"),
              (([[1.2, 0], [0.2, 0]],), "One weight"), (([[0.4, 0.2], [0.3, 0.4]],), "sign")],
     "07.2": [(([112, 56, 28, 14],), "twice"), (([256, 512, 1024, 2048],), "channels")],
-    "07.3": [((wrong_cam(lambda g, f: (g.mean((2, 3), keepdim=True) * f).sum(1)),), "against"),
+    "07.3": [((wrong_cam(lambda g, f: (g.mean((2, 3), keepdim=True) * f).sum(1)),), "Negative"),
              ((wrong_cam(lambda g, f: (g * f).sum(1).relu()),), "One weight"),
              ((wrong_cam(lambda g, f: (g.sum((2, 3), keepdim=True) * f).sum(1).relu()),), "sum"),
              ((wrong_cam(one_class=True),), "class of its own"),
              ((wrong_cam(remove=False),), "still on"),
              ((lambda *given: torch.zeros(3, 32, 32),), "(3, 4, 6)")],
     "07.5": [((lambda heat, masks: masks.reshape(4, -1).any(1),), "without heat"),
-             ((lambda heat, masks: np.where(heat.max((1, 2)) > 0, 1, np.nan),), "own hottest"),
+             ((lambda heat, masks: np.where(heat.max((1, 2)) > 0, 1, np.nan),), "own maximum"),
              ((lambda heat, masks: 2 / 3,), "four results")],
     "07.6": [(({},), "Case A"), ((dict.fromkeys("ABCDEFG", "none"),), "case B"),
-             ((dict.fromkeys("ABCDEFG", "hair"),), "none of")],
-    "07.7": [((wrong_cover(heat=-1),), "coldest"), ((wrong_cover(sign=-1),), "less the one"),
+             ((dict.fromkeys("ABCDEFG", "hair"),), "not one of")],
+    "07.7": [((wrong_cover(heat=-1),), "coldest"), ((wrong_cover(sign=-1),), "minus the one"),
              ((wrong_cover(mean=(0, 2, 3)),), "own mean"), ((wrong_cover(colour=0),), "Black"),
              ((wrong_cover(copy=False),), "a copy")],
     "08.1": [((2,), "square root"), ((16,), "quarter")],
     "08.2": [(([0.04, 0.16, 0.12, 0.02],), "Bonferroni"), (([0.03, 0.04, 0.06, 0.02],), "Nearly")],
-    "08.3": [((0.0384,), "one side")],
+    "08.3": [((0.0384,), "one-sided")],
     "08.4": [((lambda values, lesions, resamples, seed: (0.0, 1.0),), "wide"),
              ((lambda values, lesions, resamples, seed: exercises.chapter_08.estimate(
                  exercises.chapter_08.weighted_mean, values,
                  weights=exercises.chapter_08.bootstrap_weights(np.arange(len(values))))
                .values(),), "Error")],
-    "09.1": [((["decision"],), "not seen"), (([],), "summary")],
+    "09.1": [((["decision"],), "not see"), (([],), "summary")],
     "09.2": [((lambda logits, t, threshold: ((p := np.exp(logits) / np.exp(logits).sum())[4],
                                              p[4] >= threshold),), "temperature")],
     "09.3": [((lambda data: "JPEG",), "PNG"), ((lambda data: None,), "JPEG")],
     "09.4": [((lambda state, counts=[]: counts.append(1) or (None, len(counts)),), "together")],
     "10.1": [((0.245,), "Upside down")],
     "10.2": [(((10, 3),), "with checkpoints"), (((36, 2.951),), "first start")],
-    "10.3": [((lambda gradients, sizes: gradients.mean(0),), "smaller share")],
-    "10.4": [((lambda job: [], JOB), "asks for"), ((lambda job: ["x"], JOB), "no fault")],
+    "10.3": [((lambda gradients, sizes: gradients.mean(0),), "smaller shard")],
+    "10.4": [((lambda job: [], JOB), "undefined"), ((lambda job: ["x"], JOB), "no undefined")],
     "10.5": [((PLAN | {"hours": 3.0}, {"a": 40.0}), "4 hours"),
              ((PLAN | {"dollars": 8.0}, {"a": 40.0}), "what else"),
              (({"machine": "four"}, {}), "missing")],
@@ -286,9 +286,9 @@ WRONG = {  # a mistake somebody makes, and a word of what it is told
     ("name", "answer", "word"), [(n, *case) for n, cases in WRONG.items() for case in cases]
 )
 def test_a_mistake_is_named(name, answer, word, table):
-    answer = [table if isinstance(part, str) and part == "table" else part for part in answer]
-    told = exercises.verdict(name, *answer)
-    assert told.startswith("not yet") and word in told
+    answer = [table if isinstance(a, str) and a == "table" else a for a in answer]
+    verdict = exercises.verdict(name, *answer)
+    assert verdict.startswith("not yet") and word in verdict
 
 
 def test_an_exercise_without_a_check_has_criteria(chapter):

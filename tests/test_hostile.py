@@ -21,7 +21,7 @@ from melanoma_lib.data.images import read_image
 from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.models.build import build_model
 from melanoma_lib.models.bundle import SCHEMA, load_bundle, save_bundle
-from melanoma_lib.models.out_of_distribution import learn
+from melanoma_lib.models.out_of_distribution import fit_reference_set
 
 KEY = "test_resnet"
 
@@ -283,35 +283,35 @@ def bundle(tmp_path):
         tmp_path / "model.safetensors",
     )
     save_bundle(
-        tmp_path, learn(np.eye(6), np.arange(6)), architecture=KEY, class_names=CLASS_NAMES,
-        image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5,
+        tmp_path, fit_reference_set(np.eye(6), np.arange(6)), architecture=KEY,
+        class_names=CLASS_NAMES, image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5,
         operating_points=[], generated=True,
     )  # fmt: skip
     return tmp_path
 
 
-def facts(**changes):
+def metadata(**changes):
     return lambda folder: write_json(
         folder / "bundle.json", read_json(folder / "bundle.json") | changes
     )
 
 
 BAD_BUNDLES = {
-    "an older schema": facts(schema=0),
+    "an older schema": metadata(schema=0),
     "other weights": lambda folder: save_file({"a": torch.zeros(1)}, folder / "model.safetensors"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
-    "no facts": lambda folder: (folder / "bundle.json").unlink(),
-    "facts that are no JSON": lambda folder: (folder / "bundle.json").write_text("{"),
-    "facts that are a list": lambda folder: (folder / "bundle.json").write_text("[]"),
-    "facts that are missing": lambda folder: write_json(
+    "no metadata": lambda folder: (folder / "bundle.json").unlink(),
+    "metadata that is no JSON": lambda folder: (folder / "bundle.json").write_text("{"),
+    "metadata that is a list": lambda folder: (folder / "bundle.json").write_text("[]"),
+    "metadata that is missing": lambda folder: write_json(
         folder / "bundle.json", {"schema": SCHEMA}
     ),
-    "another architecture": facts(architecture="test_vit"),
-    "an architecture that does not exist": facts(architecture="resnet9000"),
-    "classes in another order": facts(class_names=CLASS_NAMES[::-1]),
-    "fewer classes": facts(class_names=CLASS_NAMES[:5]),
-    "a temperature of zero": facts(temperature=0),
-    "an image size in words": facts(image_size="large"),
+    "another architecture": metadata(architecture="test_vit"),
+    "an architecture that does not exist": metadata(architecture="resnet9000"),
+    "classes in another order": metadata(class_names=CLASS_NAMES[::-1]),
+    "fewer classes": metadata(class_names=CLASS_NAMES[:5]),
+    "a temperature of zero": metadata(temperature=0),
+    "an image size in words": metadata(image_size="large"),
 }
 
 

@@ -1,6 +1,8 @@
 """The house keeps its shape: imports run downwards, functions fit a screen, facts stand once."""
 
 import ast
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -74,11 +76,24 @@ def test_a_room_says_in_one_sentence_what_is_in_it(room):
     assert says and says.endswith(".") and "\n\n" not in says
 
 
+@pytest.mark.parametrize("room", [*ROOMS, "exercises"])
+def test_what_a_room_exports_exists_and_is_documented(room):
+    package = importlib.import_module(f"melanoma_lib.{room}")
+    names = getattr(package, "__all__", [])
+    assert len(set(names)) == len(names)
+    for name in names:
+        exported = getattr(package, name)
+        if callable(exported):
+            assert inspect.getdoc(exported), name
+            assert exported.__module__.startswith(package.__name__), name
+
+
 def test_tables_figures_and_pixels_are_made_without_importing_a_network():
     """Importing torch and timm takes several seconds."""
     code = (
         "import sys, melanoma_lib.reporting.run_figures, melanoma_lib.reporting.latex;"
-        "import melanoma_lib.data.validate;"
+        "from melanoma_lib.core import MelanomaError, write_json;"
+        "from melanoma_lib.data import make_split, open_dataset, validate_dataset;"
         "print('torch' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

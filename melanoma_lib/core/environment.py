@@ -1,4 +1,4 @@
-"""The environment numbers depend on: versions of packages, and the device."""
+"""The environment that results depend on: package versions and the device."""
 
 import platform
 from importlib.metadata import version
@@ -13,13 +13,13 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 
 
 def versions() -> dict[str, str]:
-    """The versions that numbers depend on."""
-    found = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "melanoma_lib": __version__, **found}
+    """The versions of Python, of this library and of the packages that change results."""
+    packages = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "melanoma_lib": __version__, **packages}
 
 
 def device_name(model: nn.Module) -> str:
-    """What the model runs on, in words."""
+    """A description of the device the model is on: the GPU's name, or the CPU and its threads."""
     device = next(model.parameters()).device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -27,7 +27,10 @@ def device_name(model: nn.Module) -> str:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device by name; `auto` is the first CUDA device, or the CPU where there is none."""
+    """The device called `name`; "auto" is the first CUDA device, or the CPU without one.
+
+    Raises `MelanomaError` when PyTorch cannot use the device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,17 +1,17 @@
-"""The one error a user sees, and how it names many things."""
+"""The error that users see, and how a message lists many items."""
 
 from collections.abc import Iterable
 
 
 class MelanomaError(Exception):
-    """Something the user can mend; the command prints it as one line and exits with code 2."""
+    """An error the user can fix; the command prints it as one line and exits with code 2."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))  # what was read may hold line breaks
+        super().__init__(" ".join(message.split()))  # quoted input may contain line breaks
 
 
 def summarize_items(items: Iterable[str], shown: int = 10) -> str:
-    """Names the first ten of `items` and counts them all, for an error message."""
+    """The first `shown` items, and how many there are if that is not all, for an error message."""
     items = list(items)
     more = f", … ({len(items)} in all)" if len(items) > shown else ""
     return ", ".join(map(str, items[:shown])) + more

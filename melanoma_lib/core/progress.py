@@ -1,4 +1,4 @@
-"""Progress: a bar where a person watches, silence where a log is written."""
+"""Progress bars, in a terminal or a notebook that somebody runs by hand; none in logs."""
 
 import os
 import sys
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 HEADLESS = "MELANOMA_HEADLESS"  # set by the batch: a notebook would keep every refresh of a bar
 
 
-def watched() -> bool:
-    """Whether a person is likely to watch: a terminal, or a notebook run by hand."""
+def is_interactive() -> bool:
+    """Whether stderr is a terminal, or this process a notebook's kernel; not if HEADLESS is set."""
     if os.environ.get(HEADLESS):
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
@@ -17,11 +17,11 @@ def watched() -> bool:
 def progress(
     items: Iterable, label: str, total: float | None = None, **options: object
 ) -> Iterable:
-    """Passes `items` through, with a bar that vanishes at the end if a person watches.
+    """Iterates over `items`, with a progress bar in an interactive session.
 
-    `options` are those of tqdm, a unit for example.
+    total: the number of items, where they have no length; options: those of tqdm.
     """
-    if not watched():
+    if not is_interactive():
         return items
     from tqdm import tqdm
 

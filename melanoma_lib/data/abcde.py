@@ -1,26 +1,26 @@
 """The ABCDE rule in numbers: asymmetry, border, colour and diameter of a lesion from its mask.
 
-Evolution, the E, needs a second visit. The numbers depend on the mask; one that the edge of the
-image cuts off has neither its true shape nor its true size, and without a scale in the image a
-diameter is not in millimetres.
+Evolution, the E, needs a second visit. A lesion that the edge of the image cuts off is measured
+as it is seen, and without a scale in the image a diameter is not in millimetres.
 """
 
 import numpy as np
 from scipy.ndimage import label
 from scipy.spatial.distance import pdist
 
-LEAST = 50  # pixels; fewer have no shape worth measuring
+MIN_PIXELS = 50  # the shape of a smaller lesion means nothing
 
 
 def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """The four measures of the mask's largest piece; NaN if it has fewer than 50 pixels.
+    """Asymmetry, border, colours and diameter of the mask's largest connected component.
 
-    image: uint8 (height, width, 3); mask: bool (height, width). The diameter is a share of the
-    image's diagonal, 0 to 1, and so does not depend on the number of pixels.
+    image: uint8 (height, width, 3); mask: bool (height, width). The diameter is a fraction of
+    the image's diagonal, 0 to 1, so that it does not depend on the resolution. All are NaN for
+    fewer than `MIN_PIXELS` pixels.
     """
-    pieces, _ = label(mask, structure=np.ones((3, 3)))
-    mask = mask & (pieces == np.bincount(pieces[mask], minlength=1).argmax())
-    if mask.sum() < LEAST:
+    components, _ = label(mask, structure=np.ones((3, 3)))
+    mask = mask & (components == np.bincount(components[mask], minlength=1).argmax())
+    if mask.sum() < MIN_PIXELS:
         return dict.fromkeys(("asymmetry", "border", "colours", "diameter"), float("nan"))
     return {
         "asymmetry": asymmetry(mask),
@@ -31,39 +31,40 @@ def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
 
 def asymmetry(mask: np.ndarray) -> float:
-    """Share of the lesion that mirrors onto skin, mean of its two principal axes; 0 to 1.
+    """The fraction of the lesion whose mirror image is skin, mean of two axes; 0 (symmetric) to 1.
 
-    0 is a perfect mirror image. Only the outline counts, not colours or structures within, and
-    the axes of a round lesion are arbitrary (Stoecker, Li and Moss, Comput Med Imaging Graph 16,
-    1992).
+    mask: bool (height, width). The axes are the principal axes of its pixels (Stoecker, Li and
+    Moss, Comput Med Imaging Graph 16, 1992); those of a round lesion are arbitrary. Only the
+    outline counts, not colours or structures within.
     """
     points = np.argwhere(mask)
     centre = points.mean(0)
-    axes = np.linalg.eigh(np.cov((points - centre).T))[1].T  # directions of least and most spread
-    return float(np.mean([1 - _inside(mask, mirror(points, centre, axis)) for axis in axes]))
+    axes = np.linalg.eigh(np.cov((points - centre).T))[1].T
+    mirrored = [mirror(points, centre, axis) for axis in axes]
+    return float(np.mean([1 - _fraction_inside(mask, points) for points in mirrored]))
 
 
 def mirror(points: np.ndarray, centre: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Moves points (n, 2) to the other side of the line through `centre` at right angles to `axis`.
+    """Points (n, 2) mirrored in the line through `centre` (2,) that is perpendicular to `axis`.
 
-    axis: a direction of length 1.
+    axis: a vector (2,) of length 1.
     """
     return points - 2 * np.outer((points - centre) @ axis, axis)
 
 
-def _inside(mask: np.ndarray, points: np.ndarray) -> float:
-    framed = np.pad(mask, 1)  # a frame of skin, for points that fall out of the picture
-    at = np.clip(np.rint(points).astype(int) + 1, 0, np.array(framed.shape) - 1)
-    return framed[tuple(at.T)].mean()
+def _fraction_inside(mask: np.ndarray, points: np.ndarray) -> float:
+    framed = np.pad(mask, 1)  # points outside of the image land on this frame of skin
+    indices = np.clip(np.rint(points).astype(int) + 1, 0, np.array(framed.shape) - 1)
+    return framed[tuple(indices.T)].mean()
 
 
 def border_irregularity(mask: np.ndarray) -> float:
-    """Perimeter squared over 4 pi times the area: 1 for a disc, more for every notch.
+    """Perimeter squared over 4 pi times the area: 1 for a disc, more for an irregular border.
 
-    The perimeter is estimated from the border's crossings with lines in four directions
-    (Crofton's formula; Legland, Kiêu and Devaux, Image Anal Stereol 26, 2007): a straight
-    border comes out up to 6 % too short. Finer notches than a pixel, and all that whoever drew
-    the mask has smoothed, are not seen (Claridge et al., J Biomed Eng 14, 1992).
+    mask: bool (height, width). The perimeter is estimated from the border's crossings with lines
+    in four directions (Crofton's formula; Legland, Kiêu and Devaux, Image Anal Stereol 26, 2007),
+    which makes a straight border up to 6% too short. Structure finer than a pixel, or smoothed
+    by whoever drew the mask, is not seen (Claridge et al., J Biomed Eng 14, 1992).
     """
     framed = np.pad(mask, 1)
     straight = (framed[1:] != framed[:-1]).sum() + (framed[:, 1:] != framed[:, :-1]).sum()
@@ -73,16 +74,16 @@ def border_irregularity(mask: np.ndarray) -> float:
 
 
 def colour_variegation(image: np.ndarray, mask: np.ndarray) -> float:
-    """Spread of the colours in the lesion: standard deviations of red, green, blue as a length.
+    """The root of the summed variances of red, green and blue in the lesion, 0 to 0.87.
 
-    0 is a single colour; each deviation is a share of the full range, so 0.87 is the most
-    there can be. Hairs, shine and uneven light count too, and colours are not named.
+    image: uint8 (height, width, 3), scaled to [0, 1]; mask: bool (height, width). 0 is a single
+    colour. Hairs, reflections and uneven light count too.
     """
     return float(np.linalg.norm(image[mask].std(0) / 255))
 
 
 def diameter(mask: np.ndarray) -> float:
-    """The largest distance between two pixels of the lesion, in pixels."""
+    """The largest distance between two pixels of the mask, bool (height, width), in pixels."""
     rows = np.flatnonzero(mask.any(1))
     first = mask[rows].argmax(1)
     last = mask.shape[1] - 1 - mask[rows, ::-1].argmax(1)

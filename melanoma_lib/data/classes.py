@@ -1,4 +1,4 @@
-"""The seven diagnoses of HAM10000: code, name, malignancy, colour and order."""
+"""The seven diagnoses of HAM10000: codes, names, malignancy, colours in figures, and order."""
 
 from dataclasses import dataclass
 

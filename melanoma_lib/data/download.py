@@ -20,7 +20,7 @@ from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import progress
-from melanoma_lib.data.dataset_files import SUFFIXES, index_files
+from melanoma_lib.data.dataset_files import IMAGE_SUFFIXES, find_images_and_masks
 
 SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
 DOI = "https://doi.org/10.7910/DVN/DBW86T"
@@ -120,8 +120,8 @@ def _complete(folder: Path, file: OfficialFile) -> bool:
         return _published(file, folder) is not None
     kind = int(file.part == "masks")
     whole = sum(f.pictures for f in FILES if (f.dataset, f.part) == (file.dataset, file.part))
-    return (len(index_files(folder / file.stem)[kind]) >= file.pictures
-            or len(index_files(folder)[kind]) >= whole)  # fmt: skip
+    return (len(find_images_and_masks(folder / file.stem)[kind]) >= file.pictures
+            or len(find_images_and_masks(folder)[kind]) >= whole)  # fmt: skip
 
 
 def _published(file: OfficialFile, folder: Path | str) -> Path | None:
@@ -259,7 +259,7 @@ def _pictures(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     pictures = {}
     for member in archive.infolist():
         path = PurePosixPath(member.filename)
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             member.filename = path.name
             pictures[path.name] = member
     return pictures

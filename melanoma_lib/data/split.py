@@ -1,4 +1,4 @@
-"""The split of a dataset into training, validation and test, by lesion or by image."""
+"""The split of a dataset into train, val and test, by lesion or by image."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.dataset_files import DatasetFiles
 
 SPLITS = ("train", "val", "test")
-HELD_OUT = 0.15  # share of each held-out part, in both protocols
+HELD_OUT_FRACTION = 0.15  # of val and of test each, or of both in one
 # Pairs of images that show one lesion under two lesion ids (Abhishek et al., Sci Data 12:196,
 # 2025, "Investigating the quality of DermaMNIST and Fitzpatrick17k").
 SAME_LESION = tuple(
@@ -22,7 +22,7 @@ SAME_LESION = tuple(
 
 
 def lesion_groups(metadata: pd.DataFrame) -> pd.Series:
-    """The lesion each image shows, with the pairs known to be one lesion joined."""
+    """The lesion id of each image, where lesions of `SAME_LESION` share the id of the first."""
     groups = metadata["lesion_id"].copy()
     lesion_of = dict(zip(metadata["image_id"], metadata["lesion_id"], strict=True))
     for first, second in SAME_LESION:
@@ -33,53 +33,53 @@ def lesion_groups(metadata: pd.DataFrame) -> pd.Series:
 
 
 def make_split(metadata: pd.DataFrame, protocol: str, seed: int) -> pd.DataFrame:
-    """Assigns every image to a part: columns image_id, lesion_id (groups joined), dx, part.
+    """Assigns every image to a split, stratified by diagnosis.
 
-    `"lesion"`: 70 / 15 / 15 by lesion, stratified by diagnosis; parts train, val, test.
-    `"image"`: int(15 %) of the images held out, stratified; parts train and `val+test`,
-    because the one held-out part plays both roles. Raises `MelanomaError` when there are too
-    few of a diagnosis to be split.
+    protocol: "lesion" divides lesions 70 / 15 / 15 into train, val and test; "image" holds out
+    int(15%) of the images as `val+test`, which serves as both. Returns the columns image_id,
+    lesion_id (see `lesion_groups`), dx and part, the split's name. Raises `MelanomaError` when
+    there are too few of a diagnosis.
     """
     from sklearn.model_selection import train_test_split
 
     split = metadata[["image_id", "lesion_id", "dx"]].assign(lesion_id=lesion_groups(metadata))
     rows = split if protocol == "image" else split.drop_duplicates("lesion_id")
-    held_out = int(HELD_OUT * len(rows))
+    held_out = int(HELD_OUT_FRACTION * len(rows))
 
     def hold_out(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         return train_test_split(rows, test_size=held_out, stratify=rows["dx"], random_state=seed)
 
     try:
-        rest, held = hold_out(rows)
+        train_val, test = hold_out(rows)
         if protocol == "image":
-            parts = pd.Series("train", split.index)
-            parts[held.index] = "val+test"
+            names = pd.Series("train", split.index)
+            names[test.index] = "val+test"
         else:
-            part_of = dict.fromkeys(held["lesion_id"], "test")
-            part_of |= dict.fromkeys(hold_out(rest)[1]["lesion_id"], "val")
-            parts = split["lesion_id"].map(part_of).fillna("train")
+            name_of = dict.fromkeys(test["lesion_id"], "test")
+            name_of |= dict.fromkeys(hold_out(train_val)[1]["lesion_id"], "val")
+            names = split["lesion_id"].map(name_of).fillna("train")
     except ValueError as error:  # a diagnosis with one lesion, or hardly any rows at all
         raise MelanomaError(
             f"{len(rows)} {protocol}s are too few to split by diagnosis: {error}"
         ) from None
-    return split.assign(part=parts).reset_index(drop=True)
+    return split.assign(part=names).reset_index(drop=True)
 
 
-def split_rows(split: pd.DataFrame, part: str) -> np.ndarray:
-    """Row numbers of the images that play the part `train`, `val` or `test`."""
-    return np.flatnonzero([part in name.split("+") for name in split["part"]])
+def split_rows(split: pd.DataFrame, name: str) -> np.ndarray:
+    """The row numbers of the images in `train`, `val` or `test`, (n,)."""
+    return np.flatnonzero([name in part.split("+") for part in split["part"]])
 
 
-def leaked(split: pd.DataFrame) -> pd.Series:
-    """For each held-out image (index: its diagnosis), whether training shows its lesion too."""
+def is_leaked(split: pd.DataFrame) -> pd.Series:
+    """Whether the lesion of each held-out image is in train too; indexed by diagnosis."""
     train = split["part"] == "train"
-    held = split[~train]
-    seen = held["lesion_id"].isin(split["lesion_id"][train])
-    return pd.Series(seen.to_numpy(), index=held["dx"].to_numpy())
+    held_out = split[~train]
+    leaked = held_out["lesion_id"].isin(split["lesion_id"][train])
+    return pd.Series(leaked.to_numpy(), index=held_out["dx"].to_numpy())
 
 
 def describe_split(files: DatasetFiles, split: pd.DataFrame) -> dict:
-    """The images of a split in numbers: name, fingerprint, images, lesions, images by part."""
+    """A record of the dataset and its split: name, fingerprint, and numbers of images."""
     return {
         "name": files.name,
         "generated": files.generated,

@@ -1,9 +1,8 @@
-"""A generated dermoscopy dataset with the layout of HAM10000, masks included.
+"""A generated dermoscopy dataset in the layout of HAM10000, so that every step runs without it.
 
-With it every step runs without the real data. A lesion is painted once on a square of skin,
-by painters that each draw one structure a dermatologist would name; every image is then a
-photograph of that square with its own angle, distance and light. The pictures have no
-clinical value.
+A lesion is painted once on a square of skin, by functions that each add one dermoscopic
+structure; every image of the lesion is then a photograph of that square with its own angle,
+distance and light. The images have no clinical value.
 """
 
 import os
@@ -19,16 +18,16 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.core.memory import kept_memory
 
-VERSION = 3  # raise it when the pictures or the table change
+VERSION = 3  # raise it when the images or the table change
 WIDTH, HEIGHT = 200, 150  # pixels of an image
 LESIONS = {"akiec": 33, "bcc": 36, "bkl": 50, "df": 23, "mel": 72, "nv": 123, "vasc": 23}
-IMAGES_PER_LESION = {1: 259, 2: 61, 3: 29, 4: 11}  # number of lesions with so many: 512 images
+IMAGES_PER_LESION = {1: 259, 2: 61, 3: 29, 4: 11}  # images: number of lesions; 512 images
 
-SIDE = 200  # pixels of the painted square
+SIDE = 200  # pixels a side of the painted square
 Y, X = np.mgrid[:SIDE, :SIDE].astype(np.float32) - SIDE / 2
-BEARING = (np.arctan2(Y, X) / np.pi * 360).astype(int) % 720  # direction, in half degrees
+DIRECTION = (np.arctan2(Y, X) / np.pi * 360).astype(int) % 720  # from the centre, in half degrees
 
-# What a unit of each pigment absorbs of red, green and blue. Melanin looks brown near the
+# Absorption coefficients of each pigment for red, green and blue. Melanin looks brown near the
 # surface, and bluer the deeper it lies, because skin scatters blue light back.
 TAN = (0.22, 0.50, 0.85)
 BROWN = (0.48, 0.86, 1.12)
@@ -36,69 +35,69 @@ BLACK = (1.05, 1.20, 1.25)
 BLUE = (0.95, 0.72, 0.46)
 BLOOD = (0.12, 0.90, 0.62)
 PURPLE = (0.55, 1.25, 0.60)
-SKIN = {  # tone: odds in per cent; real sets hold few of the last three
+SKIN = {  # tone: weight; real datasets hold few of the last three
     (0.88, 0.67, 0.66): 20, (0.90, 0.73, 0.64): 17, (0.81, 0.69, 0.71): 14,
     (0.87, 0.64, 0.54): 14, (0.86, 0.76, 0.70): 14, (0.74, 0.55, 0.45): 9,
     (0.60, 0.43, 0.34): 7, (0.46, 0.32, 0.26): 5,
 }  # fmt: skip
 
 
-def ramp(field: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A smooth step: 0 below `low`, 1 above `high`, elementwise."""
+def smoothstep(field: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The cubic smoothstep, elementwise: 0 below `low`, 1 above `high`."""
     t = np.clip((field - low) * np.float32(1 / (high - low)), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def pick(rng: np.random.Generator, odds: dict) -> object:
-    """Draws one key of `odds`, which holds the weight of each."""
-    weights = np.array(list(odds.values()), float)
-    return list(odds)[rng.choice(len(weights), p=weights / weights.sum())]
+def weighted_choice(rng: np.random.Generator, weights: dict) -> object:
+    """Draws one of the keys, with a probability proportional to its weight."""
+    values = np.array(list(weights.values()), float)
+    return list(weights)[rng.choice(len(values), p=values / values.sum())]
 
 
 class Patch:
     """A square of skin being painted: `rgb` (3, SIDE, SIDE), float32 in [0, 1].
 
-    `depth` (SIDE, SIDE) is 1 at the lesion's centre, 0 on its border, negative on the skin;
-    `inside` is the lesion as coverage from 0 to 1, as soft as its border.
+    depth: (SIDE, SIDE), 1 at the lesion's centre, 0 on its border, negative on the skin;
+    inside: (SIDE, SIDE), the lesion's coverage from 0 to 1, with a soft border.
     """
 
     def __init__(self, rng: np.random.Generator, look: "Look"):
         self.rng = rng
-        self.clarity = rng.uniform(0.6, 1.1)  # how plainly this lesion shows its structures
-        self.bend = self.noise(14), self.noise(14)  # what keeps shapes from being geometric
+        self.clarity = rng.uniform(0.6, 1.1)  # contrast of this lesion's structures
+        self.bend = self.noise(14), self.noise(14)  # displaces shapes, so that none is geometric
         self.grain = 0.6 * self.noise(11) + 0.35 * self.noise(36)
         tint = rng.uniform(0.95, 1.05) * rng.uniform(0.98, 1.02, 3)
-        self.tone = np.float32(np.multiply(pick(rng, SKIN), tint))
+        self.tone = np.float32(np.multiply(weighted_choice(rng, SKIN), tint))
         self.rgb = np.broadcast_to(self.tone[:, None, None], (3, SIDE, SIDE)).copy()
         self.stain(0.05 * self.noise(6), BROWN)
-        self.stain(0.12 * rng.random() * ramp(self.noise(9), -1, 2), BLOOD)
+        self.stain(0.12 * rng.random() * smoothstep(self.noise(9), -1, 2), BLOOD)
         self.depth = outline(self, look)
-        self.inside = ramp(self.depth, -look.blur / 2, look.blur)
+        self.inside = smoothstep(self.depth, -look.blur / 2, look.blur)
 
     def noise(self, cells: int) -> np.ndarray:
-        """Smooth noise of about unit variance with `cells` bumps a side, (SIDE, SIDE)."""
+        """Smooth noise of about unit variance from `cells` random values a side, (SIDE, SIDE)."""
         grid = np.float32(1.25) * self.rng.standard_normal((cells, cells), np.float32)
         return np.asarray(Image.fromarray(grid).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
     def stain(self, amount: np.ndarray, pigment: Sequence[float]) -> None:
-        """Adds a pigment, which darkens whatever is there; `amount` (SIDE, SIDE)."""
+        """Adds a pigment by the Beer-Lambert law; `amount` (SIDE, SIDE)."""
         self.rgb *= np.exp(-np.float32(pigment)[:, None, None] * amount)
 
     def cover(self, amount: np.ndarray, colour: Sequence[float]) -> None:
         """Blends towards an opaque colour; `amount` (SIDE, SIDE) in [0, 1]."""
         self.rgb += amount * (np.float32(colour)[:, None, None] - self.rgb)
 
-    def places(self, low: int, high: int, above: float, below: float = 1.0) -> np.ndarray:
+    def points(self, low: int, high: int, above: float, below: float = 1.0) -> np.ndarray:
         """From `low` to `high` random pixels (n, 2), row and column, by bounds of `depth`."""
-        found = np.flatnonzero((self.depth > above) & (self.depth < below))
-        found = found[self.rng.integers(len(found), size=self.rng.integers(low, high + 1))]
-        return np.stack(np.divmod(found, SIDE), 1)
+        pixels = np.flatnonzero((self.depth > above) & (self.depth < below))
+        pixels = pixels[self.rng.integers(len(pixels), size=self.rng.integers(low, high + 1))]
+        return np.stack(np.divmod(pixels, SIDE), 1)
 
-    def discs(self, places: np.ndarray, low: float, high: float, soft: float) -> np.ndarray:
+    def spots(self, centres: np.ndarray, low: float, high: float, soft: float) -> np.ndarray:
         """Coverage by roundish spots, radii from `low` to `high` pixels, edges `soft` wide."""
         field = np.zeros((SIDE, SIDE), np.float32)
-        radii = self.rng.uniform(low, high, len(places))
-        for (row, column), radius in zip(places, radii, strict=True):
+        radii = self.rng.uniform(low, high, len(centres))
+        for (row, column), radius in zip(centres, radii, strict=True):
             reach = int(1.4 * radius + soft) + 2
             cut = np.s_[max(row - reach, 0) : row + reach, max(column - reach, 0) : column + reach]
             bend = min(0.22 * radius, 2.5)
@@ -106,11 +105,14 @@ class Patch:
                 Y[cut] - Y[row, 0] + bend * self.bend[0][cut],
                 X[cut] - X[0, column] + bend * self.bend[1][cut],
             )
-            np.maximum(field[cut], ramp(radius + soft / 2 - far, 0, soft), out=field[cut])
+            np.maximum(field[cut], smoothstep(radius + soft / 2 - far, 0, soft), out=field[cut])
         return field
 
-    def honeycomb(self, low: float, high: float, disorder: float) -> np.ndarray:
-        """A bent hexagonal lattice of a period in pixels: 3 in the holes, -1.5 on the lines."""
+    def hexagons(self, low: float, high: float, disorder: float) -> np.ndarray:
+        """A hexagonal lattice, displaced by `disorder`: 3 in the holes, -1.5 on the lines.
+
+        The period lies between `low` and `high` pixels.
+        """
         period = self.rng.uniform(low, high)
         y, x = (axis + disorder * period * b for axis, b in zip((Y, X), self.bend, strict=True))
         turn, rate = self.rng.uniform(0, np.pi), 4 * np.pi / (np.sqrt(3) * period)
@@ -119,7 +121,7 @@ class Patch:
 
 
 def draw_lines(paths: list[tuple[np.ndarray, float]], width: int, height: int) -> np.ndarray:
-    """Coverage (height, width) by smooth polylines, drawn at three times the size."""
+    """Antialiased coverage (height, width), 0 to 1, by polylines of points and thickness."""
     picture = Image.new("L", (3 * width, 3 * height))
     for points, thickness in paths:
         xy = [(3 * column, 3 * row) for row, column in points]
@@ -128,8 +130,8 @@ def draw_lines(paths: list[tuple[np.ndarray, float]], width: int, height: int) -
 
 
 def outline(p: Patch, look: "Look") -> np.ndarray:
-    """Draws the lesion's shape as `depth`: an ellipse, its waves and notches, a ragged edge."""
-    area = WIDTH * HEIGHT * p.rng.uniform(*look.share)
+    """The `depth` of a random lesion: an ellipse with waves and a ragged border."""
+    area = WIDTH * HEIGHT * p.rng.uniform(*look.area)
     angles = np.linspace(0, 2 * np.pi, 720, endpoint=False)
     radius = 1 + p.rng.uniform(0.04, 0.2) * np.cos(2 * angles + p.rng.uniform(0, 6.3))
     for waves in range(1, 8):
@@ -137,64 +139,65 @@ def outline(p: Patch, look: "Look") -> np.ndarray:
         radius += height * np.cos(waves * angles + p.rng.uniform(0, 6.3))
     radius = np.clip(radius, 0.5, 1.6)
     radius *= np.sqrt(area / (np.pi * np.mean(radius**2)))
-    smooth = 1 - np.hypot(X, Y) / radius.astype(np.float32)[BEARING]
+    smooth = 1 - np.hypot(X, Y) / radius.astype(np.float32)[DIRECTION]
     return smooth + look.ragged * (p.noise(20) + 0.5 * p.noise(45))
 
 
-# One painter a structure.
+# One function for each dermoscopic structure.
 
 
 def network(p: Patch) -> None:
     """A regular pigment network: thin brown lines around even holes, fading at the border."""
-    lines = ramp(-p.honeycomb(6, 8.5, 0.2), -0.2, 1.4) * ramp(p.grain, -1.3, 0.3)
-    p.stain(0.85 * p.clarity * p.inside * lines * ramp(p.depth, -0.1, 0.4), BROWN)
+    lines = smoothstep(-p.hexagons(6, 8.5, 0.2), -0.2, 1.4) * smoothstep(p.grain, -1.3, 0.3)
+    p.stain(0.85 * p.clarity * p.inside * lines * smoothstep(p.depth, -0.1, 0.4), BROWN)
 
 
 def atypical_network(p: Patch) -> None:
     """An irregular network: broad, broken, dark lines around holes of all sizes."""
-    lines = ramp(-p.honeycomb(7, 11, 0.5), -0.6, 1.2) * ramp(p.noise(6), -0.6, 0.8)
+    lines = smoothstep(-p.hexagons(7, 11, 0.5), -0.6, 1.2) * smoothstep(p.noise(6), -0.6, 0.8)
     p.stain(0.75 * p.clarity * p.inside * lines, BLACK)
 
 
 def globules(p: Patch) -> None:
     """Even brown globules, side by side like cobblestones."""
-    p.stain(0.7 * p.clarity * p.inside * ramp(p.honeycomb(8, 11, 0.28), 0.2, 2), BROWN)
+    p.stain(0.7 * p.clarity * p.inside * smoothstep(p.hexagons(8, 11, 0.28), 0.2, 2), BROWN)
 
 
 def many_colours(p: Patch) -> None:
     """Patches of light brown, dark brown, black and red, placed without symmetry."""
     uneven = p.noise(4) + 0.35 * p.noise(11)
-    p.stain(0.35 * p.inside * ramp(uneven, -1.2, 0.2), BROWN)
-    p.stain(0.95 * p.clarity * p.inside * ramp(uneven + 0.4 * p.grain, 0.0, 1.2), BLACK)
-    p.stain(0.6 * p.clarity * p.inside * ramp(p.noise(5), 0.2, 1.4), BLOOD)
+    p.stain(0.35 * p.inside * smoothstep(uneven, -1.2, 0.2), BROWN)
+    p.stain(0.95 * p.clarity * p.inside * smoothstep(uneven + 0.4 * p.grain, 0.0, 1.2), BLACK)
+    p.stain(0.6 * p.clarity * p.inside * smoothstep(p.noise(5), 0.2, 1.4), BLOOD)
 
 
 def veil(p: Patch) -> None:
     """A blue-white veil: a blurred blue-grey area off the centre, with a milky haze."""
-    blot = p.discs(p.places(1, 1, 0.25, 0.8), 16, 28, 24) * p.inside * ramp(p.grain, -1.6, 0.2)
+    blot = p.spots(p.points(1, 1, 0.25, 0.8), 16, 28, 24) * p.inside
+    blot *= smoothstep(p.grain, -1.6, 0.2)
     p.stain(0.55 * p.clarity * blot, BLUE)
     p.cover(0.5 * p.clarity * blot, (0.50, 0.54, 0.66))
 
 
 def faint_veil(p: Patch) -> None:
-    """The one hint that some melanomas give: a small, faint blue-grey haze."""
-    p.cover(0.4 * p.discs(p.places(1, 1, 0.3, 0.9), 10, 18, 16) * p.inside, (0.45, 0.47, 0.56))
+    """A small, faint blue-grey haze: the only sign of some melanomas."""
+    p.cover(0.4 * p.spots(p.points(1, 1, 0.3, 0.9), 10, 18, 16) * p.inside, (0.45, 0.47, 0.56))
 
 
 def regression(p: Patch) -> None:
     """White, scar-like regression in part of the lesion."""
-    area = ramp(p.noise(4) + 0.6 * p.grain, 0.6, 1.5) * p.inside
+    area = smoothstep(p.noise(4) + 0.6 * p.grain, 0.6, 1.5) * p.inside
     p.cover(0.65 * p.clarity * area, (0.86, 0.78, 0.79))
 
 
 def dark_dots(p: Patch) -> None:
     """Black dots and globules of uneven size, unevenly spread."""
-    p.stain(p.clarity * p.discs(p.places(10, 28, 0, 0.6), 1.0, 3.2, 1.6), BLACK)
+    p.stain(p.clarity * p.spots(p.points(10, 28, 0, 0.6), 1.0, 3.2, 1.6), BLACK)
 
 
 def streaks(p: Patch) -> None:
     """Radial streaks and pseudopods along part of the border."""
-    roots = p.places(20, 50, 0, 0.2)
+    roots = p.points(20, 50, 0, 0.2)
     roots = roots[p.noise(4)[tuple(roots.T)] > 0]
     away = (roots - SIDE / 2)[:, None] * np.linspace(1, p.rng.uniform(1.06, 1.2), 3)[:, None]
     paths = [(path + p.rng.normal(0, 0.5, (3, 2)) + SIDE / 2, 1.8) for path in away]
@@ -203,23 +206,23 @@ def streaks(p: Patch) -> None:
 
 def cysts(p: Patch) -> None:
     """Milia-like cysts: small bright white-yellow dots with a soft glow."""
-    dots = p.discs(p.places(8, 26, 0.1), 1.2, 3.2, 3)
+    dots = p.spots(p.points(8, 26, 0.1), 1.2, 3.2, 3)
     p.cover(0.8 * p.clarity * dots, (0.97, 0.91, 0.76))
 
 
 def comedo_openings(p: Patch) -> None:
     """Comedo-like openings: dark brown plugs."""
-    p.stain(1.2 * p.clarity * p.discs(p.places(8, 26, 0.08), 1.2, 3.8, 1.8), BROWN)
+    p.stain(1.2 * p.clarity * p.spots(p.points(8, 26, 0.08), 1.2, 3.8, 1.8), BROWN)
 
 
 def ridges(p: Patch) -> None:
     """Brain-like ridges: winding dark furrows between lighter folds."""
-    p.stain(0.5 * p.clarity * p.inside * ramp(-np.abs(p.noise(18)), -0.5, 0), BROWN)
+    p.stain(0.5 * p.clarity * p.inside * smoothstep(-np.abs(p.noise(18)), -0.5, 0), BROWN)
 
 
 def moth_eaten(p: Patch) -> None:
-    """Bites taken out of the border, which later painters keep to."""
-    bites = p.discs(p.places(5, 12, -0.08, 0.06), 4, 9, 2)
+    """Concave bites out of the border; structures painted later keep to the new border."""
+    bites = p.spots(p.points(5, 12, -0.08, 0.06), 4, 9, 2)
     p.cover(bites, p.tone)
     p.depth = p.depth - 0.5 * bites
     p.inside = p.inside * (1 - bites)
@@ -227,22 +230,22 @@ def moth_eaten(p: Patch) -> None:
 
 def nests(p: Patch) -> None:
     """Large blue-grey ovoid nests."""
-    shape = p.discs(p.places(3, 8, 0.12, 0.8), 4, 11, 5) * ramp(p.grain, -1.8, 0)
+    shape = p.spots(p.points(3, 8, 0.12, 0.8), 4, 11, 5) * smoothstep(p.grain, -1.8, 0)
     p.stain(0.85 * p.clarity * shape, BLUE)
 
 
 def leaves(p: Patch) -> None:
     """Leaf-like areas: brown-grey lobes that fan out towards the border."""
-    for base in p.places(2, 5, 0.05, 0.35):
+    for base in p.points(2, 5, 0.05, 0.35):
         away = np.arctan2(*(base - SIDE / 2)) + np.linspace(-1, 1, 5)
         lobes = base + p.rng.uniform(3, 7, (5, 1)) * np.stack([np.sin(away), np.cos(away)], 1)
         lobes = np.vstack([lobes, base]).astype(int)
-        p.stain(0.6 * p.clarity * p.discs(lobes, 2.5, 5, 4), (0.80, 0.90, 0.90))
+        p.stain(0.6 * p.clarity * p.spots(lobes, 2.5, 5, 4), (0.80, 0.90, 0.90))
 
 
 def vessels(p: Patch) -> None:
     """Arborising vessels: bright red trunks that branch into ever finer twigs."""
-    tips = [(at, p.rng.uniform(0, 6.3), 2.0) for at in p.places(2, 3, 0.0, 0.5)]
+    tips = [(at, p.rng.uniform(0, 6.3), 2.0) for at in p.points(2, 3, 0.0, 0.5)]
     paths = []
     while tips:
         at, angle, width = tips.pop()
@@ -251,58 +254,60 @@ def vessels(p: Patch) -> None:
         paths.append((np.vstack([at, points]), width))
         if width > 0.8:
             tips += [(points[-1], turns[-1] + side, width * 0.68) for side in (-0.6, 0.5)]
-    p.stain(1.1 * p.clarity * draw_lines(paths, SIDE, SIDE) * ramp(p.depth, -0.15, 0.15), BLOOD)
+    amount = 1.1 * p.clarity * draw_lines(paths, SIDE, SIDE)
+    p.stain(amount * smoothstep(p.depth, -0.15, 0.15), BLOOD)
 
 
 def shine(p: Patch) -> None:
     """Shiny white areas."""
-    p.cover(0.5 * p.clarity * p.inside * ramp(p.noise(10), 0.6, 1.8), (0.97, 0.90, 0.90))
+    p.cover(0.5 * p.clarity * p.inside * smoothstep(p.noise(10), 0.6, 1.8), (0.97, 0.90, 0.90))
 
 
 def strawberry(p: Patch) -> None:
     """A red pseudonetwork: erythema around pale follicles, each with a yellow plug."""
-    lattice = p.honeycomb(10, 15, 0.3)
-    uneven = ramp(p.noise(6), -1.5, 0.8)
-    p.stain(p.clarity * p.inside * uneven * (0.2 + 0.5 * ramp(-lattice, -1.8, 0.6)), BLOOD)
-    p.cover(0.4 * p.clarity * p.inside * uneven * ramp(lattice, 1.4, 2.8), (0.94, 0.84, 0.66))
+    lattice = p.hexagons(10, 15, 0.3)
+    uneven = smoothstep(p.noise(6), -1.5, 0.8)
+    p.stain(p.clarity * p.inside * uneven * (0.2 + 0.5 * smoothstep(-lattice, -1.8, 0.6)), BLOOD)
+    p.cover(0.4 * p.clarity * p.inside * uneven * smoothstep(lattice, 1.4, 2.8), (0.94, 0.84, 0.66))
 
 
 def scale(p: Patch) -> None:
     """Whitish-yellow surface scale, in flakes."""
-    flakes = ramp(p.noise(7) + 0.8 * p.noise(44), 0.6, 1.8)
+    flakes = smoothstep(p.noise(7) + 0.8 * p.noise(44), 0.6, 1.8)
     p.cover(0.75 * p.clarity * p.inside * flakes, (0.95, 0.90, 0.77))
 
 
 def scar(p: Patch) -> None:
     """A white scar-like patch in the centre."""
-    p.cover(0.75 * p.clarity * ramp(p.depth + 0.12 * p.grain, 0.3, 0.85), (0.92, 0.83, 0.81))
+    p.cover(0.75 * p.clarity * smoothstep(p.depth + 0.12 * p.grain, 0.3, 0.85), (0.92, 0.83, 0.81))
 
 
 def rim_network(p: Patch) -> None:
     """A delicate light brown network that only the outer part shows."""
-    lines = 0.35 + 0.5 * ramp(-p.honeycomb(6, 8, 0.22), -0.3, 1.4) * ramp(p.grain, -1.3, 0.3)
-    p.stain(p.clarity * lines * p.inside * (1 - ramp(p.depth, 0.25, 0.65)), BROWN)
+    lines = 0.5 * smoothstep(-p.hexagons(6, 8, 0.22), -0.3, 1.4)
+    lines = 0.35 + lines * smoothstep(p.grain, -1.3, 0.3)
+    p.stain(p.clarity * lines * p.inside * (1 - smoothstep(p.depth, 0.25, 0.65)), BROWN)
 
 
 def lacunae(p: Patch) -> None:
     """Well separated round lobules, red to purple."""
-    lobes = p.discs(p.places(12, 34, 0.08), 4, 9, 3.5) * p.inside
-    hue = ramp(p.noise(4) + p.rng.normal(), -1, 1.5)
+    lobes = p.spots(p.points(12, 34, 0.08), 4, 9, 3.5) * p.inside
+    hue = smoothstep(p.noise(4) + p.rng.normal(), -1, 1.5)
     p.stain(0.9 * p.clarity * lobes * (1 - hue), BLOOD)
     p.stain(1.1 * p.clarity * lobes * hue, PURPLE)
 
 
 @dataclass(frozen=True)
 class Look:
-    """One way a class looks: how often, its outline, its even ground, and its structures."""
+    """One appearance of a diagnosis."""
 
-    odds: int  # per cent of the class
-    share: tuple[float, float]  # of the image that the lesion covers
-    asymmetry: float  # size of the outline's waves, in radii
-    ragged: float  # size of its notches, in radii
-    blur: float  # width of its border, in radii
-    ground: tuple[tuple[Sequence[float], float, float], ...]  # pigments, from least to most
-    shows: tuple[tuple[Callable[[Patch], None], float], ...]  # painters and their odds
+    weight: int  # percentage of the diagnosis's lesions
+    area: tuple[float, float]  # range of the fraction of the image that the lesion covers
+    asymmetry: float  # amplitude of the outline's waves, in radii
+    ragged: float  # amplitude of the border's noise, in radii
+    blur: float  # width of the border, in radii
+    base: tuple[tuple[Sequence[float], float, float], ...]  # pigments and the range of each
+    structures: tuple[tuple[Callable[[Patch], None], float], ...]  # and their probabilities
 
 
 MOLE = ((BROWN, 0.3, 0.9), (BLOOD, 0.0, 0.25))
@@ -329,32 +334,32 @@ LOOKS = {
 
 
 def paint(dx: str, rng: np.random.Generator) -> np.ndarray:
-    """Paints one lesion: red, green, blue and its mask, (SIDE, SIDE, 4) uint8."""
-    look = LOOKS[dx][pick(rng, {i: look.odds for i, look in enumerate(LOOKS[dx])})]
+    """Paints one lesion of the diagnosis `dx`: red, green, blue and mask, uint8 (SIDE, SIDE, 4)."""
+    look = LOOKS[dx][weighted_choice(rng, {i: look.weight for i, look in enumerate(LOOKS[dx])})]
     p = Patch(rng, look)
-    centre = 1 + 0.25 * p.grain + rng.uniform(0, 0.9) * ramp(p.depth, 0, 0.9)
-    for pigment, least, most in look.ground:
-        p.stain(rng.uniform(least, most) * p.inside * centre, pigment)
-    for painter, odds in look.shows:
-        if rng.random() < odds:
-            painter(p)
+    centre = 1 + 0.25 * p.grain + rng.uniform(0, 0.9) * smoothstep(p.depth, 0, 0.9)
+    for pigment, low, high in look.base:
+        p.stain(rng.uniform(low, high) * p.inside * centre, pigment)
+    for structure, probability in look.structures:
+        if rng.random() < probability:
+            structure(p)
     return np.uint8(255 * np.clip([*p.rgb, p.depth > 0], 0, 1)).transpose(1, 2, 0)
 
 
 def photograph(skin: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    """Takes one picture of a painted lesion: an RGB image, and its 1-bit mask.
+    """A photograph of a painted lesion, `skin` (SIDE, SIDE, 4): an RGB image and its 1-bit mask.
 
-    The view is turned, shifted and zoomed at random; hairs, a ruler, light, focus and camera
-    noise are the photograph's own and say nothing about the diagnosis.
+    Rotated, shifted and zoomed at random; hairs, a ruler, light, focus and camera noise do not
+    depend on the diagnosis.
     """
     angle, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.12)
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
-    margin = 64  # mirrored skin for the corners that the turned frame uncovers
+    margin = 64  # of reflected skin, for the corners of the rotated frame
     x, y = SIDE / 2 + margin + rng.uniform(-9, 9, 2)
     affine = (cos, -sin, x - (cos * WIDTH - sin * HEIGHT) / 2,
               sin, cos, y - (sin * WIDTH + cos * HEIGHT) / 2)  # fmt: skip
     wide = np.pad(skin, [(margin, margin), (margin, margin), (0, 0)], "reflect")
-    # The mask rides along as a fourth channel. RGBA would be wrong: PIL multiplies by A.
+    # With the mask as fourth channel. RGBA would be wrong: Pillow multiplies by alpha.
     picture = Image.frombytes("RGBX", wide.shape[1::-1], wide.tobytes()).transform(
         (WIDTH, HEIGHT), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
     )
@@ -362,8 +367,8 @@ def photograph(skin: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image,
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.1)))
     *rgb, mask = np.asarray(picture).transpose(2, 0, 1)
     rgb = np.float32(rgb) / 255
-    for overlay, odds in ((hairs, 0.25), (ruler, 0.07)):
-        if rng.random() < odds:
+    for overlay, probability in ((hairs, 0.25), (ruler, 0.07)):
+        if rng.random() < probability:
             overlay(rgb, rng)
     light(rgb, rng)
     pixels = np.uint8(255 * np.clip(rgb, 0, 1)).transpose(1, 2, 0)
@@ -371,7 +376,7 @@ def photograph(skin: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image,
 
 
 def hairs(rgb: np.ndarray, rng: np.random.Generator) -> None:
-    """Lays a few thin curved hairs over the picture (3, HEIGHT, WIDTH), in place."""
+    """Draws a few thin curved hairs over `rgb` (3, HEIGHT, WIDTH), in place."""
     t, comb = np.linspace(0, 1, 14)[:, None], rng.uniform(0, 6.3)
     paths = []
     for _ in range(rng.integers(2, 12)):
@@ -385,28 +390,29 @@ def hairs(rgb: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def ruler(rgb: np.ndarray, rng: np.random.Generator) -> None:
-    """Lays millimetre marks over the lower edge, in place."""
+    """Draws millimetre marks along the lower edge of `rgb` (3, HEIGHT, WIDTH), in place."""
     for number, x in enumerate(np.arange(rng.uniform(0, 9), WIDTH - 1, rng.uniform(9, 14))):
         rgb[:, HEIGHT - (8 if number % 5 else 14) :, int(x)] *= 0.35
 
 
 def light(rgb: np.ndarray, rng: np.random.Generator) -> None:
-    """Applies exposure, white balance, a gradient, a vignette and camera noise, in place."""
+    """Applies exposure, white balance, a gradient, a vignette and noise to `rgb`, in place."""
     y = np.linspace(-0.5, 0.5, HEIGHT, dtype=np.float32)[:, None]
     x = np.linspace(-0.5, 0.5, WIDTH, dtype=np.float32)
     across, down = rng.normal(0, 0.05, 2)
     far = x * x + (0.75 * y) ** 2  # squared distance from the centre, 0.25 at the left edge
     level = rng.uniform(0.95, 1.08) + across * x + down * y - rng.uniform(0.1, 0.5) * far
     if rng.random() < 0.12:  # the round field of some dermoscopes
-        level *= ramp(-far, -rng.uniform(0.29, 0.36), -0.26)
+        level *= smoothstep(-far, -rng.uniform(0.29, 0.36), -0.26)
     rgb *= level * rng.uniform(0.96, 1.04, (3, 1, 1)).astype(np.float32)
     rgb += 0.012 * rng.standard_normal((HEIGHT, WIDTH), np.float32)
 
 
-PLACES = ("abdomen", "back", "chest", "face", "foot", "hand", "lower extremity", "neck", "scalp",
-          "trunk", "unknown", "upper extremity")  # fmt: skip
-TYPES = ("histo", "follow_up", "consensus", "confocal")
-PATIENTS = {  # mean age, its spread, odds of PLACES and of TYPES, after the table of HAM10000
+LOCALIZATIONS = ("abdomen", "back", "chest", "face", "foot", "hand", "lower extremity", "neck",
+                 "scalp", "trunk", "unknown", "upper extremity")  # fmt: skip
+DX_TYPES = ("histo", "follow_up", "consensus", "confocal")
+# Mean and standard deviation of the age, weights of LOCALIZATIONS and DX_TYPES, after HAM10000.
+PATIENTS = {
     "akiec": (67, 11, (2, 9, 4, 36, 0, 4, 20, 3, 4, 0, 0, 19), (1, 0, 0, 0)),
     "bcc": (67, 13, (4, 36, 9, 20, 0, 1, 11, 3, 4, 2, 1, 10), (1, 0, 0, 0)),
     "bkl": (64, 14, (4, 18, 7, 29, 0, 1, 16, 2, 3, 7, 2, 9), (70, 0, 24, 6)),
@@ -417,16 +423,16 @@ PATIENTS = {  # mean age, its spread, odds of PLACES and of TYPES, after the tab
 }
 
 
-def patient(dx: str, rng: np.random.Generator) -> dict[str, str]:
-    """Draws the columns of the table that follow the ids."""
-    age, spread, places, types = PATIENTS[dx]
-    years = 5 * round(float(np.clip(rng.normal(age, spread), 5, 85)) / 5)
+def sample_patient(dx: str, rng: np.random.Generator) -> dict[str, str]:
+    """A random patient with the diagnosis `dx`: the table's columns other than the ids."""
+    mean, deviation, localizations, types = PATIENTS[dx]
+    age = 5 * round(float(np.clip(rng.normal(mean, deviation), 5, 85)) / 5)
     return {
         "dx": dx,
-        "dx_type": pick(rng, dict(zip(TYPES, types, strict=True))),
-        "age": pick(rng, {f"{years:.1f}": 99, "": 1}),
-        "sex": pick(rng, {"male": 54, "female": 45, "unknown": 1}),
-        "localization": pick(rng, dict(zip(PLACES, places, strict=True))),
+        "dx_type": weighted_choice(rng, dict(zip(DX_TYPES, types, strict=True))),
+        "age": weighted_choice(rng, {f"{age:.1f}": 99, "": 1}),
+        "sex": weighted_choice(rng, {"male": 54, "female": 45, "unknown": 1}),
+        "localization": weighted_choice(rng, dict(zip(LOCALIZATIONS, localizations, strict=True))),
     }
 
 
@@ -436,56 +442,54 @@ def generate_sample(folder: Path | str, seed: int = 42) -> Path:
 
     512 images of 360 lesions: `HAM10000_metadata.csv`, `images/`, `masks/`, and `sample.json`,
     which marks them as generated. The same seed gives the same bytes. A complete sample of
-    this seed is left as it is, one of another seed or version is replaced. Raises
-    `MelanomaError` when the folder holds anything else, and changes nothing then.
+    this seed is kept, one of another seed or version is replaced. Raises `MelanomaError`, and
+    changes nothing, when the folder holds anything else.
     """
-    place = Path(folder).resolve()  # where a linked folder really lies
-    marker = place / "sample.json"
-    found = read_json(marker, {})
-    if (found.get("generated"), found.get("seed"), found.get("version")) == (True, seed, VERSION):
+    target = Path(folder).resolve()  # replaces the folder itself and not a link to it
+    record = read_json(target / "sample.json", {})
+    if [record.get(key) for key in ("generated", "seed", "version")] == [True, seed, VERSION]:
         return Path(folder)
-    files = place.is_file() + sum(len(names) for _, _, names in os.walk(place))
-    if files != (2 + 2 * found.get("images", 0) if found.get("generated") else 0):
+    files = target.is_file() + sum(len(names) for _, _, names in os.walk(target))
+    if files != (2 + 2 * record.get("images", 0) if record.get("generated") else 0):
         raise MelanomaError(
             f"{folder} holds files that are not a generated sample, so nothing is written there; "
             "name a new or an empty folder"
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the final folder, so that one rename makes the whole sample appear.
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as scratch:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that one rename makes the whole sample appear.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         new = Path(scratch, "new")
         _write(new, seed)
-        if place.exists():
-            place.rename(Path(scratch, "old"))
-        new.rename(place)
+        if target.exists():
+            target.rename(Path(scratch, "old"))
+        new.rename(target)
     return Path(folder)
 
 
 def _write(folder: Path, seed: int) -> None:
-    """Paints and writes every lesion; the marker comes last."""
+    """Writes the images and masks of every lesion, the table, and last of all sample.json."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(seed)
     # Shuffled, so that an id says nothing about the diagnosis.
     classes = rng.permutation(np.repeat(list(LESIONS), list(LESIONS.values())))
-    views = rng.permutation(np.repeat(list(IMAGES_PER_LESION), list(IMAGES_PER_LESION.values())))
+    counts = rng.permutation(np.repeat(list(IMAGES_PER_LESION), list(IMAGES_PER_LESION.values())))
     rows: list[dict[str, str]] = []
     # Real ids lie far below 9000001.
-    for lesion, (dx, count) in enumerate(zip(classes.tolist(), views, strict=True), 9000001):
-        who = patient(dx, rng)
+    for lesion, (dx, count) in enumerate(zip(classes.tolist(), counts, strict=True), 9000001):
+        patient = sample_patient(dx, rng)
         names = [f"ISIC_{9000001 + len(rows) + number}" for number in range(count)]
-        rows += [{"lesion_id": f"HAM_{lesion}", "image_id": name, **who} for name in names]
+        rows += [{"lesion_id": f"HAM_{lesion}", "image_id": name, **patient} for name in names]
         _write_lesion(folder, [seed, lesion], dx, names)
     write_csv(folder / "HAM10000_metadata.csv", rows)
-    counts = {"images": len(rows), "lesions": len(classes)}
-    write_json(folder / "sample.json",
-               {"generated": True, "seed": seed, "version": VERSION, **counts})  # fmt: skip
+    write_json(folder / "sample.json", {"generated": True, "seed": seed, "version": VERSION,
+                                        "images": len(rows), "lesions": len(classes)})  # fmt: skip
 
 
 def _write_lesion(folder: Path, key: list[int], dx: str, names: list[str]) -> None:
-    """Paints one lesion and writes its photographs; `key` seeds the generators."""
+    """Paints one lesion and writes its photographs and masks; `key` seeds the generators."""
     skin = paint(dx, np.random.default_rng(key))
     for number, name in enumerate(names, 1):
-        picture, cut = photograph(skin, np.random.default_rng([*key, number]))
-        picture.save(folder / "images" / f"{name}.jpg", quality=90)
-        cut.save(folder / "masks" / f"{name}_segmentation.png")
+        image, mask = photograph(skin, np.random.default_rng([*key, number]))
+        image.save(folder / "images" / f"{name}.jpg", quality=90)
+        mask.save(folder / "masks" / f"{name}_segmentation.png")

@@ -1,4 +1,4 @@
-"""Pixels: the decoded images of a part of the dataset, in batches."""
+"""PyTorch datasets of the decoded images, in memory-mapped files or on the GPU, and batches."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from melanoma_lib.data.split import split_rows
 
 
 class HAM10000Dataset(Dataset):
-    """Images of one part of the split: uint8 (3, size, size), the label, and the row number.
+    """The images of one split: uint8 (3, size, size), the label, and the row number.
 
-    `rows` are the part's row numbers in `pixels` (n, size, size, 3), `labels` (n,) and `names`
-    (n,), the image ids that errors name.
+    pixels: uint8 (n, size, size, 3) of the whole dataset; labels: (n,) class indices; rows: the
+    row numbers that belong to the split; image_ids: (n,), for messages.
     """
 
     def __init__(
@@ -24,10 +24,11 @@ class HAM10000Dataset(Dataset):
         pixels: np.ndarray,
         labels: np.ndarray,
         rows: np.ndarray,
-        names: Sequence[str] | None = None,
+        image_ids: Sequence[str] | None = None,
     ):
         self.pixels, self.labels, self.rows = pixels, labels, rows
-        self.names = [f"row {row}" for row in range(len(pixels))] if names is None else names
+        unnamed = [f"row {row}" for row in range(len(pixels))]
+        self.image_ids = unnamed if image_ids is None else image_ids
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,45 +40,45 @@ class HAM10000Dataset(Dataset):
         return image, int(self.labels[row]), row
 
     def __getitems__(self, items: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A batch of items, stacked: the array is asked once, and not for every image."""
+        """A batch of items, stacked; indexing the array once is faster than once an image."""
         rows = self.rows[items]
         images = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
         return images, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows)
 
 
-class ResidentDataset(HAM10000Dataset):
-    """A part of the dataset whose pixels lie in a device's own memory, uint8."""
+class GPUDataset(HAM10000Dataset):
+    """The same items, with their pixels copied to a device as uint8."""
 
     CHUNK = 512  # images that are copied at once
 
-    def __init__(self, part: HAM10000Dataset, device: torch.device):
-        super().__init__(part.pixels, part.labels, part.rows, part.names)
-        self.resident = torch.empty(
-            (len(part), *part.pixels.shape[1:]), dtype=torch.uint8, device=device
+    def __init__(self, dataset: HAM10000Dataset, device: torch.device):
+        super().__init__(dataset.pixels, dataset.labels, dataset.rows, dataset.image_ids)
+        self.device_pixels = torch.empty(
+            (len(dataset), *dataset.pixels.shape[1:]), dtype=torch.uint8, device=device
         )
-        for start in range(0, len(part), self.CHUNK):
-            some = torch.from_numpy(part.pixels[part.rows[start : start + self.CHUNK]])
-            self.resident[start : start + len(some)] = some.to(device)
+        for start in range(0, len(dataset), self.CHUNK):
+            chunk = torch.from_numpy(dataset.pixels[dataset.rows[start : start + self.CHUNK]])
+            self.device_pixels[start : start + len(chunk)] = chunk.to(device)
 
     def __getitems__(self, items: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same batch; only the items' numbers are sent to the device."""
+        """The same batch; only the indices are sent to the device."""
         rows = self.rows[items]
-        where = to_device(torch.as_tensor(items), self.resident.device)
-        images = self.resident[where].permute(0, 3, 1, 2)
+        indices = to_device(torch.as_tensor(items), self.device_pixels.device)
+        images = self.device_pixels[indices].permute(0, 3, 1, 2)
         return images, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows)
 
 
-def resident(part: HAM10000Dataset, device: torch.device) -> HAM10000Dataset:
-    """A part with its pixels on a GPU if they take less than half of what is free there."""
-    if device.type != "cuda" or not len(part):
-        return part
+def to_gpu_memory(dataset: HAM10000Dataset, device: torch.device) -> HAM10000Dataset:
+    """The dataset with its pixels on the GPU, if they take less than half of its free memory."""
+    if device.type != "cuda" or not len(dataset):
+        return dataset
     free, _ = torch.cuda.mem_get_info(device)
-    fits = len(part) * part.pixels[0].nbytes < free / 2
-    return ResidentDataset(part, device) if fits else part
+    fits = len(dataset) * dataset.pixels[0].nbytes < free / 2
+    return GPUDataset(dataset, device) if fits else dataset
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device, without waiting for what a GPU is doing."""
+    """Copies a tensor to the device, asynchronously where that is a GPU."""
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -86,28 +87,32 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def loader(
     dataset: HAM10000Dataset, batch_size: int, generator: torch.Generator | None = None
 ) -> DataLoader:
-    """A DataLoader that shuffles and leaves out an incomplete last batch if given a generator.
+    """A DataLoader that shuffles and drops an incomplete last batch if it has a generator.
 
-    An incomplete training batch can be a single image (8,513 = 266 x 32 + 1), for which batch
-    statistics are degenerate. Without a generator: every image once, in order.
+    Such a batch can be a single image (8,513 = 266 x 32 + 1), which batch normalisation cannot
+    train on. Without a generator, every image comes once and in order.
     """
     train = generator is not None
     return DataLoader(
         dataset, batch_size, shuffle=train, drop_last=train, generator=generator,
-        collate_fn=lambda batch: batch,  # what `__getitems__` returns is one already
+        collate_fn=lambda batch: batch,  # `__getitems__` has stacked it already
     )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-    """What an experiment trains on: the files, the split, the pixels and the labels by row."""
+class TrainingData:
+    """What a model is trained and tested on.
+
+    split: the table of `make_split`; pixels: uint8 (n, size, size, 3) and labels: (n,), a row
+    for each of its rows.
+    """
 
     files: DatasetFiles
     split: pd.DataFrame
     pixels: np.ndarray
     labels: np.ndarray
 
-    def part(self, name: str) -> HAM10000Dataset:
+    def dataset(self, name: str) -> HAM10000Dataset:
         """The images of `train`, `val` or `test`."""
-        names = self.split["image_id"].tolist()
-        return HAM10000Dataset(self.pixels, self.labels, split_rows(self.split, name), names)
+        image_ids = self.split["image_id"].tolist()
+        return HAM10000Dataset(self.pixels, self.labels, split_rows(self.split, name), image_ids)

@@ -1,4 +1,4 @@
-"""The exercises of chapter 00: finding one's way, and stating the problem."""
+"""The exercises of chapter 00: finding the way around, and stating the problem."""
 
 import re
 
@@ -14,19 +14,19 @@ def position_of_melanoma(answer: int) -> str | None:
     return None if answer == CLASS_NAMES.index(MELANOMA) else "Look at the order in the table."
 
 
-def malignant_share(answer: float, table: pd.DataFrame) -> str | None:
+def malignant_fraction(answer: float, table: pd.DataFrame) -> str | None:
     malignant = [diagnosis.code for diagnosis in DIAGNOSES if diagnosis.malignant]
     right = table["dx"].isin(malignant).mean()
     if abs(answer - right) < 0.005:
         return None
     if abs(answer - 100 * right) < 0.5:
-        return "Right as a percentage; give it as a share, from 0 to 1."
+        return "Right as a percentage; give it as a fraction, from 0 to 1."
     if abs(answer - (table["dx"] == MELANOMA).mean()) < 0.005:
         return "Melanoma is one of several malignant diagnoses."
     return "Divide the number of images with a malignant diagnosis by the number of all images."
 
 
-def narrow_place(answer: str) -> str | None:
+def file_of_predictions(answer: str) -> str | None:
     name = str(answer).rpartition("/")[2]
     if name == "predictions.parquet":
         return None
@@ -40,16 +40,16 @@ def message(answer: str) -> str | None:
         return "Give the text of the error: str(error)."
     if "\n" in answer:
         return "An error of this library is one line."
-    missing = [part for part in ("no-such-folder", "--data-dir") if part not in answer]
-    return f"The message should hold {missing[0]!r}." if missing else None
+    missing = [text for text in ("no-such-folder", "--data-dir") if text not in answer]
+    return f"The message should contain {missing[0]!r}." if missing else None
 
 
-# What a problem statement cannot do without, and words by which it praises itself.
-NEEDED = {
+# What a problem statement must mention, and words that judge instead of measuring.
+REQUIRED = {
     "what dermoscopy is": r"derm(at)?oscop",
     "the data": r"ham10000",
     "a quantity by which success is measured": r"\bauc\b|sensitivity|specificity|accuracy",
-    "the split: which lesions test": r"split|test (part|lesion|set)|not seen|unseen",
+    "the split: which lesions are tested on": r"split|test (part|lesion|set)|not seen|unseen",
 }
 PRAISE = r"novel|powerful|state.of.the.art|cutting.edge|groundbreaking|revolution\w*|promising"
 
@@ -58,7 +58,7 @@ def problem_statement(answer: str) -> str | None:
     count, text = len(answer.split()), answer.lower()
     if not 80 <= count <= 200:
         return f"It has {count} words; 200 are allowed, and fewer than 80 leave something out."
-    missing = [what for what, pattern in NEEDED.items() if not re.search(pattern, text)]
+    missing = [what for what, pattern in REQUIRED.items() if not re.search(pattern, text)]
     if missing:
         return f"It does not say {missing[0]}."
     if praise := re.search(PRAISE, text):
@@ -72,8 +72,8 @@ def problem_statement(answer: str) -> str | None:
 
 CHECKS = {
     "00.1": position_of_melanoma,
-    "00.2": malignant_share,
-    "00.3": narrow_place,
+    "00.2": malignant_fraction,
+    "00.3": file_of_predictions,
     "00.4": message,
     "00.6": problem_statement,
 }

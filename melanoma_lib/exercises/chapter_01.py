@@ -1,4 +1,4 @@
-"""The exercises of chapter 01: counts, leaks, the ABCDE rule by eye, a split of one's own."""
+"""The exercises of chapter 01: counts, leakage, the ABCDE rule by eye, and a split."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import MELANOMA
-from melanoma_lib.data.split import PARTS, leaked, lesion_groups, make_split
+from melanoma_lib.data.split import SPLITS, is_leaked, lesion_groups, make_split
 
 CRITERIA = {"A": "asymmetry", "B": "border", "C": "colours", "D": "diameter"}
 # The colours that the ABCD rule of dermoscopy counts (Nachbar et al., 1994), as red, green, blue.
@@ -16,15 +16,18 @@ PALETTE = {
 }  # fmt: skip
 
 
-def standouts(measured: pd.DataFrame) -> pd.DataFrame:
-    """Four lesions, pictures 1 to 4, and for each the one criterion that stands out in it."""
-    if not set(CRITERIA.values()) <= set(measured):  # there were no masks
+def pick_quiz_lesions(measured: pd.DataFrame) -> pd.DataFrame:
+    """Four lesions, numbered 1 to 4, with image_id and the criterion in which each is extreme.
+
+    measured: a row per lesion with image_id and the columns of `CRITERIA`. Empty without those.
+    """
+    if not set(CRITERIA.values()) <= set(measured):  # the dataset has no masks
         return pd.DataFrame(columns=["image_id", "criterion"])
     ranks = measured[list(CRITERIA.values())].rank(pct=True)
     chosen: dict = {}
     for letter, measure in CRITERIA.items():
-        lead = 2 * ranks[measure] - ranks.drop(columns=measure).max(axis=1)
-        chosen[lead.drop(list(chosen)).idxmax()] = letter
+        margin = 2 * ranks[measure] - ranks.drop(columns=measure).max(axis=1)
+        chosen[margin.drop(list(chosen)).idxmax()] = letter
     quiz = measured.loc[list(chosen), ["image_id"]].assign(criterion=chosen.values())
     return quiz.sort_values("image_id").set_axis(range(1, len(quiz) + 1))
 
@@ -38,25 +41,25 @@ def melanoma_lesions(answer: int, table: pd.DataFrame) -> str | None:
     return "Take the rows of melanoma, then count different lesion_ids."
 
 
-def leaks_of_ten_seeds(answer: list[float], table: pd.DataFrame) -> str | None:
+def leakage_of_ten_seeds(answer: list[float], table: pd.DataFrame) -> str | None:
     if len(answer) != 10:
-        return f"Ten numbers are asked for, one a seed from 0 to 9, and not {len(answer)}."
-    for seed, share in enumerate(answer):
-        right = leaked(make_split(table, "image", seed)).mean()
-        if not np.isclose(share, right, atol=5e-4):
-            if np.isclose(share, 100 * right, atol=0.05):
-                return "Right as percentages; give shares, from 0 to 1."
+        return f"Give ten numbers, one for each seed from 0 to 9, and not {len(answer)}."
+    for seed, fraction in enumerate(answer):
+        right = is_leaked(make_split(table, "image", seed)).mean()
+        if not np.isclose(fraction, right, atol=5e-4):
+            if np.isclose(fraction, 100 * right, atol=0.05):
+                return "Right as percentages; give fractions, from 0 to 1."
             return (
-                f"The leak of seed {seed} is another: held-out images whose lesion is in "
-                "training, divided by all held-out images."
+                f"The fraction for seed {seed} is wrong: count the held-out images whose lesion is "
+                "in train, and divide by all held-out images."
             )
     return None
 
 
 def abcd_by_eye(answer: str, measured: pd.DataFrame) -> str | None:
-    quiz = standouts(measured)
+    quiz = pick_quiz_lesions(measured)
     if sorted(answer) != sorted(quiz["criterion"]):
-        return "Give one letter a picture, in their order; each of A, B, C, D stands out once."
+        return "Give one letter for each picture, in order; each of A, B, C, D occurs once."
     wrong = [str(n) for n, right in quiz["criterion"].items() if answer[n - 1] != right]
     return f"Look again at picture {' and '.join(wrong)}." if wrong else None
 
@@ -71,10 +74,10 @@ def number_of_colours(answer: Callable[[np.ndarray, np.ndarray], int]) -> str | 
         return "Half nearly black, half light brown: 2 colours. Take the nearest of the six."
     image[0, -29:] = PALETTE["red"]
     if answer(image, mask) != 2:
-        return "A red speck of 2.9 % of the lesion does not count."
+        return "A red speck of 2.9% of the lesion does not count."
     image[0, -31:] = PALETTE["red"]
     if answer(image, mask) != 3:
-        return "A red speck of 3.1 % of the lesion counts."
+        return "A red speck of 3.1% of the lesion counts."
     mask[0] = False
     if answer(image, mask) != 2:
         return "Only pixels inside the mask count."
@@ -82,29 +85,29 @@ def number_of_colours(answer: Callable[[np.ndarray, np.ndarray], int]) -> str | 
 
 
 def own_split(answer: Callable[[pd.DataFrame, int], pd.Series], table: pd.DataFrame) -> str | None:
-    part = pd.Series(np.asarray(answer(table, 1)), table.index)
-    if set(part) != set(PARTS):
-        return f"Every image needs one of the parts {', '.join(PARTS)}."
+    split = pd.Series(np.asarray(answer(table, 1)), table.index)
+    if set(split) != set(SPLITS):
+        return f"Every image needs one of {', '.join(SPLITS)}."
     for name, lesion in (("lesion_id", table["lesion_id"]), ("lesion", lesion_groups(table))):
-        torn = part.groupby(lesion).nunique() > 1
-        if torn.any():
-            return f"{torn.sum()} times, images of one {name} are in different parts."
-    lesions = pd.DataFrame({"part": part, "dx": table["dx"]})[~lesion_groups(table).duplicated()]
-    for dx, parts in lesions.groupby("dx")["part"]:
-        for name, share in zip(PARTS, (0.7, 0.15, 0.15), strict=True):
-            found = (parts == name).sum()
-            if abs(found - share * len(parts)) > 2:
-                return f"{name} holds {found} of {len(parts)} lesions of {dx}: not {share:.0%}."
-    if not part.equals(pd.Series(np.asarray(answer(table, 1)), table.index)):
+        divided = split.groupby(lesion).nunique() > 1
+        if divided.any():
+            return f"{divided.sum()} times, images of one {name} are in different splits."
+    lesions = pd.DataFrame({"split": split, "dx": table["dx"]})[~lesion_groups(table).duplicated()]
+    for dx, splits in lesions.groupby("dx")["split"]:
+        for name, fraction in zip(SPLITS, (0.7, 0.15, 0.15), strict=True):
+            count = (splits == name).sum()
+            if abs(count - fraction * len(splits)) > 2:
+                return f"{name} has {count} of {len(splits)} lesions of {dx}: not {fraction:.0%}."
+    if not split.equals(pd.Series(np.asarray(answer(table, 1)), table.index)):
         return "The same seed gives another split the second time."
-    if part.equals(pd.Series(np.asarray(answer(table, 2)), table.index)):
+    if split.equals(pd.Series(np.asarray(answer(table, 2)), table.index)):
         return "Another seed gives the same split."
     return None
 
 
 CHECKS = {
     "01.1": melanoma_lesions,
-    "01.2": leaks_of_ten_seeds,
+    "01.2": leakage_of_ten_seeds,
     "01.3": abcd_by_eye,
     "01.4": number_of_colours,
     "01.5": own_split,

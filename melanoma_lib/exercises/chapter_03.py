@@ -1,4 +1,4 @@
-"""The exercises of chapter 03: cost, the residual block, attention, a network of one's own."""
+"""The exercises of chapter 03: cost, the residual block, attention, and a small network."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ BLOCK = (
 def cost_of_a_convolution(answer: tuple[int, int]) -> str | None:
     weights, macs = answer
     if weights == 256 * 512 * 9 + 512:
-        return "The layer has no offsets: weights only."
+        return "The layer has no bias: weights only."
     if weights != 256 * 512 * 9:
         return "The weights: for each pair of an input and an output channel, one kernel."
     if macs == 2 * weights * 14 * 14:
@@ -27,7 +27,7 @@ def cost_of_a_convolution(answer: tuple[int, int]) -> str | None:
 def drawn_block(answer: list[str]) -> str | None:
     unknown = sorted(set(answer) - set(BLOCK))
     if unknown:
-        return f"{unknown[0]!r} is none of {', '.join(sorted(set(BLOCK)))}."
+        return f"{unknown[0]!r} is not one of {', '.join(sorted(set(BLOCK)))}."
     for number, (given, right) in enumerate(zip(answer, BLOCK, strict=False), 1):
         if given != right:
             return f"The first {number - 1} are right; {given!r} does not come next."
@@ -39,7 +39,7 @@ def own_bottleneck(answer: Callable[[int, int], nn.Module]) -> str | None:
     ours, mine = timm.models.resnet.Bottleneck(32, 8).eval(), answer(32, 8).eval()
     with torch.no_grad():
         for values in ours.state_dict().values():
-            if values.is_floating_point():  # normalisation must matter, so nothing stays 0 or 1
+            if values.is_floating_point():  # not 0 or 1, which would hide a wrong normalisation
                 values.copy_(0.5 + torch.rand(values.shape) - 0.8 * (values.dim() > 1))
         missing = sorted(set(ours.state_dict()) - set(mine.state_dict()))
         if missing:
@@ -48,12 +48,12 @@ def own_bottleneck(answer: Callable[[int, int], nn.Module]) -> str | None:
         x = torch.randn(2, 32, 6, 6)
         result, right = mine(x), ours(x)
         if result.shape != right.shape:
-            return f"{tuple(x.shape)} goes in and should come out, not {tuple(result.shape)}."
+            return f"{tuple(x.shape)} goes in and should come out, and not {tuple(result.shape)}."
         if torch.allclose(result, right, rtol=1e-4, atol=1e-4):
             return None
         if torch.allclose(result.relu(), right, rtol=1e-4, atol=1e-4):
             return "Something is missing at the very end."
-    return "With the same weights, the output is another one. Compare with your drawing of 03.2."
+    return "With the same weights, the output differs. Compare with your drawing of 03.2."
 
 
 def attention(answer: Callable[..., torch.Tensor]) -> str | None:
@@ -65,8 +65,8 @@ def attention(answer: Callable[..., torch.Tensor]) -> str | None:
     if torch.allclose(result, F.scaled_dot_product_attention(query, key, value), atol=1e-5):
         return None
     if torch.allclose(result, (query @ key.mT).softmax(-1) @ value, atol=1e-5):
-        return "Nearly: the matches grow with the number of features; divide by its square root."
-    return "The shares of each query over all keys should add up to 1, and weigh the values."
+        return "Nearly: dot products grow with the number of features; divide by its square root."
+    return "The weights of each query over all keys should add up to 1, and average the values."
 
 
 def receptive_field(answer: int) -> str | None:
@@ -74,7 +74,7 @@ def receptive_field(answer: int) -> str | None:
     if answer in stages:
         return f"That is what a pixel at the end of {stages[answer]} depends on; go on."
     if answer == 32:
-        return "32 is the distance of two neighbours on the last map; each sees more than that."
+        return "32 is the stride of the last map; each of its pixels depends on more than that."
     if answer == 483:
         return "That is the ResNet of the paper; timm's has its strides in the 3 x 3 convolutions."
     return None if answer == 427 else "Count columns with a gradient, in an image large enough."

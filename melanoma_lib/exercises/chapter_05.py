@@ -1,4 +1,4 @@
-"""The exercises of chapter 05: an ECE by hand and in words, a temperature, vector scaling."""
+"""The exercises of chapter 05: the ECE by hand and in words, temperature and vector scaling."""
 
 import re
 from collections.abc import Callable
@@ -19,27 +19,27 @@ JARGON = ("logit", "softmax", "bin", "bins", "temperature", "neural", "network",
 
 def ece_on_paper(answer: float) -> str | None:
     near = {
-        0.16: "A distance has no sign: the two bins do not make up for each other.",
-        0.175: "Each bin counts by the number of its images.",
-        0.12: "Confidence and accuracy on average hide the two bins.",
-        20: "Right as a percentage; give it as a share, from 0 to 1.",
+        0.16: "A distance has no sign: the two bins do not cancel out.",
+        0.175: "Each bin is weighted by the number of its images.",
+        0.12: "The averages of confidence and accuracy hide the two bins.",
+        20: "Right as a percentage; give it as a fraction, from 0 to 1.",
     }
-    for value, told in near.items():
+    for value, hint in near.items():
         if abs(answer - value) < 0.0005:
-            return told
-    return None if abs(answer - 0.2) < 0.0005 else "How far is each bin off, and what share is it?"
+            return hint
+    return None if abs(answer - 0.2) < 0.0005 else "How far off is each bin, and how large is it?"
 
 
 def what_changes(answer: list[str]) -> str | None:
     unknown = sorted(set(answer) - set(CHANGES))
     if unknown:
-        return f"{unknown[0]!r} is none of {', '.join(CHANGES)}."
-    kept = [name for name in answer if not CHANGES[name]]
-    if kept:
-        return f"The {kept[0]} depends only on which logit of an image is the largest."
+        return f"{unknown[0]!r} is not one of {', '.join(CHANGES)}."
+    unchanged = [name for name in answer if not CHANGES[name]]
+    if unchanged:
+        return f"The {unchanged[0]} depends only on which logit of an image is the largest."
     missing = sum(CHANGES.values()) - len(set(answer))
     if missing and "melanoma AUC" not in answer:
-        return "What is said of order holds within an image; what is compared between images?"
+        return "The order within an image stays; which measure compares different images?"
     if missing:
         return f"{missing} more can change: which depend on the probability itself?"
     return None
@@ -50,8 +50,8 @@ def own_ece(answer: Callable[..., float]) -> str | None:
     confidence = rng.uniform(0.4, 1, 300)
     correct = rng.random(300) < confidence**2
     result = answer(confidence, correct, 15)
-    two = np.column_stack([confidence, np.zeros(300)])
-    right = float(metrics.ece(1 - correct.astype(int), two))
+    probabilities = np.column_stack([confidence, np.zeros(300)])
+    right = float(metrics.ece(1 - correct.astype(int), probabilities))
     if np.isnan(result):
         return "It gives NaN: what is the mean of a bin without an image?"
     if np.isclose(result, abs(confidence.mean() - correct.mean())):
@@ -74,9 +74,9 @@ def own_temperature(answer: Callable[..., float]) -> str | None:
         if abs(np.log(found * right)) < 0.01:
             return "Upside down: logits are divided by the temperature."
         if abs(np.log(found / right)) > 0.01:
-            return f"For labels drawn at T = {true} it finds {found:.3f}; {right:.3f} is better."
+            return f"For labels sampled at T = {true} it finds {found:.3f}; {right:.3f} is better."
     if not abs(np.log(answer(logits * true + 1000, labels) / right)) < 0.01:  # or NaN
-        return "With logits around 1,000 it fails: e to that power is too large for a float."
+        return "With logits around 1,000 it fails: their exponential overflows."
     return None
 
 
@@ -90,7 +90,8 @@ def explained(answer: str) -> str | None:
     if len(words) < 40:
         return f"{len(words)} words are not enough to explain it; give an example."
     numbers = re.findall(r"\d+|\b(?:seven|eight|nine|ten|hundred)\b", answer.lower())
-    return None if len(numbers) > 1 else "An example needs numbers: what was said, what came true?"
+    hint = "An example needs numbers: what was predicted, and how often was it right?"
+    return None if len(numbers) > 1 else hint
 
 
 def vector_scaling(answer: Callable[..., tuple]) -> str | None:
@@ -98,7 +99,7 @@ def vector_scaling(answer: Callable[..., tuple]) -> str | None:
     factor, offset = np.array([0.5, 1.0, 0.7]), np.array([0.0, -1.0, 0.8])
     logits = rng.normal(0, 2, (4000, 3))
     labels = np.array([rng.choice(3, p=p) for p in softmax(factor * logits + offset)])
-    mine, add = (np.asarray(part, float) for part in answer(logits[:2000], labels[:2000]))
+    mine, add = (np.asarray(values, float) for values in answer(logits[:2000], labels[:2000]))
     if mine.shape != (3,) or add.shape != (3,):
         return "Give a factor and an offset for each of the classes."
     fresh, truth = logits[2000:], labels[2000:]

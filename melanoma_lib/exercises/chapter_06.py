@@ -1,4 +1,4 @@
-"""The exercises of chapter 06: the four outcomes, thresholds that keep a promise, their price."""
+"""The exercises of chapter 06: the confusion matrix, and choosing a threshold by a criterion."""
 
 from collections.abc import Callable
 
@@ -12,26 +12,28 @@ from melanoma_lib.evaluation.operating_points import choose_threshold, operating
 def from_the_matrix(answer: tuple[float, float], matrix: np.ndarray) -> str | None:
     sensitivity, specificity = answer
     row = CLASS_NAMES.index(MELANOMA)
-    found, melanomas, called = matrix[row, row], matrix[row].sum(), matrix[:, row].sum()
+    true_positives, melanomas = matrix[row, row], matrix[row].sum()
+    predicted_positives = matrix[:, row].sum()
     others = matrix.sum() - melanomas
 
     def near(value: float, right: float) -> bool:
         return abs(value - right) < 0.0005
 
     if max(answer) > 1:
-        return "Give shares, from 0 to 1."
-    right = found / melanomas, (others - (called - found)) / others
+        return "Give fractions, from 0 to 1."
+    false_positives = predicted_positives - true_positives
+    right = true_positives / melanomas, (others - false_positives) / others
     if near(sensitivity, right[0]) and near(specificity, right[1]):
         return None
     if near(sensitivity, right[1]) and near(specificity, right[0]):
         return "Sensitivity comes first."
     if not near(sensitivity, right[0]):
-        if called and near(sensitivity, found / called):
-            return "Of the melanomas, which share is called? You took the share of the called."
-        return "Sensitivity looks at one row only: of the melanomas, which share is called?"
-    if near(specificity, (matrix.trace() - found) / others):
-        return "Another wrong diagnosis that is not melanoma is no false alarm."
-    return "Specificity looks at the six other rows: which share of them is not in one column?"
+        if predicted_positives and near(sensitivity, true_positives / predicted_positives):
+            return "That is the positive predictive value; divide by the number of melanomas."
+        return "Sensitivity needs one row only: what fraction of the melanomas is predicted so?"
+    if near(specificity, (matrix.trace() - true_positives) / others):
+        return "A wrong diagnosis other than melanoma is not a false positive."
+    return "Specificity needs the six other rows: what fraction is not in melanoma's column?"
 
 
 def lowest_threshold(answer: float) -> str | None:
@@ -39,7 +41,7 @@ def lowest_threshold(answer: float) -> str | None:
     reached = (others < answer).mean()
     if reached < 0.8:
         return f"At {answer} the specificity is {reached:.0%}: which scores are below it?"
-    return None if reached == 0.8 else f"{reached:.0%} is more than is asked for; go lower."
+    return None if reached == 0.8 else f"{reached:.0%} is more than needed; go lower."
 
 
 def screening(answer: tuple[int, int]) -> str | None:
@@ -47,13 +49,13 @@ def screening(answer: tuple[int, int]) -> str | None:
     for given, specificity in ((at_95, 0.95), (at_90, 0.90)):
         alarms = (10_000 - 50) * (1 - specificity)
         if abs(given - alarms) < 2:
-            return "Those are the false alarms; the melanomas that are found are called, too."
+            return "Those are the false positives; add the true positives."
         if abs(given - alarms - 50) < 2:
-            return "Not every melanoma is found."
+            return "Not every melanoma is a true positive."
         if abs(given - 40 - 10_000 * (1 - specificity)) < 2:
-            return "False alarms come from those who have no melanoma."
+            return "False positives come from those who have no melanoma."
         if abs(given - alarms - 40) > 2:
-            return f"At {specificity:.0%}: how many of 9,950 are called, how many of 50?"
+            return f"At {specificity:.0%}: how many of 9,950 are predicted positive, and of 50?"
     return None
 
 
@@ -64,55 +66,55 @@ def own_rule(answer: Callable[..., float]) -> str | None:
         scores = (rng.random(200) * 0.7 + 0.3 * positive).round(digits)
         for target in (0.95, 0.81, 1.0):
             mine = answer(positive, scores, target)
-            kept = metrics.sensitivity(positive, scores, mine)
-            if kept < target - 1e-12:
-                return f"Asked for {target:.0%}, it reaches {kept:.1%} on the images it was given."
+            reached = metrics.sensitivity(positive, scores, mine)
+            if reached < target - 1e-12:
+                return f"For a target of {target:.0%}, it reaches {reached:.1%} on its own images."
             best = choose_threshold(positive, scores, "sensitivity", target)
             lost = metrics.specificity(positive, scores, best)
             lost -= metrics.specificity(positive, scores, mine)
             if lost > 1e-12:
-                return f"Asked for {target:.0%}, it calls {lost:.1%} of the others needlessly."
+                return f"For {target:.0%}, it needlessly gives up {lost:.1%} of specificity."
     return None
 
 
-def defended(
+def chosen_operating_point(
     answer: tuple[str, float, float], positive: np.ndarray, scores: np.ndarray
 ) -> str | None:
     criterion, target, threshold = answer
     names = ["sensitivity", "specificity"]
     if criterion not in names:
-        return f"The first part is one of {', '.join(names)}."
+        return f"The criterion is one of {', '.join(names)}."
     if not 0 < target <= 1:
-        return "The target is a share, above 0 and up to 1."
+        return "The target is a fraction, above 0 and up to 1."
     measured = getattr(metrics, criterion)(positive, scores, threshold)
     if measured < target - 1e-12:
-        return f"On validation the {criterion} is {measured:.2%}: the promise is broken."
+        return f"On validation the {criterion} is {measured:.2%}: the target is missed."
     other = names[1 - names.index(criterion)]
     best = choose_threshold(positive, scores, criterion, target)
     lost = getattr(metrics, other)(positive, scores, best)
     lost -= getattr(metrics, other)(positive, scores, threshold)
     if lost > 1e-9:
-        return f"The promise is kept, but {lost:.1%} of {other} are given away."
+        return f"The target is met, but {lost:.1%} of {other} are given up."
     return None
 
 
-def least_price(answer: Callable[..., float]) -> str | None:
+def lowest_cost(answer: Callable[..., float]) -> str | None:
     rng = np.random.default_rng(0)
     positive = np.resize([True, False, False, False], 200)
     scores = (rng.random(200) * 0.7 + 0.3 * positive).round(2)
 
     def cost(threshold: float, price: float) -> float:
-        called = scores >= threshold
-        return price * (positive & ~called).sum() + (~positive & called).sum()
+        predicted = scores >= threshold
+        return price * (positive & ~predicted).sum() + (~positive & predicted).sum()
 
     for price in (1, 5, 1000):
         mine = cost(answer(positive, scores, price), price)
         best = min(cost(t, price) for t in operating_curve(positive, scores)["threshold"])
         if mine > best:
-            return f"At a price of {price} your threshold costs {mine:g}; one costs {best:g}."
+            return f"At a price of {price} your threshold costs {mine:g}; {best:g} is possible."
     only_high = np.array([False, False, True])
-    called = np.array([0.8, 0.9, 0.1]) >= answer(only_high, np.array([0.8, 0.9, 0.1]), 1)
-    return "To call nobody must be possible, too." if called.any() else None
+    predicted = np.array([0.8, 0.9, 0.1]) >= answer(only_high, np.array([0.8, 0.9, 0.1]), 1)
+    return "A threshold above all scores must be possible too." if predicted.any() else None
 
 
 CHECKS = {
@@ -120,6 +122,6 @@ CHECKS = {
     "06.2": lowest_threshold,
     "06.3": screening,
     "06.4": own_rule,
-    "06.5": defended,
-    "06.6": least_price,
+    "06.5": chosen_operating_point,
+    "06.6": lowest_cost,
 }

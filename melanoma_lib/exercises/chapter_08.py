@@ -1,4 +1,4 @@
-"""The exercises of chapter 08: intervals and tests by hand, an ensemble."""
+"""The exercises of chapter 08: intervals and tests by hand, and an ensemble."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,8 +13,8 @@ from melanoma_lib.evaluation.significance import holm, mcnemar
 def how_many_more(answer: float) -> str | None:
     near = {
         2: "Twice as many make it narrower by a factor of 1.4: the square root.",
-        3: "How far is it from the value to the end that must pass zero?",
-        16: "The end must just reach zero; the interval need not shrink to a quarter.",
+        3: "How far is the estimate from the bound that must pass zero?",
+        16: "The bound must just reach zero; the interval need not shrink to a quarter.",
     }
     if answer in near:
         return near[answer]
@@ -25,13 +25,13 @@ def holm_by_hand(answer: Sequence[float]) -> str | None:
     p = np.array([0.01, 0.04, 0.03, 0.005])
     given, right = np.asarray(answer, float), holm(p)
     if given.shape != right.shape:
-        return "Four numbers are asked for."
+        return "Give four numbers."
     if np.allclose(given, right, atol=1e-4):
         return None
     if np.allclose(given, 4 * p, atol=1e-4):
         return "That multiplies each by 4 (Bonferroni); only the smallest is, then by less."
     if np.allclose(given, p * [3, 1, 2, 4], atol=1e-4):
-        return "Nearly: one of them is smaller than the one before it in order of size."
+        return "Nearly: one of them is smaller than its predecessor in the sorted order."
     if np.allclose(np.sort(given), np.sort(right), atol=1e-4):
         return "The numbers are right; give them in the order of the question."
     return "Sort them first: the smallest is multiplied by 4, the next by 3."
@@ -42,7 +42,7 @@ def twelve_to_four(answer: float) -> str | None:
     if abs(answer - right) < 0.0005:
         return None
     if abs(answer - right / 2) < 0.0005:
-        return "That is one side; the other model could have been the luckier one as well."
+        return "That is one-sided; the other model could have been the luckier one as well."
     return "How often do 16 tosses of a coin fall as unevenly as 4 to 12? The others do not matter."
 
 
@@ -59,26 +59,26 @@ def own_bootstrap(answer: Callable[..., tuple[float, float]]) -> str | None:
     if not low < values.mean() < high:
         return f"The mean is {values.mean():.3f}, and your interval [{low:.3f}, {high:.3f}]."
     if abs(width - narrow) < 0.15 * narrow:
-        return "So narrow is it when images are drawn one by one; a lesion's images come together."
+        return "You resample single images; resample lesions, with all their images."
     if abs(width - ours) > 0.15 * ours:
-        return f"It is {width:.3f} wide, not about {ours:.3f}: is it the middle 95 % of the draws?"
+        return f"It is {width:.3f} wide, not about {ours:.3f}: is it the middle 95% of resamples?"
     if abs(low - right["low"]) + abs(high - right["high"]) > 0.2 * ours:
-        return "Its width is right, its place is not: which figure is computed on each draw?"
+        return "Its width is right, its position is not: what is computed on each resample?"
     return None
 
 
 def ensemble(
     answer: Callable[..., np.ndarray], members: Sequence[Predictions], temperatures: Sequence[float]
 ) -> str | None:
-    apart = [2 * t for t in temperatures]  # so that a forgotten temperature shows
-    result = np.asarray(answer(members, apart))
-    pairs = list(zip(members, apart, strict=True))
-    right = np.mean([part.probabilities(t) for part, t in pairs], axis=0)
+    doubled = [2 * t for t in temperatures]  # so that a forgotten temperature shows
+    result = np.asarray(answer(members, doubled))
+    pairs = list(zip(members, doubled, strict=True))
+    right = np.mean([member.probabilities(t) for member, t in pairs], axis=0)
     if result.shape != right.shape:
-        return f"The shape should be {right.shape}, one row an image, and is {result.shape}."
+        return f"The shape should be {right.shape}, one row for each image, and is {result.shape}."
     if np.allclose(result, right, atol=1e-6):
         return None
-    if np.allclose(result, np.mean([part.probabilities() for part in members], axis=0), atol=1e-6):
+    if np.allclose(result, np.mean([m.probabilities() for m in members], axis=0), atol=1e-6):
         return "Those are the probabilities before calibration."
     if not np.allclose(result.sum(1), 1, atol=1e-4):
         return "The probabilities of an image should add up to 1."

@@ -1,8 +1,7 @@
-"""Architectures: a table of the four that are compared, and one way to build any timm model."""
+"""The four architectures that are compared, and one way to build any model of timm."""
 
-import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,21 +9,21 @@ import timm
 import torch
 from torch import nn
 
-from melanoma_lib.core.errors import MelanomaError, summarize_items
+from melanoma_lib.core.errors import MelanomaError
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network family: its key, its name in print, and timm's name."""
+    """A network architecture: its name in commands and folders, in print, and in timm."""
 
-    key: str
     name: str
+    display_name: str
     timm_name: str
 
 
 # The tag after the dot names the ImageNet weights; timm changes its defaults now and then.
 ARCHITECTURES = {
-    entry.key: entry
+    entry.name: entry
     for entry in (
         Architecture("resnet50", "ResNet-50", "resnet50.a1_in1k"),
         Architecture("efficientnet_b3", "EfficientNet-B3", "efficientnet_b3.ra2_in1k"),
@@ -34,80 +33,71 @@ ARCHITECTURES = {
 }
 
 
-def architecture(key: str) -> Architecture:
-    """Looks up one of the four, or any model name of timm; raises `MelanomaError` otherwise."""
-    if key in ARCHITECTURES:
-        return ARCHITECTURES[key]
-    if timm.is_model(key) and timm.is_model_pretrained(key) >= ("." in key):
-        return Architecture(key, key, key)
-    near = difflib.get_close_matches(key, dict.fromkeys([*ARCHITECTURES, *timm.list_models()]), n=3)
+def get_architecture(name: str) -> Architecture:
+    """One of `ARCHITECTURES`, or any model of timm, by name; raises `MelanomaError` otherwise."""
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if timm.is_model(name) and timm.is_model_pretrained(name) >= ("." in name):
+        return Architecture(name, name, name)
+    names = dict.fromkeys([*ARCHITECTURES, *timm.list_models()])
+    near = difflib.get_close_matches(name, names, n=3)
     hint = f"did you mean {' or '.join(near)}" if near else "timm.list_models() lists all"
     raise MelanomaError(
-        f"unknown architecture {key!r}; {hint}? Ours are {', '.join(ARCHITECTURES)}"
+        f"unknown architecture {name!r}; {hint}? Ours are {', '.join(ARCHITECTURES)}"
     )
 
 
 def build_model(
-    key: str, classes: int, image_size: int, pretrained: bool = False, weights: str = ""
+    architecture: str, classes: int, image_size: int, pretrained: bool = False, weights: str = ""
 ) -> nn.Module:
-    """Builds a network with a fresh output layer of `classes` logits.
+    """Builds a network with a new output layer of `classes` logits.
 
-    `weights` is a file of ImageNet weights (safetensors, or a PyTorch state dict) used instead
-    of timm's hub; with `pretrained=False` and no file the weights are random. Raises
-    `MelanomaError` when the hub cannot be reached or the file does not fit.
+    image_size: pixels a side. weights: a file of ImageNet weights (safetensors, or a PyTorch
+    state dict) instead of that of timm's hub; without it and `pretrained`, weights are random.
+    Raises `MelanomaError` when the hub cannot be reached, or when the file lacks weights or has
+    others than the network's.
     """
-    entry = architecture(key)
-    cfg = timm.get_pretrained_cfg(entry.timm_name)
-    options: dict = {"num_classes": classes}
-    if cfg is not None and cfg.fixed_input_size:
-        options["img_size"] = image_size  # transformers build their position table for one size
+    timm_name = get_architecture(architecture).timm_name
+    cfg = timm.get_pretrained_cfg(timm_name)
+    # Transformers have position embeddings for one image size.
+    options = {"img_size": image_size} if cfg.fixed_input_size else {}
     if pretrained and not weights:
-        weights = _hub_file(key, cfg)
-    if weights:
-        if not Path(weights).is_file():
-            raise MelanomaError(f"the weights file {weights} for {key} does not exist")
-        options["pretrained_cfg_overlay"] = {"file": str(Path(weights).resolve())}
-    missing: list[str] = []
+        weights = _hub_file(architecture, cfg)
+    if weights and not Path(weights).is_file():
+        raise MelanomaError(f"the weights file {weights} for {architecture} does not exist")
     try:
-        with _missing_weights(missing):
-            model = timm.create_model(entry.timm_name, pretrained=bool(weights), **options)
-        head = model.pretrained_cfg["classifier"] or ()  # one name or several: new in any case
-        head = (head,) if isinstance(head, str) else tuple(head)
-        absent = [name for name in missing if not name.startswith(head)]
-        if absent:
-            named = summarize_items(absent, 3)
-            raise ValueError(f"{len(absent)} of its weights are missing: {named}")
-        _soften_head(model)
+        if weights:
+            # timm refuses a file that lacks weights only if the output layers are alike, too.
+            overlay = {"file": str(Path(weights).resolve()), **_classes_of(weights, cfg)}
+            options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+            model = timm.create_model(timm_name, **options)
+            model.reset_classifier(classes)
+        else:
+            model = timm.create_model(timm_name, num_classes=classes, **options)
+        _init_classifier(model)
         # Convolutions are faster with the colours of a pixel side by side; results are the same.
         return model.to(memory_format=torch.channels_last)
     except Exception as error:  # timm raises a dozen unrelated types
-        what = f"{weights} does not fit {key}" if weights else f"{key} cannot be built"
-        raise MelanomaError(f"{what} at {image_size} px: {' '.join(str(error).split())[:300]}") \
-            from error
+        fault = f"{weights} does not fit" if weights else "timm cannot build"
+        reason = " ".join(str(error).split())[:300]
+        raise MelanomaError(f"{fault} {architecture} at {image_size} px: {reason}") from error
 
 
-@contextlib.contextmanager
-def _missing_weights(names: list[str]) -> Iterator[None]:
-    """Adds to `names` what a file lacks that timm loads meanwhile; timm passes over it silently."""
-    load = nn.Module.load_state_dict
-
-    def loaded(model: nn.Module, *arguments, **options):
-        result = load(model, *arguments, **options)
-        names.extend(result.missing_keys)
-        return result
-
-    nn.Module.load_state_dict = loaded
-    try:
-        yield
-    finally:
-        nn.Module.load_state_dict = load
+def _classes_of(weights: str, cfg) -> dict[str, int]:
+    """The number of outputs in a file of weights, for timm's configuration; 0 without a layer."""
+    state = timm.models.load_state_dict(weights)
+    head = cfg.classifier if isinstance(cfg.classifier, str) else (cfg.classifier or ("",))[0]
+    if f"{head}.weight" in state:
+        return {"num_classes": len(state[f"{head}.weight"])}
+    named_otherwise = any(name.startswith(head.partition(".")[0]) for name in state)
+    return {} if named_otherwise else {"num_classes": 0}
 
 
-def _soften_head(model: nn.Module) -> None:
-    """Starts the new output layer near zero, so that all classes begin about equally likely.
+def _init_classifier(model: nn.Module) -> None:
+    """Initialises the output layer near zero, so that all classes begin about equally likely.
 
-    timm scales EfficientNet's output layer by the number of classes; with seven, the first
-    losses are three times those of guessing, and training from random weights suffers.
+    timm scales EfficientNet's by the number of classes; with seven, the first losses are three
+    times those of a uniform prediction, and training from random weights suffers.
     """
     head = model.get_classifier()
     if isinstance(head, nn.Linear):
@@ -115,16 +105,16 @@ def _soften_head(model: nn.Module) -> None:
         nn.init.zeros_(head.bias)
 
 
-def _hub_file(key: str, cfg) -> str:
-    """The file of ImageNet weights from the local cache, or else fetched from timm's hub."""
+def _hub_file(architecture: str, cfg) -> str:
+    """The file of ImageNet weights in the local cache, or else downloaded from timm's hub."""
     import huggingface_hub
 
-    ways_out = (
-        f"name a local file with --weights {key}=FILE, or train from random weights with "
+    alternatives = (
+        f"name a local file with --weights {architecture}=FILE, or train from random weights with "
         "--no-pretrained"
     )
-    if cfg is None or not cfg.hf_hub_id:
-        raise MelanomaError(f"timm has no ImageNet weights for {key}; {ways_out}")
+    if not cfg.hf_hub_id:
+        raise MelanomaError(f"timm has no ImageNet weights for {architecture}; {alternatives}")
     name = "model.safetensors"
     cached = huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name)
     if isinstance(cached, str):
@@ -136,29 +126,33 @@ def _hub_file(key: str, cfg) -> str:
     except Exception as error:  # the client's transport decides the type
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise MelanomaError(
-            f"the ImageNet weights of {key} cannot be fetched from timm's hub ({reason}); "
-            f"{ways_out}"
+            f"the ImageNet weights of {architecture} cannot be fetched from timm's hub ({reason}); "
+            f"{alternatives}"
         ) from error
 
 
 def normalisation(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and standard deviation of red, green and blue that the model's weights expect."""
+    """The mean and standard deviation of red, green and blue that the model's weights expect.
+
+    Both are for images in [0, 1], see `normalise`.
+    """
     data_config = timm.data.resolve_model_data_config(model)
     return tuple(data_config["mean"]), tuple(data_config["std"])
 
 
 def to_input(images: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Moves uint8 images (n, 3, height, width) to the device as float32 in [0, 1]."""
+    """Moves uint8 images (n, 3, height, width) to the device, as float32 in [0, 1]."""
     return images.to(device, non_blocking=True).float() / 255
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Centres and scales float images (n, 3, height, width) in [0, 1], channel by channel.
+    """Subtracts the mean and divides by the standard deviation of each channel.
 
-    `mean` and `std` may be tensors on the images' device: making them there would stop a GPU.
+    images: float (n, 3, height, width) in [0, 1]; mean, std: (3,), also tensors on the images'
+    device, which need not be copied there.
     """
-    centre, scale = (
+    mean, std = (
         torch.as_tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
         for values in (mean, std)
     )
-    return (images - centre) / scale
+    return (images - mean) / std

@@ -1,4 +1,4 @@
-"""The bundle: a trained model with everything needed to use it, in one folder."""
+"""The bundle: a folder with a trained model's weights and all that is needed to use them."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from melanoma_lib.models.build import build_model
 from melanoma_lib.models.out_of_distribution import ReferenceSet, save_reference_set
 
 SCHEMA = 2
-FACTS = {  # what must be in bundle.json, and what must be true of it
+REQUIRED_METADATA = {  # what bundle.json must contain, and when it is valid
     "architecture": lambda value: isinstance(value, str),
     "class_names": lambda value: value == list(CLASS_NAMES),
     "image_size": lambda value: isinstance(value, int) and value > 0,
@@ -28,48 +28,48 @@ FACTS = {  # what must be in bundle.json, and what must be true of it
 }
 
 
-def save_bundle(folder: Path, known: ReferenceSet, **facts: object) -> None:
-    """Writes bundle.json and what the model knows (see `familiar`) beside model.safetensors.
+def save_bundle(folder: Path, reference: ReferenceSet, **metadata: object) -> None:
+    """Writes bundle.json and the reference set into a folder that has model.safetensors.
 
-    `facts`: architecture, class_names, image_size, mean, std, temperature, operating_points,
-    generated (whether the model knows only generated pictures).
+    metadata: architecture, class_names, image_size, mean, std, temperature, operating_points,
+    and generated (whether the model was trained on generated images).
     """
     weights = sha256(folder / "model.safetensors")
-    own = {"schema": SCHEMA, "weights_sha256": weights, **save_reference_set(folder, known)}
-    write_json(folder / "bundle.json", own | facts)
+    added = {"schema": SCHEMA, "weights_sha256": weights, **save_reference_set(folder, reference)}
+    write_json(folder / "bundle.json", added | metadata)
 
 
 def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
-    """The trained model, ready to predict, and its facts.
+    """The trained model in evaluation mode, on the CPU, and the content of bundle.json.
 
-    Raises `MelanomaError` when the folder holds no bundle, one of another schema, or weights
-    that are not those the bundle was written with.
+    Raises `MelanomaError` when the folder has no bundle, one of another schema, or weights that
+    are not those of the bundle.
     """
     folder = Path(folder)
-    facts = read_json(folder / "bundle.json")
-    if facts.get("schema") != SCHEMA:
+    bundle = read_json(folder / "bundle.json")
+    if bundle.get("schema") != SCHEMA:
         raise MelanomaError(
             f"{folder} holds a bundle of another version; train again: the same "
             "command keeps the weights and renews the bundle"
         )
-    wrong = [name for name, holds in FACTS.items() if not holds(facts.get(name))]
+    wrong = [name for name, valid in REQUIRED_METADATA.items() if not valid(bundle.get(name))]
     if wrong:
         raise MelanomaError(f"{folder / 'bundle.json'}: missing or wrong: {summarize_items(wrong)}")
-    if sha256(folder / "model.safetensors") != facts["weights_sha256"]:
+    if sha256(folder / "model.safetensors") != bundle["weights_sha256"]:
         raise MelanomaError(f"{folder}: model.safetensors is not the file of its bundle.json")
-    network = facts["architecture"], len(facts["class_names"]), facts["image_size"]
-    with torch.device("meta"):  # without memory: no weights are drawn that the file replaces
+    network = bundle["architecture"], len(bundle["class_names"]), bundle["image_size"]
+    with torch.device("meta"):  # no memory and no random weights, which the file would replace
         model = build_model(*network)
     if {name for name, _ in model.named_buffers()} - set(model.state_dict()):
-        model = build_model(*network)  # what no file holds has to be computed
+        model = build_model(*network)  # buffers that no file has must be computed
     load_weights(model, folder, assign=True)
-    return model.to(memory_format=torch.channels_last).eval(), facts
+    return model.to(memory_format=torch.channels_last).eval(), bundle
 
 
 def find_bundles(folder: Path | str) -> list[Path]:
-    """The folder itself if it holds a bundle, or else those in it that do.
+    """The folder itself if it has a bundle, or else its subfolders that have one, sorted.
 
-    Raises `MelanomaError` that says what to run when there are none.
+    Raises `MelanomaError` when there is none.
     """
     folder = Path(folder)
     if (folder / "bundle.json").exists():
@@ -78,16 +78,17 @@ def find_bundles(folder: Path | str) -> list[Path]:
     if not found:
         raise MelanomaError(
             f"there is no trained model in {folder}; train first, on HAM10000 with `melanoma run` "
-            "or on generated pictures with `melanoma run --preset sample`, and name the folder of "
+            "or on generated images with `melanoma run --preset sample`, and name the folder of "
             "the run, or one in it, with --bundle, for example runs/sample/resnet50"
         )
     return found
 
 
 def load_weights(model: nn.Module, folder: Path, assign: bool = False) -> None:
-    """Reads model.safetensors into the model, or makes the file's own tensors its weights.
+    """Loads model.safetensors into the model.
 
-    Raises `MelanomaError` when they do not fit.
+    assign: replace the model's parameters instead of copying into them, as PyTorch's
+    `load_state_dict` does. Raises `MelanomaError` when the file cannot be read or does not fit.
     """
     path = folder / "model.safetensors"
     try:

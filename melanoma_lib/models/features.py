@@ -1,4 +1,4 @@
-"""Features of a network as maps, whatever the network's layout."""
+"""Feature maps of any network, whatever the layout of its features."""
 
 import math
 
@@ -7,10 +7,10 @@ from torch import nn
 
 
 def as_map(model: nn.Module, features: torch.Tensor) -> torch.Tensor | None:
-    """Features as (n, channels, side, side), or None where they are no map.
+    """Features as a map (n, channels, side, side), or None if they have no positions.
 
-    Takes maps with channels first or last, and tokens (n, tokens, channels) in rows, without
-    the class token and its like, which belong to no place.
+    features: a map with channels first or last, or the tokens (n, tokens, channels) of a
+    transformer, from which class and register tokens are removed.
     """
     if features.ndim == 4 and features.shape[2] == features.shape[3]:
         return features
@@ -20,7 +20,7 @@ def as_map(model: nn.Module, features: torch.Tensor) -> torch.Tensor | None:
         return None
     tokens = features.shape[1]
     prefix = getattr(model, "num_prefix_tokens", 0)
-    for patches in (tokens - prefix, tokens - 1):  # some models do not tell of their class token
+    for patches in (tokens - prefix, tokens - 1):  # some models do not declare their class token
         side = math.isqrt(max(patches, 0))
         if side and side**2 == patches:
             return features[:, -patches:].unflatten(1, (side, side)).permute(0, 3, 1, 2)

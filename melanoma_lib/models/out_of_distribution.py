@@ -1,10 +1,9 @@
-"""Whether a picture resembles those a model was made for: its distance to known pictures.
+"""Out-of-distribution detection by the distance to reference images, in feature space.
 
-A network gives every picture one of its classes, a cat too. Features from three quarters of the
-way through it still tell a cat from skin: there, a picture is described by the mean of every
-channel, and compared with the pictures of the validation part. What is farther from its nearest
-neighbours than nearly all of those are from theirs is foreign (after Sun et al., 2022, who take
-the last features).
+A network assigns one of its classes to any image, also to one of a cat. But features from three
+quarters of its depth tell a cat from skin. There, an image is described by the mean of every
+channel, and its distance to the k-th nearest of the reference images (the validation split) is
+measured (after Sun et al., 2022, who take the last features).
 """
 
 import contextlib
@@ -23,16 +22,17 @@ from melanoma_lib.core.files import atomic_path, sha256
 from melanoma_lib.models.features import as_map
 
 FILE = "known.safetensors"
-NEIGHBOURS = 5
-FALSE_WARNINGS = 0.01  # share of the known pictures that would be called foreign
-MOST = 2000  # known pictures that are kept; more would only take longer
+N_NEIGHBOURS = 5
+FALSE_POSITIVE_RATE = 0.01  # fraction of the reference images beyond the limit
+MAX_IMAGES = 2000  # of a reference set; more would only take longer
 
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """Images a model is known to serve: their standardised features (n, channels), a row each.
+    """In-distribution images by their standardised features (n, channels).
 
-    A picture is foreign when its distance exceeds `limit`.
+    mean, scale: (channels,), of the standardisation. An image whose `distance` exceeds `limit`
+    is out-of-distribution.
     """
 
     features: np.ndarray
@@ -41,16 +41,16 @@ class ReferenceSet:
     limit: float
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """Distance of pictures (n, channels), to the fifth nearest known one, (n,)."""
-        return _distances((features - self.mean) / self.scale, self.features)
+        """The root mean square distance of images (m, channels) to their fifth neighbour, (m,)."""
+        return _kth_distances((features - self.mean) / self.scale, self.features)
 
 
 @contextlib.contextmanager
 def capture_features(model: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """A list that grows by the features (n, channels) of every batch the model sees in the block.
+    """Yields a list to which every forward pass in the block adds its features (n, channels).
 
-    By a hook, because not every model of every timm has `forward_intermediates`. One thread at a
-    time: the hook is on the model.
+    By a forward hook on the model, since not every model has timm's `forward_intermediates`;
+    two threads must not use the model at once.
     """
     stage = math.ceil(3 * len(model.feature_info) / 4) - 1
     features = []
@@ -64,43 +64,44 @@ def capture_features(model: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 
 def fit_reference_set(features: np.ndarray, lesion_ids: np.ndarray) -> ReferenceSet:
-    """What is known from the features (n, channels) of pictures the weights never saw.
+    """The reference set of images that the weights were not trained on.
 
-    The limit is what all but `FALSE_WARNINGS` of them keep, each measured against pictures of
-    other lesions.
+    features: (n, channels); lesion_ids: (n,). The limit is the 1 - `FALSE_POSITIVE_RATE`
+    quantile of the images' distances to those of other lesions.
     """
-    chosen = np.random.default_rng(0).permutation(len(features))[:MOST]
+    chosen = np.random.default_rng(0).permutation(len(features))[:MAX_IMAGES]
     features, lesion_ids = np.float32(features[chosen]), lesion_ids[chosen]
     mean, scale = features.mean(0), features.std(0) + 1e-6
     features = (features - mean) / scale
-    own = lesion_ids[:, None] == lesion_ids[None]
-    limit = float(np.quantile(_distances(features, features, own), 1 - FALSE_WARNINGS))
+    same_lesion = lesion_ids[:, None] == lesion_ids[None]
+    distances = _kth_distances(features, features, same_lesion)
+    limit = float(np.quantile(distances, 1 - FALSE_POSITIVE_RATE))
     return ReferenceSet(features, mean, scale, limit)
 
 
-def _distances(
-    features: np.ndarray, known: np.ndarray, left_out: np.ndarray | None = None
+def _kth_distances(
+    features: np.ndarray, reference: np.ndarray, excluded: np.ndarray | None = None
 ) -> np.ndarray:
-    """Euclidean distance to the k-th nearest known picture, a channel, (n,)."""
-    squares = (features**2).sum(1)[:, None] + (known**2).sum(1) - 2 * features @ known.T
-    if left_out is not None:
-        squares[left_out] = np.inf
-    place = min(NEIGHBOURS, len(known)) - 1
-    nearest = np.partition(squares, place, axis=1)[:, place]
+    """Root mean square distance over channels to the k-th nearest reference image, (n,)."""
+    squares = (features**2).sum(1)[:, None] + (reference**2).sum(1) - 2 * features @ reference.T
+    if excluded is not None:
+        squares[excluded] = np.inf
+    k = min(N_NEIGHBOURS, len(reference))
+    nearest = np.partition(squares, k - 1, axis=1)[:, k - 1]
     return np.sqrt(np.maximum(nearest, 0) / features.shape[1])
 
 
-def save_reference_set(folder: Path, known: ReferenceSet) -> dict:
-    """Writes what is known beside a model; returns the facts for its bundle."""
+def save_reference_set(folder: Path, reference: ReferenceSet) -> dict:
+    """Writes the reference set into a model's folder; returns its entries for bundle.json."""
     with atomic_path(folder / FILE) as temporary:
-        arrays = {name: np.float32(getattr(known, name)) for name in ("mean", "scale")}
-        save_file(arrays | {"features": np.float16(known.features)}, temporary)
-    return {"known_limit": known.limit, "known_sha256": sha256(folder / FILE)}
+        arrays = {name: np.float32(getattr(reference, name)) for name in ("mean", "scale")}
+        save_file(arrays | {"features": np.float16(reference.features)}, temporary)
+    return {"known_limit": reference.limit, "known_sha256": sha256(folder / FILE)}
 
 
-def load_reference_set(folder: Path, facts: dict) -> ReferenceSet:
-    """Reads it; raises `MelanomaError` when the file is not the one of the bundle."""
-    if sha256(folder / FILE) != facts["known_sha256"]:
+def load_reference_set(folder: Path, bundle: dict) -> ReferenceSet:
+    """Reads a model's reference set; raises `MelanomaError` when it is not that of the bundle."""
+    if sha256(folder / FILE) != bundle["known_sha256"]:
         raise MelanomaError(f"{folder}: {FILE} is not the file of its bundle.json")
     arrays = {name: np.float32(array) for name, array in load_file(folder / FILE).items()}
-    return ReferenceSet(**arrays, limit=facts["known_limit"])
+    return ReferenceSet(**arrays, limit=bundle["known_limit"])

@@ -13,7 +13,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import read_metadata
-from melanoma_lib.data.split import leaked, lesion_groups, make_split
+from melanoma_lib.data.split import is_leaked, lesion_groups, make_split
 from melanoma_lib.evaluation import calibration, operating_points, trained_run
 from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.evaluation.metrics import nll, top_class
@@ -72,7 +72,7 @@ def open_run(results_file: Path, metadata: Path | str = "") -> Run:
 
 
 def _lesion_leak(run: Run, _keys: Sequence[str]) -> Figure:
-    leak = leaked(make_split(run.metadata, "image", run.seed))
+    leak = is_leaked(make_split(run.metadata, "image", run.seed))
     return figures.lesion_leak(lesion_groups(run.metadata).value_counts(), leak)
 
 

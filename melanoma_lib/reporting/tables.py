@@ -10,7 +10,7 @@ import pandas as pd
 
 from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.data.classes import DISPLAY_NAMES
-from melanoma_lib.data.layouts import left_out_text
+from melanoma_lib.data.layouts import describe_excluded
 from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
@@ -358,7 +358,7 @@ def describe_results(results: dict) -> str:
     if external := results.get("external"):
         basis = f"from outside of the run {results['run']}"
         left_out = external["left_out"]
-        warning = f" Left out: {left_out_text(left_out)}." if left_out else ""
+        warning = f" Left out: {describe_excluded(left_out)}." if left_out else ""
         warning += f" {external['overlap']}." if external["overlap"] else ""
     optimistic = (
         " The split is by image: the held-out images also chose epoch, temperature and "

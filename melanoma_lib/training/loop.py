@@ -23,8 +23,8 @@ from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path, write_csv
 from melanoma_lib.core.memory import kept_memory
 from melanoma_lib.core.progress import progress
-from melanoma_lib.data.augment import augment, draw, generator
-from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, resident, to_device
+from melanoma_lib.data.augment import augment, generator, sample_parameters
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, to_device, to_gpu_memory
 from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.models.build import normalisation, normalise, to_input
 from melanoma_lib.models.bundle import load_weights
@@ -122,7 +122,7 @@ def train_epoch(
     start = time.perf_counter()
     device = next(model.parameters()).device
     mean_std = [torch.tensor(values, device=device) for values in normalisation(model)]
-    numbers = draw(len(train.pixels), config.seed, epoch).to(device)
+    parameters = sample_parameters(len(train.pixels), config.seed, epoch).to(device)
     dropout = generator(config.seed, epoch, 2).initial_seed()
     torch.manual_seed(dropout + distributed.rank())
     batches = loader(train, config.batch_size, generator(config.seed, epoch, 0))
@@ -131,7 +131,7 @@ def train_epoch(
     for batch in progress(batches, f"epoch {epoch}", len(batches)):
         images, labels, rows = distributed.shard(*batch)  # all of it, where there is one process
         labels, rows = to_device(labels, device), to_device(rows, device)
-        images = augment(to_input(images, device), numbers[rows], config.augmentation)
+        images = augment(to_input(images, device), parameters[rows], config.augmentation)
         images = normalise(images, *mean_std)
         loss, logits, parts = step_that_fits(model, optimizer, images, labels, parts, step)
         # Kept on the device: reading a number out would make a GPU wait.
@@ -144,7 +144,7 @@ def train_epoch(
         raise MelanomaError(
             f"the loss is {losses[step].item()} in epoch {epoch}, step {step + 1} of "
             f"{len(losses)}, with the images "
-            f"{summarize_items(train.names[row] for row in seen[step])}; "
+            f"{summarize_items(train.image_ids[row] for row in seen[step])}; "
             "earlier epochs are kept; try a smaller --learning-rate"
         )
     return {
@@ -183,8 +183,8 @@ def fit(
     device = pick_device(config.device)
     network = (how or Arithmetic()).wrap(model.to(device))
     shared = distributed.wrap(network)
-    train, val, step = resident(train, device), resident(val, device), captured(train_step, device)
-    optimizer = adam(model, config.learning_rate)
+    train, val = to_gpu_memory(train, device), to_gpu_memory(val, device)
+    optimizer, step = adam(model, config.learning_rate), captured(train_step, device)
     history: list[dict] = []
     if checkpoint := load_checkpoint(folder):
         model.load_state_dict(checkpoint["model"])

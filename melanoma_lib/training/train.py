@@ -19,7 +19,7 @@ from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, make_split
-from melanoma_lib.data.torch_dataset import Data
+from melanoma_lib.data.torch_dataset import TrainingData
 from melanoma_lib.evaluation.calibration import fit_temperature
 from melanoma_lib.evaluation.operating_points import choose_operating_points
 from melanoma_lib.evaluation.predictions import (
@@ -29,7 +29,7 @@ from melanoma_lib.evaluation.predictions import (
     save_predictions,
 )
 from melanoma_lib.models import out_of_distribution
-from melanoma_lib.models.build import architecture, build_model, normalisation
+from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.models.bundle import save_bundle
 from melanoma_lib.training import distributed
 from melanoma_lib.training.loop import fit, train_step
@@ -42,7 +42,7 @@ OUTPUTS = (
 SCHEMA = 4
 
 
-def prepare(config: Config) -> Data:
+def prepare(config: Config) -> TrainingData:
     """Opens and checks the dataset, splits it (written to split.csv) and decodes its pixels."""
     files = open_dataset(config.data_dir, config.metadata, config.img_dir)
     split = make_split(files.metadata, config.split, config.seed)
@@ -51,7 +51,7 @@ def prepare(config: Config) -> Data:
         with atomic_path(Path(config.output_dir) / "split.csv") as temporary:
             split.to_csv(temporary, index=False)
     labels = split["dx"].map(CLASS_NAMES.index).to_numpy()
-    return Data(files, split, pixels, labels)
+    return TrainingData(files, split, pixels, labels)
 
 
 def train_architecture(config: Config, key: str) -> Path:
@@ -79,13 +79,13 @@ def _train(config: Config, key: str) -> Path:
         _check_weights(folder)
         _renew_operating_points(folder, config)
         return folder
-    entry = architecture(key)
+    entry = get_architecture(key)
     record |= {
         "schema": SCHEMA,
         "training_key": training_key,
         "recipe": config.recipe(key, data.files.fingerprint),
         "architecture": key,
-        "name": entry.name,
+        "name": entry.display_name,
         "timm_name": entry.timm_name,
         "config": dataclasses.asdict(config),
         "dataset": describe_split(data.files, data.split),
@@ -97,7 +97,7 @@ def _train(config: Config, key: str) -> Path:
         how = _arithmetic(config, model, data, record)
         write_json(folder / "run.json", record)
         history = _fit(config, key, data, model, distributed.broadcast(how))
-    predictions, known = predict(model, data, config.batch_size)
+    predictions, reference = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
     temperature = fit_temperature(validation.logits, validation.labels)
@@ -105,7 +105,7 @@ def _train(config: Config, key: str) -> Path:
     mean, std = normalisation(model)
     save_bundle(
         folder,
-        known,
+        reference,
         architecture=key,
         class_names=CLASS_NAMES,
         image_size=config.image_size,
@@ -176,18 +176,20 @@ def _model(config: Config, key: str) -> nn.Module:
     )
 
 
-def _arithmetic(config: Config, model: nn.Module, data: Data, record: dict) -> Arithmetic:
+def _arithmetic(config: Config, model: nn.Module, data: TrainingData, record: dict) -> Arithmetic:
     """How the training computes: as recorded, so that a resumed one goes on as it began."""
     if "arithmetic" not in record:
-        images, device = len(data.part("train")), pick_device(config.device)
+        images, device = len(data.dataset("train")), pick_device(config.device)
         how, tried = choose(model, config, images, device, train_step)
         record |= {"arithmetic": dataclasses.asdict(how), "arithmetics_tried": tried}
     return Arithmetic(**record["arithmetic"])
 
 
-def _fit(config: Config, key: str, data: Data, model: nn.Module, how: Arithmetic) -> list[dict]:
+def _fit(
+    config: Config, key: str, data: TrainingData, model: nn.Module, how: Arithmetic
+) -> list[dict]:
     folder = Path(config.output_dir) / key
-    return fit(model, data.part("train"), data.part("val"), config, folder, how)
+    return fit(model, data.dataset("train"), data.dataset("val"), config, folder, how)
 
 
 def _train_along(config: Config, key: str) -> Path:
@@ -231,14 +233,14 @@ def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
 
 
 def predict(
-    model: nn.Module, data: Data, batch_size: int
+    model: nn.Module, data: TrainingData, batch_size: int
 ) -> tuple[Predictions, out_of_distribution.ReferenceSet]:
-    """The model's predictions for validation and test, and what it knows from validation.
+    """The model's predictions for validation and test, and the reference set of validation.
 
     An image may play both parts.
     """
     mean_std = normalisation(model)
-    val, test = parts = [data.part(name) for name in ("val", "test")]
+    val, test = parts = [data.dataset(name) for name in ("val", "test")]
     with out_of_distribution.capture_features(model) as features:
         logits = [predict_logits(model, val, batch_size, mean_std)]
     logits.append(predict_logits(model, test, batch_size, mean_std))

@@ -90,7 +90,7 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path):
     sweep(tmp_path / "absent")
 
 
-def test_a_missing_file_may_have_a_stand_in(tmp_path):
+def test_a_missing_file_may_have_a_default(tmp_path):
     path = tmp_path / "run.json"
     assert read_json(path, {}) == {}
     with pytest.raises(MelanomaError, match="does not exist"):
@@ -136,7 +136,7 @@ def test_history_comes_back_as_it_was_written(tmp_path):
     assert read_history(tmp_path) == [{"epoch": "1", "val_loss": "0.5"}]
 
 
-def test_offenders_names_ten_and_counts_all():
+def test_a_summary_names_ten_items_and_counts_all():
     text = summarize_items([f"x{i}" for i in range(12)])
     assert "x9" in text and "x10" not in text and "12 in all" in text
     assert summarize_items(["a", "b"]) == "a, b"

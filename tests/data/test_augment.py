@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms.v2 import functional as torchvision
 
 from melanoma_lib.config import Augmentation
-from melanoma_lib.data.augment import augment, colour_jitter, draw, generator, rotate
+from melanoma_lib.data.augment import augment, colour_jitter, generator, rotate, sample_parameters
 
 STILL = Augmentation(flip=0, rotation=0, brightness=0, contrast=0, saturation=0)
 
@@ -18,7 +18,7 @@ def ones(n=6):
 
 
 def test_no_augmentation_changes_nothing(images):
-    assert torch.allclose(augment(images, draw(6, 1, 1), STILL), images, atol=1e-5)
+    assert torch.allclose(augment(images, sample_parameters(6, 1, 1), STILL), images, atol=1e-5)
 
 
 def test_flips_are_mirror_images(images):
@@ -57,23 +57,23 @@ def test_colour_agrees_with_torchvision(images, position, function):
     assert torch.allclose(ours, theirs, atol=2e-3)  # torchvision rounds the grey weights
 
 
-def test_each_image_is_changed_in_its_own_way():
+def test_each_image_has_parameters_of_its_own():
     same = torch.rand(1, 3, 16, 16, generator=generator(5)).repeat(8, 1, 1, 1)
-    changed = augment(same, draw(8, 1, 1), Augmentation())
+    changed = augment(same, sample_parameters(8, 1, 1), Augmentation())
     assert len({tuple(image.flatten().tolist()) for image in changed}) == 8
     assert changed.min() >= 0 and changed.max() <= 1
 
 
-def test_what_happens_to_an_image_depends_on_seed_epoch_and_row_only(images):
-    numbers = draw(100, 42, 3)
+def test_an_images_augmentation_depends_on_seed_epoch_and_row_only(images):
+    parameters = sample_parameters(100, 42, 3)
     rows = torch.tensor([4, 90, 17, 3, 55, 8])
-    together = augment(images, numbers[rows], Augmentation())
-    alone = augment(images[2:3], draw(100, 42, 3)[17:18], Augmentation())
+    together = augment(images, parameters[rows], Augmentation())
+    alone = augment(images[2:3], sample_parameters(100, 42, 3)[17:18], Augmentation())
     assert torch.allclose(together[2:3], alone, atol=1e-6)
-    assert not torch.equal(numbers, draw(100, 42, 4))
-    assert not torch.equal(numbers, draw(100, 43, 3))
+    assert not torch.equal(parameters, sample_parameters(100, 42, 4))
+    assert not torch.equal(parameters, sample_parameters(100, 43, 3))
 
 
-def test_generators_differ_by_every_part_of_their_key():
+def test_generators_differ_by_every_number_of_their_key():
     seeds = {generator(a, b, c).initial_seed() for a in (0, 2**40) for b in (0, 1) for c in (0, 1)}
     assert len(seeds) == 8

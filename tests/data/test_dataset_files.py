@@ -3,7 +3,7 @@ import pytest
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.dataset_files import open_dataset, read_metadata
-from melanoma_lib.data.split import SAME_LESION, leaked, lesion_groups, make_split, split_rows
+from melanoma_lib.data.split import SAME_LESION, is_leaked, lesion_groups, make_split, split_rows
 
 
 def table_of(dataset):
@@ -58,7 +58,7 @@ def test_an_empty_or_absent_folder_is_reported(tmp_path):
         open_dataset(tmp_path / "absent")
 
 
-def test_images_may_lie_in_two_parts_and_shadow_files_are_ignored(dataset):
+def test_images_may_lie_in_two_folders_and_shadow_files_are_ignored(dataset):
     whole = open_dataset(dataset)
     images = sorted((dataset / "images").iterdir())
     (dataset / "part_2").mkdir()
@@ -73,7 +73,7 @@ def test_images_may_lie_in_two_parts_and_shadow_files_are_ignored(dataset):
     assert parts.fingerprint == whole.fingerprint and not parts.generated
 
 
-def test_table_and_images_may_be_named_apart(dataset, tmp_path):
+def test_table_and_images_may_be_given_separately(dataset, tmp_path):
     table = tmp_path / "table.csv"
     table_of(dataset).rename(table)
     files = open_dataset(metadata=table, img_dir=dataset / "images")
@@ -90,23 +90,23 @@ def test_the_fingerprint_follows_table_and_images(dataset):
     assert len({before, changed, open_dataset(dataset).fingerprint}) == 3
 
 
-def test_a_lesion_split_keeps_lesions_on_one_side(dataset):
+def test_a_lesion_split_keeps_the_images_of_a_lesion_together(dataset):
     metadata = read_metadata(table_of(dataset))
     split = make_split(metadata, "lesion", 42)
     assert split.groupby("lesion_id")["part"].nunique().max() == 1
-    assert not leaked(split).any()
+    assert not is_leaked(split).any()
     assert set(split["part"]) == {"train", "val", "test"}
     assert make_split(metadata, "lesion", 42).equals(split)
     assert not make_split(metadata, "lesion", 43).equals(split)
-    rows = [row for part in ("train", "val", "test") for row in split_rows(split, part)]
+    rows = [row for name in ("train", "val", "test") for row in split_rows(split, name)]
     assert sorted(rows) == list(range(len(metadata)))
 
 
-def test_an_image_split_holds_out_one_part_for_both_roles(dataset):
+def test_an_image_split_has_the_same_images_in_val_and_test(dataset):
     split = make_split(read_metadata(table_of(dataset)), "image", 42)
     assert split["part"].value_counts().to_dict() == {"train": 90, "val+test": 15}  # int(.15 x 105)
     assert list(split_rows(split, "val")) == list(split_rows(split, "test"))
-    assert leaked(split).any()
+    assert is_leaked(split).any()
 
 
 def test_too_few_lesions_are_reported(dataset):
@@ -126,7 +126,7 @@ def test_known_pairs_are_joined():
 
 
 def test_the_published_table_has_the_published_counts(real_table):
-    """Golden numbers: the thesis's first protocol and what it leaks."""
+    """Golden numbers: the thesis's first protocol and its leakage."""
     metadata = read_metadata(real_table)
     assert len(metadata) == 10015 and metadata["lesion_id"].nunique() == 7470
     assert int(metadata["age"].isna().sum()) == 57
@@ -140,4 +140,4 @@ def test_the_published_table_has_the_published_counts(real_table):
     assert round(seen[held["dx"] == "mel"].mean(), 3) == 0.695
     by_lesion = make_split(metadata, "lesion", 42)
     assert by_lesion["part"].value_counts().to_dict() == {"train": 6985, "val": 1522, "test": 1508}
-    assert not leaked(by_lesion).any()
+    assert not is_leaked(by_lesion).any()

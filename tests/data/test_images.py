@@ -7,7 +7,7 @@ from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode, read_image, read_mask
 
 
-def test_the_whole_picture_is_squeezed_into_the_square(tmp_path):
+def test_an_image_is_resized_without_cropping(tmp_path):
     pixels = np.zeros((30, 60, 3), np.uint8)
     pixels[:, :30] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -43,7 +43,7 @@ def test_unreadable_images_are_all_named_and_no_cache_is_left(dataset, tmp_path)
     assert "\n" not in str(error.value) and not list(cache.iterdir())
 
 
-def test_a_picture_with_too_many_pixels_is_refused_before_decoding(tmp_path):
+def test_an_image_with_too_many_pixels_is_refused_before_decoding(tmp_path):
     Image.new("1", (10_000, 6_000)).save(tmp_path / "a.png")
     with pytest.raises(MelanomaError, match="too large"):
         read_image(tmp_path / "a.png", 8)

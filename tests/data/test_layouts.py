@@ -1,4 +1,4 @@
-"""Tables in the layouts of other publishers, mapped onto our seven diagnoses."""
+"""Tables in the layouts of other publishers, converted to the diagnoses of HAM10000."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ ISIC_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
 
 
 def one_hot(path, heads, codes, first=1, **more):
-    """A ground truth as the challenges publish it: an image a row, a column a diagnosis."""
+    """A ground truth as the challenges publish it: a row for each image, one-hot diagnoses."""
     rows = pd.DataFrame(0.0, range(len(codes)), heads)
     for row, code in enumerate(codes):
         rows.loc[row, code] = 1.0
@@ -27,21 +27,21 @@ def one_hot(path, heads, codes, first=1, **more):
     return names
 
 
-def pictures(folder, names):
+def write_images(folder, names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         Image.new("RGB", (12, 9), (hash(name) % 200, 90, 60)).save(folder / f"{name}.jpg")
 
 
 def test_the_test_set_of_isic_2018_in_the_layout_of_the_challenge(tmp_path):
-    """One column a diagnosis; the synthetic image is left out; each image is a lesion."""
+    """One-hot diagnoses; the synthetic image is excluded; each image counts as a lesion."""
     codes = [*ISIC_2018, "NV"]
     table = tmp_path / "ISIC2018_Task3_Test_GroundTruth" / "ISIC2018_Task3_Test_GroundTruth.csv"
     names = one_hot(table, ISIC_2018, codes, first=35061)
     assert names[-1] == "ISIC_0035068"
-    pictures(tmp_path / "ISIC2018_Task3_Test_Images", names)
+    write_images(tmp_path / "ISIC2018_Task3_Test_Images", names)
     files = open_dataset(tmp_path, external=True)
-    assert files.name == "ISIC 2018 test set" and files.left_out == {"synthetic": 1}
+    assert files.name == "ISIC 2018 test set" and files.excluded == {"synthetic": 1}
     assert list(files.metadata["dx"]) == ["mel", "nv", "bcc", "akiec", "bkl", "df", "vasc"]
     assert list(files.metadata["lesion_id"]) == list(files.metadata["image_id"]) == names[:-1]
     assert [path.stem for path in files.images] == names[:-1]
@@ -57,15 +57,15 @@ def test_the_test_set_of_isic_2018_as_the_dataverse_has_it(tmp_path):
         table = tmp_path / name / "ISIC2018_Task3_Test_GroundTruth.tab"
         table.parent.mkdir()
         rows.rename(columns=columns).to_csv(table, sep="\t", index=False)
-        pictures(table.parent, rows["isic_id"])
+        write_images(table.parent, rows["isic_id"])
         files = open_dataset(table.parent, external=True)
         assert list(files.metadata["dx"]) == ["nv", "mel"]
         assert list(files.metadata["lesion_id"]) == ["HAM_1", "ISIC_0034525"]
-        assert files.metadata["age"].tolist()[0] == 40 and files.left_out == {"synthetic": 1}
+        assert files.metadata["age"].tolist()[0] == 40 and files.excluded == {"synthetic": 1}
 
 
 def test_isic_2019_with_its_second_table(tmp_path):
-    """AK is akiec; SCC and UNK are none of ours and counted; weights are no diagnoses."""
+    """AK is akiec; SCC and UNK are excluded and counted; score_weight is not a diagnosis."""
     codes = ["AK", "SCC", "MEL", "UNK", "SCC", "VASC"]
     table = tmp_path / "ISIC_2019_Training_GroundTruth.csv"
     names = one_hot(table, ISIC_2019, codes, score_weight=1.0)
@@ -73,14 +73,14 @@ def test_isic_2019_with_its_second_table(tmp_path):
         "image": names, "age_approx": 55.0, "anatom_site_general": ["head/neck", *[None] * 5],
         "lesion_id": ["BCN_1", "BCN_1", "HAM_2", None, None, None], "sex": "female",
     })  # fmt: skip
-    pictures(tmp_path / "ISIC_2019_Training_Input", names)
+    write_images(tmp_path / "ISIC_2019_Training_Input", names)
     for folder in ("beside", "."):
         place = tmp_path / folder / "ISIC_2019_Training_Metadata.csv"
         place.parent.mkdir(exist_ok=True)
         further.to_csv(place, index=False)
         files = open_dataset(tmp_path, external=True)
         assert list(files.metadata["dx"]) == ["akiec", "mel", "vasc"]
-        assert files.left_out == {"of diagnosis scc": 2, "of diagnosis unk": 1}
+        assert files.excluded == {"of diagnosis scc": 2, "of diagnosis unk": 1}
         assert list(files.metadata["lesion_id"]) == ["BCN_1", "HAM_2", "ISIC_0000006"]
         assert list(files.metadata["localization"]) == ["head/neck", "unknown", "unknown"]
         assert (files.metadata["age"] == 55).all() and (files.metadata["sex"] == "female").all()
@@ -93,7 +93,7 @@ def test_dermamnist_is_one_file(tmp_path, size):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (14, size, size, 3), np.uint8)
     labels = np.arange(14, dtype=np.uint8)[:, None] % 7
-    arrays = {f"{part}_{what}": values for part in ("train", "val", "test")
+    arrays = {f"{split}_{what}": values for split in ("train", "val", "test")
               for what, values in (("images", images), ("labels", labels))}  # fmt: skip
     np.savez(tmp_path / f"dermamnist_{size}.npz", **arrays)
     files = open_dataset(tmp_path, external=True)
@@ -106,7 +106,7 @@ def test_dermamnist_is_one_file(tmp_path, size):
     assert open_dataset(tmp_path, external=True).fingerprint != files.fingerprint
 
 
-def test_a_table_is_known_by_its_name(tmp_path):
+def test_the_layout_follows_from_the_file_name(tmp_path):
     names = [layout_of(tmp_path / name).name for name in (
         "HAM10000_metadata", "ISIC2018_Task3_Test_GroundTruth.csv",
         "ISIC_2019_Training_GroundTruth.csv", "dermamnist_224.npz", "mine.csv")]  # fmt: skip
@@ -117,7 +117,7 @@ def test_a_table_is_known_by_its_name(tmp_path):
 
 def test_a_run_is_not_trained_on_another_layout(tmp_path, capsys):
     names = one_hot(tmp_path / "ISIC_2019_Training_GroundTruth.csv", ISIC_2019, ["MEL", "NV"])
-    pictures(tmp_path, names)
+    write_images(tmp_path, names)
     assert main(["run", "--data-dir", str(tmp_path), "--output-dir", str(tmp_path / "run")]) == 2
     assert "melanoma evaluate" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
@@ -140,7 +140,7 @@ BAD = {
     "a word for a number": (truth("image,MEL,NV\nISIC_1,yes,0\n"), "exactly one diagnosis"),
     "no column of diagnoses": (truth("image,a\nISIC_1,1\n"), "missing column dx"),
     "no column of images": (truth("a,MEL\nISIC_1,1\n"), "missing column image_id"),
-    "none of our diagnoses": (truth("image,SCC,UNK\nISIC_1,1,0\n"), "no row has one of"),
+    "no diagnosis of HAM10000": (truth("image,SCC,UNK\nISIC_1,1,0\n"), "no row has one of"),
     "an unsafe id": (truth("image,MEL\n../ISIC_1,1\n"), "unsafe image_id"),
     "an image twice": (truth("image,MEL\nISIC_1,1\nISIC_1,1\n"), "more than once"),
     "an absent image": (truth("image,MEL\nISIC_1,1\n"), "1 of the 1 images"),
@@ -149,7 +149,7 @@ BAD = {
     "other arrays": (arrays(a=IMAGES), "cannot be read as DermaMNIST"),
     "more labels": (arrays(test_images=IMAGES, test_labels=np.zeros(4, int)), "not laid out"),
     "an eighth class": (arrays(test_images=IMAGES, test_labels=np.array([0, 7, 1])), "not laid"),
-    "grey pictures": (arrays(test_images=IMAGES[..., 0], test_labels=np.zeros(3, int)), "not laid"),
+    "grey images": (arrays(test_images=IMAGES[..., 0], test_labels=np.zeros(3, int)), "not laid"),
     "fractions": (arrays(test_images=IMAGES / 2, test_labels=np.zeros(3, int)), "not laid out"),
     "code": (arrays(test_images=np.array([{}]), test_labels=np.zeros(1, int)), "cannot be read"),
 }
@@ -163,7 +163,7 @@ def test_a_wrong_table_is_named_in_one_line(tmp_path, fault):
         open_dataset(tmp_path, external=True)
 
 
-def test_every_layout_ends_in_the_same_columns(tmp_path):
+def test_every_layout_has_the_columns_of_ham10000(tmp_path):
     one_hot(tmp_path / "ISIC2018_Task3_Test_GroundTruth.csv", ISIC_2018, ["MEL"])
     rows = read_table(tmp_path / "ISIC2018_Task3_Test_GroundTruth.csv").rows
     assert set(COLUMNS) <= set(rows) and not rows.drop(columns="age").isna().any().any()

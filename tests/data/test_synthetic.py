@@ -1,4 +1,4 @@
-"""The generated sample: layout, repeatability, safety, and what the pictures are meant to show."""
+"""The generated sample: layout, reproducibility, safety, and the appearance of the diagnoses."""
 
 import hashlib
 import json
@@ -106,13 +106,13 @@ def test_values_of_the_table_occur_in_the_real_one(full, real_table):
 
 
 def test_masks_fit_the_images(full):
-    shares, centres = [], []
+    areas, centres = [], []
     for name in table_of(full)["image_id"]:
         pixels, mask = read(full, name)
         assert pixels.shape == (150, 200, 3) and mask.shape == (150, 200)
-        shares.append(mask.mean())
+        areas.append(mask.mean())
         centres.append(np.argwhere(mask).mean(0) / mask.shape)
-    assert min(shares) > 0.05 and max(shares) < 0.55
+    assert min(areas) > 0.05 and max(areas) < 0.55
     assert np.mean(np.abs(np.array(centres) - 0.5) < 0.2) > 0.98
 
 
@@ -152,7 +152,7 @@ def test_another_seed_replaces_a_sample_but_not_one_with_further_files(small, tm
 
 
 @pytest.mark.parametrize("names", [["HAM10000_metadata.csv"], ["HAM10000_metadata.csv", "a.jpg"]])
-def test_foreign_data_is_left_alone(names, tmp_path):
+def test_other_data_is_not_overwritten(names, tmp_path):
     for name in names:
         (tmp_path / name).write_text("mine")
     with pytest.raises(MelanomaError, match="new or an empty folder"):
@@ -178,13 +178,13 @@ def test_a_failure_half_way_leaves_nothing(small, tmp_path, monkeypatch):
 
 
 def asymmetry(mask: np.ndarray) -> float:
-    """How little a lesion overlaps with itself turned by half a circle: 0 for an ellipse."""
+    """1 minus the IoU of a lesion and itself rotated by 180 degrees: 0 for an ellipse."""
     rows, columns = np.nonzero(mask)
     centre = np.round([rows.mean(), columns.mean()]).astype(int)
     padded = np.pad(mask, 200)
     square = padded[centre[0] : centre[0] + 401, centre[1] : centre[1] + 401]
-    turned = square[::-1, ::-1]
-    return 1 - (square & turned).sum() / (square | turned).sum()
+    rotated = square[::-1, ::-1]
+    return 1 - (square & rotated).sum() / (square | rotated).sum()
 
 
 def border(mask: np.ndarray) -> float:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from melanoma_lib.data.augment import generator
-from melanoma_lib.data.torch_dataset import HAM10000Dataset, ResidentDataset, loader, resident
+from melanoma_lib.data.torch_dataset import GPUDataset, HAM10000Dataset, loader, to_gpu_memory
 
 
 def dataset_of(n):
@@ -19,11 +19,11 @@ def test_an_item_is_channels_first_with_label_and_row():
     assert torch.equal(image, torch.tensor(data.pixels[2]).permute(2, 0, 1))
 
 
-def test_training_batches_are_whole_shuffled_and_replayable():
+def test_training_batches_are_full_shuffled_and_reproducible():
     rows = torch.cat([r for *_, r in loader(dataset_of(33), 32, generator(1, 2))])
     again = torch.cat([r for *_, r in loader(dataset_of(33), 32, generator(1, 2))])
     other = torch.cat([r for *_, r in loader(dataset_of(33), 32, generator(1, 3))])
-    assert len(rows) == 32  # the one image left over is no batch
+    assert len(rows) == 32  # the incomplete batch is dropped
     assert torch.equal(rows, again) and not torch.equal(rows, other)
 
 
@@ -37,13 +37,15 @@ def test_a_batch_is_its_items_stacked():
 
 
 @pytest.mark.parametrize("key", [None, (1, 2)])
-def test_batches_from_a_device_are_those_from_the_file(key):
-    part = HAM10000Dataset(dataset_of(40).pixels, np.arange(40) % 7, np.arange(39, 4, -1))
-    on_device = ResidentDataset(part, torch.device("cpu"))
-    batches = [list(loader(p, 8, key and generator(*key))) for p in (part, on_device)]
+def test_batches_from_gpu_memory_are_those_from_the_file(key):
+    dataset = HAM10000Dataset(dataset_of(40).pixels, np.arange(40) % 7, np.arange(39, 4, -1))
+    on_device = GPUDataset(dataset, torch.device("cpu"))
+    batches = [
+        list(loader(d, 8, key and generator(*key))) for d in (dataset, on_device)
+    ]
     for one, other in zip(*batches, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert resident(part, torch.device("cpu")) is part  # the file is mapped there already
+    assert to_gpu_memory(dataset, torch.device("cpu")) is dataset
 
 
 def test_evaluation_shows_every_image_once_in_order():

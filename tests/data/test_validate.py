@@ -1,4 +1,4 @@
-"""The report on a dataset folder: it counts right, and finds what would stop a run and what not."""
+"""The report on a dataset folder: its numbers, what stops a run, and what is only odd."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from melanoma_lib.cli import main
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.download import FILES
 from melanoma_lib.data.split import SAME_LESION
-from melanoma_lib.data.validate import PUBLISHED, check
+from melanoma_lib.data.validate import PUBLISHED, validate_dataset
 
 
 def line(report, head):
@@ -19,7 +19,7 @@ def line(report, head):
 
 
 def test_a_whole_dataset_has_no_problem(dataset):
-    report, problems = check(dataset)
+    report, problems = validate_dataset(dataset)
     assert not problems
     assert report.startswith("HAM10000: 105 images of 70 lesions, 105 masks\n")
     assert line(report, "images  ") == "images 105 10,015 differs"
@@ -79,26 +79,26 @@ def test_a_table_that_cannot_be_used(dataset, capsys, change, message):
     assert message in error and " masks" in out and error.count("\n") == 1
 
 
-def test_the_sample_and_other_layouts_are_not_held_against_what_was_published(
+def test_only_ham10000_is_compared_with_the_published_numbers(
     sample_dir, tmp_path, capsys
 ):
-    report, problems = check(sample_dir)
+    report, problems = validate_dataset(sample_dir)
     assert not problems and report.startswith("generated sample: 512 images of 360 lesions")
     assert "published" not in report
     np.savez(tmp_path / "dermamnist.npz", test_images=np.zeros((2, 28, 28, 3), np.uint8),
              test_labels=np.array([4, 5]))  # fmt: skip
-    report, problems = check(tmp_path)
+    report, problems = validate_dataset(tmp_path)
     assert not problems and "DermaMNIST: 2 images" in report and "split by" not in report
     assert "made of the images of HAM10000" in report
     (tmp_path / "dermamnist.npz").rename(tmp_path / "ISIC_1.npz")
     truth = "image,NV,SCC\nISIC_1,1,0\nISIC_2,0,1\n"
     (tmp_path / "ISIC_2019_Training_GroundTruth.csv").write_text(truth)
-    report, problems = check(tmp_path)
+    report, problems = validate_dataset(tmp_path)
     assert "left out of the table: 1 of diagnosis scc" in report
     assert "not in the folder" in problems[0]
 
 
-def test_what_was_published_agrees_with_what_is_fetched():
+def test_the_published_numbers_agree_with_the_files_that_are_downloaded():
     assert sum(PUBLISHED[code] for code in CLASS_NAMES) == PUBLISHED["images"]
     for part in ("images", "masks"):
         files = [file for file in FILES if (file.dataset, file.part) == ("ham10000", part)]
@@ -106,7 +106,7 @@ def test_what_was_published_agrees_with_what_is_fetched():
 
 
 def test_the_real_table_is_as_published(real_table, tmp_path):
-    report, _ = check(metadata=real_table, img_dir=tmp_path)
+    report, _ = validate_dataset(metadata=real_table, img_dir=tmp_path)
     counts = [text for text in report.splitlines() if "masks " not in text]
     assert not [text for text in counts if text.endswith("differs")]
     assert line(report, "lesions known").endswith(f" {len(SAME_LESION)}")

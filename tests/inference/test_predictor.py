@@ -48,7 +48,7 @@ def test_it_predicts_what_the_run_predicted(predictor, sample_dir):
     predictions = load_predictions(predictor.folder / "predictions.parquet").part("test")
     paths = [sample_dir / "images" / f"{name}.jpg" for name in predictions.image_ids[:5]]
     found = predictor.predict([predictor.load_image(path) for path in paths])
-    right = predictions.probabilities(predictor.metadata["temperature"])[:5]
+    right = predictions.probabilities(predictor.bundle["temperature"])[:5]
     assert np.allclose([list(r.probabilities.values()) for r in found], right, atol=1e-4)
     assert list(found[0].probabilities) == list(CLASS_NAMES)
     assert [r.predicted_class for r in found] == [CLASS_NAMES[i] for i in right.argmax(1)]
@@ -95,7 +95,7 @@ def test_near_the_threshold_is_a_factor_of_two_in_the_odds(predictor, prediction
 
 def test_fractions_of_validation_images_below(predictor, prediction):
     validation = load_predictions(predictor.folder / "predictions.parquet").part("val")
-    scores = validation.melanoma_score(predictor.metadata["temperature"])
+    scores = validation.melanoma_score(predictor.bundle["temperature"])
     below = predictor.decide(prediction).fraction_below
     lower, melanomas = scores < prediction.melanoma_probability, validation.is_melanoma
     assert below[MELANOMA] == pytest.approx(lower[melanomas].mean())

@@ -9,17 +9,17 @@ from melanoma_lib.core.files import atomic_path, read_json, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.models.build import build_model
 from melanoma_lib.models.bundle import find_bundles, load_bundle, save_bundle
-from melanoma_lib.models.out_of_distribution import learn
+from melanoma_lib.models.out_of_distribution import fit_reference_set
 
-KNOWN = learn(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20))
+REFERENCE = fit_reference_set(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20))
 
 
-def bundle(folder, key):
+def write_bundle(folder, key):
     torch.manual_seed(0)
     model = build_model(key, 7, 32).eval()
     save_model(model, folder / "model.safetensors")
     save_bundle(
-        folder, KNOWN, architecture=key, class_names=CLASS_NAMES, image_size=32,
+        folder, REFERENCE, architecture=key, class_names=CLASS_NAMES, image_size=32,
         mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5, operating_points=[], generated=True,
     )
     return model
@@ -27,20 +27,20 @@ def bundle(folder, key):
 
 @pytest.fixture
 def folder(tmp_path):
-    bundle(tmp_path, "test_resnet")
+    write_bundle(tmp_path, "test_resnet")
     return tmp_path
 
 
 @pytest.mark.parametrize("key", ["test_resnet", "test_vit_relpos"])  # it also has computed tables
 def test_a_bundle_is_all_that_is_needed_to_use_a_model(tmp_path, key):
-    same = bundle(tmp_path, key)
-    model, facts = load_bundle(tmp_path)
+    same = write_bundle(tmp_path, key)
+    model, bundle = load_bundle(tmp_path)
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(model(images), same(images))
     assert not model.training
     assert all(weight.requires_grad for weight in model.parameters())
-    assert facts["temperature"] == 1.5 and facts["class_names"] == list(CLASS_NAMES)
+    assert bundle["temperature"] == 1.5 and bundle["class_names"] == list(CLASS_NAMES)
 
 
 def test_a_model_keeps_its_weights_when_another_training_replaces_the_file(folder):
@@ -53,7 +53,7 @@ def test_a_model_keeps_its_weights_when_another_training_replaces_the_file(folde
         assert torch.equal(model(images), before)
 
 
-def test_foreign_weights_another_schema_or_nothing_are_refused(folder, tmp_path):
+def test_other_weights_another_schema_or_an_empty_folder_are_refused(folder, tmp_path):
     save_model(build_model("test_resnet", 7, 32), folder / "model.safetensors")
     with pytest.raises(MelanomaError, match=r"not the file of its bundle\.json"):
         load_bundle(folder)

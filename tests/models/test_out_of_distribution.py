@@ -22,34 +22,34 @@ def features():
 
 
 def test_the_distance_is_that_to_the_fifth_nearest(features):
-    known, others = fit_reference_set(features, np.arange(300)), features[:7] + 0.1
+    reference, others = fit_reference_set(features, np.arange(300)), features[:7] + 0.1
     scaled = [(rows - features.mean(0)) / features.std(0) for rows in (others, features)]
     right = np.sort(cdist(*scaled), axis=1)[:, 4] / np.sqrt(6)
-    assert np.allclose(known.distance(others), right, atol=1e-4)
+    assert np.allclose(reference.distance(others), right, atol=1e-4)
 
 
-def test_one_in_a_hundred_known_pictures_is_beyond_the_limit(features):
-    known = fit_reference_set(features, np.arange(300))
+def test_one_in_a_hundred_reference_images_is_beyond_the_limit(features):
+    reference = fit_reference_set(features, np.arange(300))
     scaled = (features - features.mean(0)) / features.std(0)
-    own = np.sort(cdist(scaled, scaled), axis=1)[:, 5] / np.sqrt(6)  # the first is the picture
-    assert (own > known.limit).sum() == 3
-    assert (known.distance(features + 20) > known.limit).all()
+    own = np.sort(cdist(scaled, scaled), axis=1)[:, 5] / np.sqrt(6)  # the first is the image itself
+    assert (own > reference.limit).sum() == 3
+    assert (reference.distance(features + 20) > reference.limit).all()
 
 
-def test_pictures_of_one_lesion_do_not_vouch_for_each_other(features):
+def test_images_of_one_lesion_are_not_each_others_neighbours(features):
     again = np.repeat(features[:200], 6, axis=0)
     lesions = np.repeat(np.arange(200), 6)
     assert fit_reference_set(again, lesions).limit > 0.5
-    assert fit_reference_set(again, np.arange(1200)).limit < 0.01  # five equal pictures are near
+    assert fit_reference_set(again, np.arange(1200)).limit < 0.01  # five equal images are near
 
 
-def test_only_so_many_are_kept(features, monkeypatch):
-    monkeypatch.setattr(out_of_distribution, "MOST", 100)
+def test_a_reference_set_has_at_most_so_many_images(features, monkeypatch):
+    monkeypatch.setattr(out_of_distribution, "MAX_IMAGES", 100)
     assert len(fit_reference_set(features, np.arange(300)).features) == 100
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "densenet121"])
-def test_a_watched_pass_leaves_the_features_that_timm_gives(name):
+def test_captured_features_are_those_that_timm_gives(name):
     model = timm.create_model(name, num_classes=7).eval()
     images = torch.rand(3, 3, 160, 160)
     stage = math.ceil(3 * len(model.feature_info) / 4) - 1
@@ -62,12 +62,12 @@ def test_a_watched_pass_leaves_the_features_that_timm_gives(name):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_what_is_known_survives_the_file_and_another_file_is_refused(features, tmp_path):
-    known = fit_reference_set(features, np.arange(300))
-    facts = save_reference_set(tmp_path, known)
-    read = load_reference_set(tmp_path, facts)
-    assert read.limit == known.limit
-    assert np.allclose(read.distance(features + 1), known.distance(features + 1), atol=1e-2)
+def test_a_reference_set_survives_its_file_and_another_file_is_refused(features, tmp_path):
+    reference = fit_reference_set(features, np.arange(300))
+    bundle = save_reference_set(tmp_path, reference)
+    read = load_reference_set(tmp_path, bundle)
+    assert read.limit == reference.limit
+    assert np.allclose(read.distance(features + 1), reference.distance(features + 1), atol=1e-2)
     save_reference_set(tmp_path, fit_reference_set(features[:9], np.arange(9)))
     with pytest.raises(MelanomaError, match=r"known\.safetensors is not the file"):
-        load_reference_set(tmp_path, facts)
+        load_reference_set(tmp_path, bundle)

@@ -5,7 +5,7 @@ import torch
 from helpers import CONFIG, coloured, weights_of
 
 from melanoma_lib.config import Config
-from melanoma_lib.data.torch_dataset import ResidentDataset
+from melanoma_lib.data.torch_dataset import GPUDataset
 from melanoma_lib.models.build import build_model
 from melanoma_lib.training import loop, precision
 from melanoma_lib.training.cuda_graph import WARM_UP, CapturedStep, captured
@@ -91,7 +91,7 @@ def test_on_a_gpu_an_epoch_gives_what_the_cpu_gives(precision, tolerance):
     device = torch.device("cuda")
     model = new_model(device)
     network, optimizer = Arithmetic(precision).wrap(model), adam(model, 1e-3)
-    step, data = captured(loop.train_step, device), ResidentDataset(coloured(), device)
+    step, data = captured(loop.train_step, device), GPUDataset(coloured(), device)
     found = [
         loop.train_epoch(network, optimizer, data, CONFIG, epoch, step=step)["train_loss"]
         for epoch in (1, 2)
@@ -105,7 +105,7 @@ def test_on_a_gpu_no_step_waits_for_the_device(monkeypatch):
     """Once a step is recorded, anything that waits inside an epoch raises."""
     device = torch.device("cuda")
     model = new_model(device)
-    optimizer, data = adam(model, 1e-3), ResidentDataset(coloured(64), device)
+    optimizer, data = adam(model, 1e-3), GPUDataset(coloured(64), device)
     step = captured(loop.train_step, device)
     loop.train_epoch(model, optimizer, data, CONFIG, 1, step=step)
 
