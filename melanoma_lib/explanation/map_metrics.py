@@ -87,8 +87,8 @@ def summarize_map_scores(
 ) -> dict | None:
     """Estimates of the scores of one architecture's maps, ready for JSON; fields: docs/results.md.
 
-    `bundle` is the bundle's metadata, `weights` are those of the bootstrap over the test split,
-    (resamples, n). None unless the scores in `folder` are of exactly the bundle's weights.
+    `bundle` is the content of bundle.json, `weights` are those of the bootstrap over the test
+    split, (resamples, n). None unless the scores in `folder` are of exactly the bundle's weights.
     """
     table = read_scores(folder)
     if table is None or table.attrs["weights_sha256"] != bundle.get("weights_sha256"):

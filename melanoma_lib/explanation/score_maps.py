@@ -77,14 +77,14 @@ def score_heat_maps(
     cached = read_scores(folder)
     if cached is not None and cached.attrs["key"] == key:
         return cached
-    model, metadata = load_bundle(folder)
+    model, bundle = load_bundle(folder)
     val, test = (predictions.part(name) for name in ("val", "test"))
     masked, masked_val = ([row for row, name in enumerate(split.image_ids) if name in files.masks]
                           for split in (test, val))  # fmt: skip
     chosen = subsample(masked_val, min(chosen_on, -(-len(masked_val) // 2)))
     n_test = len(test.labels)
     faithful = subsample(range(n_test), max(1, min(faithful_images, n_test // 8)))
-    scorer = _MapScorer(files, metadata, model.to(pick_device(device)))
+    scorer = _MapScorer(files, bundle, model.to(pick_device(device)))
     thresholds = {name: int(np.nan_to_num(nan_mean(scores[:, 3:])).argmax())
                   for name, scores in scorer.mask_scores(val, chosen).items()}  # fmt: skip
     scores = scorer.mask_scores(test, masked), scorer.road_scores(test, faithful)
@@ -108,15 +108,14 @@ def subsample(rows: Sequence[int], count: int) -> np.ndarray:
     return np.sort(np.random.default_rng(SEED).permutation(rows)[:count]).astype(int)
 
 
-def random_network(metadata: Mapping) -> nn.Module:
+def random_network(bundle: Mapping) -> nn.Module:
     """The architecture of a bundle with random weights, always the same ones, in eval mode.
 
-    `metadata` is the bundle's. PyTorch's global random state is left as it was.
+    `bundle` is the content of bundle.json. PyTorch's global random state is left as it was.
     """
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        network = metadata["architecture"], len(CLASS_NAMES), metadata["image_size"]
-        return build_model(*network).eval()
+        return build_model(bundle["architecture"], len(CLASS_NAMES), bundle["image_size"]).eval()
 
 
 @dataclass
@@ -124,22 +123,22 @@ class _MapScorer:
     """A trained network, the same one with random weights, and the dataset to score them on."""
 
     files: DatasetFiles
-    metadata: dict
+    bundle: dict
     model: nn.Module
 
     def __post_init__(self):
         self.device = next(self.model.parameters()).device
-        self.size = self.metadata["image_size"]
+        self.size = self.bundle["image_size"]
         self.pixels = decode(self.files, self.size)
         self.row_of = {name: row for row, name in enumerate(self.files.metadata["image_id"])}
         first = self.inputs(self.files.metadata["image_id"][:1])
         self.layer = gradcam.cam_layer(self.model, first)
-        self.random = random_network(self.metadata).to(self.device)
+        self.random = random_network(self.bundle).to(self.device)
 
     def inputs(self, image_ids: Sequence[str]) -> torch.Tensor:
         images = self.pixels[[self.row_of[name] for name in image_ids]]
         images = to_input(torch.from_numpy(images).permute(0, 3, 1, 2), self.device)
-        return normalise(images, self.metadata["mean"], self.metadata["std"])
+        return normalise(images, self.bundle["mean"], self.bundle["std"])
 
     def mask_scores(self, split: Predictions, rows: Sequence[int]) -> MapScores:
         """Empty, inside, pointing, and the IoU at each threshold, (rows, 3 + thresholds)."""

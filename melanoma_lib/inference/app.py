@@ -43,6 +43,8 @@ MAX_WAITING_LOGINS = 20  # any beyond are refused
 OTHER_COLOUR = "#666666"
 AXIS_END = log_odds(0.999)  # the probability axis runs from 0.1% to 99.9%
 
+SHOWN, HIDDEN = gr.update(visible=True), gr.update(visible=False)
+
 # Changes the opacity in the browser, without a request to the server.
 SET_OPACITY = "(s) => { document.querySelectorAll('.heat').forEach(e => { e.style.opacity = s }); }"
 
@@ -248,9 +250,7 @@ def _add_result_column(parts: SimpleNamespace, predictor: Predictor, operating_p
     parts.prediction, parts.answers = (gr.State(time_to_live=1800) for _ in range(2))
 
 
-def _connect_events(
-    page: SimpleNamespace, predictor: Predictor, examples: Sequence[np.ndarray]
-) -> None:
+def _connect_events(page: SimpleNamespace, predictor: Predictor, examples: list) -> None:
     """Connects the page's components; what belongs to one visitor is kept in `gr.State`."""
 
     def decide(prediction: Prediction, point: str) -> dict:
@@ -258,9 +258,9 @@ def _connect_events(
         return {
             page.decision: decision_html(prediction, decision),
             page.score_axis: score_axis_html(predictor, prediction, decision),
-            page.question_column: gr.Column(visible=decision.near_threshold),
-            page.answer_row: gr.Row(visible=True), page.answers: [],
+            page.question_column: gr.update(visible=decision.near_threshold),
             page.questions: questions_html(prediction, decision, []),
+            page.answer_row: SHOWN, page.answers: [],
         }  # fmt: skip
 
     def show(image: np.ndarray, point: str, opacity: float) -> dict:
@@ -268,8 +268,7 @@ def _connect_events(
         code = prediction.predicted_class
         return decide(prediction, point) | {
             page.prediction: prediction, page.error: "", page.upload: None,
-            page.result_column: gr.Column(visible=True),
-            page.image_column: gr.Column(visible=True), page.heat_class: code,
+            page.result_column: SHOWN, page.image_column: SHOWN, page.heat_class: code,
             page.probabilities: probabilities_html(prediction),
             page.image: draw_heat_map(prediction, code, opacity),
         }  # fmt: skip
@@ -280,9 +279,8 @@ def _connect_events(
         except MelanomaError as error:
             message = html.escape(str(error).replace(str(path), "This file"))
             return {page.error: f'<p class="warning" role="alert">{message}</p>',
-                    page.upload: None, page.result_column: gr.Column(visible=False),
-                    page.image_column: gr.Column(visible=False),
-                    page.prediction: None}  # fmt: skip
+                    page.prediction: None, page.upload: None,
+                    page.result_column: HIDDEN, page.image_column: HIDDEN}  # fmt: skip
 
     def show_example(selected: gr.SelectData, point: str, opacity: float) -> dict:
         return show(examples[selected.index], point, opacity)
@@ -291,33 +289,27 @@ def _connect_events(
         heat = predictor.heat_maps([prediction.image], [code])[0]
         return image_html(prediction, heat, code, opacity)
 
-    def add_answer(answer: str, prediction: Prediction, point: str, answers: list) -> dict:
+    def add_answer(answer: str, prediction: Prediction, point: str, answers: list) -> list:
         answers = [*answers, answer.lower()][: len(wording.QUESTIONS)]
-        decision = predictor.decide(prediction, point)
-        return {page.answers: answers,
-                page.questions: questions_html(prediction, decision, answers),
-                page.answer_row: gr.Row(visible=len(answers) < len(wording.QUESTIONS))}  # fmt: skip
+        talk = questions_html(prediction, predictor.decide(prediction, point), answers)
+        return [answers, talk, SHOWN if len(answers) < len(wording.QUESTIONS) else HIDDEN]
 
-    decision_parts = [page.decision, page.score_axis, page.question_column, page.answer_row,
-                      page.answers, page.questions]  # fmt: skip
-    parts = [*decision_parts, page.prediction, page.error, page.result_column, page.image_column,
-             page.upload, page.probabilities, page.heat_class, page.image]  # fmt: skip
+    questions = [page.answers, page.questions, page.answer_row]
+    decision = [page.decision, page.score_axis, page.question_column, *questions]
+    everything = [*decision, page.prediction, page.error, page.result_column, page.image_column,
+                  page.upload, page.probabilities, page.heat_class, page.image]  # fmt: skip
+    point, opacity, private = page.operating_point, page.opacity, {"api_visibility": "private"}
     # The predictor computes for one request at a time; a second one decodes its image meanwhile.
-    model = {"concurrency_id": "model", "concurrency_limit": 2, "api_visibility": "private"}
-    page.upload.upload(
-        show_upload, [page.upload, page.operating_point, page.opacity], parts, **model
-    )
-    page.gallery.select(show_example, [page.operating_point, page.opacity], parts, **model)
-    page.heat_class.input(
-        draw_heat_map, [page.prediction, page.heat_class, page.opacity], page.image, **model
-    )
-    page.operating_point.input(decide, [page.prediction, page.operating_point], decision_parts,
-                               api_visibility="private")  # fmt: skip
-    page.opacity.input(None, page.opacity, None, js=SET_OPACITY)
+    model = {"concurrency_id": "model", "concurrency_limit": 2, **private}
+    page.upload.upload(show_upload, [page.upload, point, opacity], everything, **model)
+    page.gallery.select(show_example, [point, opacity], everything, **model)
+    shown = [page.prediction, page.heat_class, opacity]
+    page.heat_class.input(draw_heat_map, shown, page.image, **model)
+    point.input(decide, [page.prediction, point], decision, **private)
+    opacity.input(None, opacity, None, js=SET_OPACITY)
     for button in page.buttons:
-        button.click(add_answer, [button, page.prediction, page.operating_point, page.answers],
-                     [page.answers, page.questions, page.answer_row],
-                     api_visibility="private")  # fmt: skip
+        inputs = [button, page.prediction, point, page.answers]
+        button.click(add_answer, inputs, questions, **private)
 
 
 # -- the server --------------------------------------------------------------------------------

@@ -47,12 +47,12 @@ def best_bundle(folder: Path | str) -> Path:
     aucs, problems = {}, []
     for candidate in found:
         try:
-            _, metadata, predictions = load_trained_run(candidate)
+            _, bundle, predictions = load_trained_run(candidate)
         except MelanomaError as error:
             problems.append(str(error))
             continue
         val = predictions.part("val")
-        score = val.melanoma_score(metadata["temperature"])
+        score = val.melanoma_score(bundle["temperature"])
         aucs[candidate] = float(np.nan_to_num(auc(val.is_melanoma, score)))
     if not aucs:
         raise MelanomaError(f"no model in {folder} can be used: {'; '.join(problems)}")
@@ -114,14 +114,14 @@ class Predictor:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        self.model, self.metadata = load_bundle(self.folder)
-        self.reference_set = load_reference_set(self.folder, self.metadata)
+        self.model, self.bundle = load_bundle(self.folder)
+        self.reference_set = load_reference_set(self.folder, self.bundle)
         record, _, predictions = load_trained_run(self.folder)
-        temperature = self.metadata["temperature"]
+        temperature = self.bundle["temperature"]
         val, test = predictions.part("val"), predictions.part("test")
         scores, positive = val.melanoma_score(temperature), val.is_melanoma
         self.name = record["name"]
-        self.note = basis_note(self.metadata["generated"], record["config"]["split"])
+        self.note = basis_note(self.bundle["generated"], record["config"]["split"])
         self.validation_scores = {
             MELANOMA: np.sort(scores[positive]), "other": np.sort(scores[~positive])
         }  # fmt: skip
@@ -129,7 +129,7 @@ class Predictor:
         self.operating_points = {
             point["name"]: point
             | {"test": operating_point_estimates(test, temperature, point["threshold"], weights)}
-            for point in self.metadata["operating_points"]
+            for point in self.bundle["operating_points"]
         }
         self._lock = threading.Lock()  # hooks are registered on the model: one thread at a time
         shape = 1, self.image_size, self.image_size, 3
@@ -139,7 +139,7 @@ class Predictor:
     @property
     def image_size(self) -> int:
         """Side of the square that every image is resized to, in pixels."""
-        return self.metadata["image_size"]
+        return self.bundle["image_size"]
 
     def load_image(self, path: Path | str) -> np.ndarray:
         """Reads an image file as the model needs it, uint8 (side, side, 3).
@@ -160,12 +160,12 @@ class Predictor:
         """Class probabilities and out-of-distribution distances of images from `load_image`."""
         with self._lock, capture_features(self.model) as features, torch.inference_mode():
             logits = self.model(self._to_inputs(np.stack(images)))
-        probabilities = softmax(logits.numpy(), self.metadata["temperature"])
+        probabilities = softmax(logits.numpy(), self.bundle["temperature"])
         distances = self.reference_set.distance(features[0].numpy())
         return [
             Prediction(
                 image,
-                dict(zip(self.metadata["class_names"], row.tolist(), strict=True)),
+                dict(zip(self.bundle["class_names"], row.tolist(), strict=True)),
                 float(distance),
                 bool(distance > self.reference_set.limit),
             )
@@ -197,14 +197,14 @@ class Predictor:
 
     def heat_maps(self, images: Sequence[np.ndarray], codes: Sequence[str]) -> np.ndarray:
         """Grad-CAM for one class code an image, (n, side, side) in [0, 1]."""
-        classes = [self.metadata["class_names"].index(code) for code in codes]
+        classes = [self.bundle["class_names"].index(code) for code in codes]
         inputs = self._to_inputs(np.stack(images))
         with self._lock:
             return heat_maps(self.model, inputs, classes, self._cam_layer)
 
     def _to_inputs(self, images: np.ndarray) -> torch.Tensor:
         inputs = to_input(torch.from_numpy(images).permute(0, 3, 1, 2))
-        return normalise(inputs, self.metadata["mean"], self.metadata["std"])
+        return normalise(inputs, self.bundle["mean"], self.bundle["std"])
 
 
 def list_images(paths: Sequence[Path | str]) -> list[Path]:

@@ -105,7 +105,7 @@ def explain_decision(prediction: Prediction, decision: Decision) -> list[str]:
 
 def model_warnings(predictor: Predictor) -> list[str]:
     """What must be said about a model before any prediction."""
-    generated, optimistic = predictor.metadata["generated"], "optimistic" in predictor.note
+    generated, optimistic = predictor.bundle["generated"], "optimistic" in predictor.note
     return [GENERATED] * generated + [OPTIMISTIC] * optimistic
 
 

