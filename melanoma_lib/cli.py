@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -264,6 +265,7 @@ def _run(options: argparse.Namespace) -> None:
     from melanoma_lib.pipeline.execute import call
 
     config = configuration(options)
+    threading.Thread(target=call, args=[os.getpid], daemon=True).start()  # imports torch meanwhile
     if options.jobs is not None and options.jobs < 1:
         raise MelanomaError(f"--jobs is {options.jobs}; it must be 1 or more")
     devices = _visible(options.devices) if options.devices else []
