@@ -13,12 +13,13 @@ import pytest
 import torch
 from helpers import ROOT
 
-from melanoma_lib import cli
-from melanoma_lib.cli import _parser, configuration, main
+from melanoma_lib.cli import build_parser, main
+from melanoma_lib.cli.options import configuration
 from melanoma_lib.config import PRESETS, Config
 from melanoma_lib.core.progress import is_interactive, progress
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.pipeline.run import chapters
+from melanoma_lib.training import preflight
 
 TINY = ["--no-pretrained", "--image-size", "32", "--epochs", "1", "--batch-size", "16"]
 
@@ -40,7 +41,7 @@ def error_of(capsys):
 
 def test_help_needs_no_heavy_import():
     code = (
-        "import sys; from melanoma_lib.cli import _parser; _parser().format_help(); "
+        "import sys; from melanoma_lib.cli import build_parser; build_parser().format_help(); "
         "print([m for m in ('torch', 'timm', 'pandas', 'numpy', 'matplotlib') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -54,7 +55,7 @@ def test_commands_in_the_documents_are_understood():
             lines += re.findall(r"^melanoma .*", block.replace("\\\n", " "), re.M)
     assert len(lines) > 15
     for line in lines:
-        _parser().parse_args(shlex.split(line, comments=True)[1:])  # exits with a usage error
+        build_parser().parse_args(shlex.split(line, comments=True)[1:])  # exits with a usage error
 
 
 def test_flags_become_the_configuration(tmp_path, monkeypatch):
@@ -64,13 +65,13 @@ def test_flags_become_the_configuration(tmp_path, monkeypatch):
         "--architectures resnet50,vit_b_16 resnet50 --split image --weights vit_b_16=w.pth "
         "--no-pretrained"
     )
-    options = _parser().parse_args(shlex.split(flags))
+    options = build_parser().parse_args(shlex.split(flags))
     config = configuration(options)
     assert config.architectures == ("resnet50", "vit_b_16")
     assert (config.epochs, config.batch_size, config.seed, config.split) == (3, 8, 1, "image")
     assert config.metadata == str(tmp_path / "t.csv") and config.data_dir == ""
     assert config.weights == {"vit_b_16": str(tmp_path / "w.pth")} and not config.pretrained
-    sample = configuration(_parser().parse_args(["run", "--preset", "sample"]))
+    sample = configuration(build_parser().parse_args(["run", "--preset", "sample"]))
     assert sample.data_dir == PRESETS["sample"]["data_dir"]
 
 
@@ -120,11 +121,11 @@ def test_train_leaves_a_run_folder_and_status_knows_it(tiny, tmp_path, capsys):
     assert "1 of 4 epochs" in out and "training left" in out and "waiting" in out
     # Before a run all that a training needs is looked for, unless it is done to its last epoch.
     flags = map(str, ["run", *tiny, "--architectures", "test_resnet"])
-    asked = configuration(_parser().parse_args(list(flags)))
+    asked = configuration(build_parser().parse_args(list(flags)))
     for epochs, open_ones in ((1, set()), (4, {"test_resnet"})):
         config = dataclasses.replace(asked, epochs=epochs)
         files = open_dataset(config.data_dir)
-        assert set(cli._check_training(config, files, config.architectures)) == open_ones
+        assert set(preflight.check_training(config, files, config.architectures)) == open_ones
 
 
 def test_data_sample_and_check(dataset, capsys):
@@ -137,7 +138,8 @@ def test_data_sample_and_check(dataset, capsys):
 
 
 def test_an_interrupt_says_how_to_go_on(tiny, monkeypatch, capsys):
-    monkeypatch.setattr("melanoma_lib.cli._ready", lambda config: (_ for _ in ()).throw(
+    opened = "melanoma_lib.cli.run.open_configured_dataset"
+    monkeypatch.setattr(opened, lambda config: (_ for _ in ()).throw(
         KeyboardInterrupt))
     assert run("train", "test_resnet", *tiny) == 130
     assert "goes on from here" in capsys.readouterr().err
@@ -168,5 +170,5 @@ def test_the_metadata_flag_reads_a_table_elsewhere(dataset, tmp_path, capsys):
 def test_two_notebooks_at_once_on_a_gpu_with_room_for_them(monkeypatch, device, gigabytes, jobs):
     gpu = SimpleNamespace(total_memory=gigabytes * 1e9)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: gpu)
-    monkeypatch.setattr("melanoma_lib.core.environment.pick_device", lambda _: torch.device(device))
-    assert cli._default_jobs(Config()) == (jobs or min(4, os.cpu_count()))
+    monkeypatch.setattr(preflight, "pick_device", lambda _: torch.device(device))
+    assert preflight.default_jobs(Config()) == (jobs or min(4, os.cpu_count()))

@@ -19,16 +19,11 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.pylabtools import select_figure_formats
-from nbformat.v4 import new_output
-
 from melanoma_lib.core.errors import MelanomaError
 
 DIED = "its process died; run again to go on, with fewer --jobs if memory was short"
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
-PRELOADED = ["torch", "timm", "pandas", "sklearn.metrics", "scipy.stats", "seaborn", "papermill",
-             "pyarrow.parquet", "pytorch_grad_cam", "IPython.core.interactiveshell"]  # fmt: skip
+PRELOAD = "melanoma_lib.pipeline.preload"
 # Elsewhere a fork of so much is not safe. And the server's socket, which lies in the folder of
 # temporary files, may have a name of 107 characters.
 FORKS = sys.platform == "linux" and len(tempfile.gettempdir()) < 70
@@ -42,16 +37,13 @@ def start_process(function: Callable, *arguments: object) -> tuple:
     """
     context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
     if FORKS:
-        context.set_forkserver_preload(PRELOADED)  # none of it starts CUDA
+        context.set_forkserver_preload([PRELOAD])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_main, args=(function, sender, arguments, dict(os.environ)))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit this
     try:
         process.start()
     except (EOFError, ConnectionError) as error:  # the server could not import, or was killed
         raise MelanomaError(f"no process could be started ({error!r}); run again") from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     sender.close()
     return process, receiver
 
@@ -77,6 +69,7 @@ def _without_sending(_send: Callable, function: Callable, *arguments: object) ->
 def _main(function: Callable, sender: Connection, arguments: tuple, environment: dict) -> None:
     os.environ.clear()  # a fork has that of the server, which may be older than a change
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hears Ctrl-C ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         sender.send(function(sender.send, *arguments))
@@ -103,6 +96,8 @@ def execute_notebook(
     `MelanomaError` for an exception in a cell; the notebook is then `<target>.failed.ipynb`.
     """
     import papermill
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.pylabtools import select_figure_formats
 
     _use(environment)
     os.chdir(notebook.parent)
@@ -159,6 +154,7 @@ def _use(environment: Mapping[str, str]) -> None:
 
 def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
     """Runs a cell in an IPython shell and keeps its outputs; returns whether nothing was raised."""
+    from nbformat.v4 import new_output
 
     def display(data: Mapping, metadata: Mapping | None = None, kind="display_data", **_) -> None:
         cell.outputs.append(new_output(kind, data=_as_text(data), metadata=metadata or {}))
@@ -190,6 +186,8 @@ class _Stream(io.TextIOBase):
         self.of, self.outputs, self.show, self.rest = name, outputs, show, ""
 
     def write(self, text: str) -> int:
+        from nbformat.v4 import new_output
+
         if not (self.outputs and self.outputs[-1].get("name") == self.of):
             self.outputs.append(new_output("stream", name=self.of, text=""))
         self.outputs[-1].text += text

@@ -56,11 +56,10 @@ def test_a_function_is_called_elsewhere_and_its_error_comes_back(monkeypatch):
 def test_nothing_that_is_imported_asks_for_a_gpu():
     """A process that has asked CUDA even for the number of GPUs leaves its forks without one."""
     code = (
-        "import importlib, torch\n"
+        "import torch\n"
         "def stop(*_): raise SystemExit('asked for a GPU')\n"
         "torch._C._cuda_getDeviceCount = torch._C._cuda_init = stop\n"
-        "from melanoma_lib.pipeline import execute\n"
-        "for name in execute.PRELOADED: importlib.import_module(name)\n"
+        "import melanoma_lib.pipeline.preload\n"
         "print('imported', end='')\n"
         "torch.cuda.is_available()"
     )
@@ -71,9 +70,10 @@ def test_nothing_that_is_imported_asks_for_a_gpu():
 @forked
 def test_an_interrupt_is_heard_while_imports_run_and_told_by_one_process(tmp_path):
     """By a shell, Ctrl-C reaches every process of the command."""
-    (tmp_path / "slow.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(30)")
+    slow = "import time\nopen('begun', 'w').close()\ntime.sleep(30)"
+    (tmp_path / "pandas.py").write_text(slow)  # one of those that are imported
     code = (
-        "from melanoma_lib.pipeline import execute; execute.PRELOADED = ['slow']\n"
+        "from melanoma_lib.pipeline import execute\n"
         "from test_execute import of_here\n"
         f"import os; os.chdir({str(tmp_path)!r})\n"
         "try:\n    execute.call(of_here, 3)\nexcept KeyboardInterrupt:\n    print('interrupted')"
@@ -96,7 +96,7 @@ def note_and_wait(send, folder):
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     code = (
-        "from melanoma_lib.pipeline import execute; execute.PRELOADED = ['json']\n"
+        "from melanoma_lib.pipeline import execute; execute.PRELOAD = 'json'\n"
         "from test_execute import note_and_wait\n"
         f"print(execute.start_process(note_and_wait, {str(tmp_path)!r})[1].recv())"
     )
@@ -145,10 +145,11 @@ def run_here(path, target, parameters):
 
 CELLS = (
     "number = 0",
-    "import sys\nprint('one')\nprint('two', file=sys.stderr)\nprint('  1/2  0.5 *')\nnumber + 1",
+    "print('one')\nprint('  1/2  0.5 *')\nnumber + 1",
+    "import sys\nprint('two', file=sys.stderr)",
     "from IPython.display import Markdown, display\nimport pandas as pd\n"
     "display(Markdown('*a*'))\nprint('after')\npd.DataFrame({'n': [number]})",
-    "import matplotlib\nmatplotlib.use('agg')\nimport matplotlib.pyplot as plt\n"
+    "import matplotlib.pyplot as plt\n"
     "figure, axes = plt.subplots(figsize=(1, 1))\nplt.close(figure)\nfigure",
     "number;",
     "print('no end of line', end='')",
@@ -160,7 +161,7 @@ def test_cells_show_what_a_kernel_shows(tmp_path):
     path, target, theirs = (tmp_path / name for name in ("in.ipynb", "out.ipynb", "their.ipynb"))
     notebook(path, *CELLS)
     sent = run_here(path, target, {"number": 6})
-    papermill.execute_notebook(path, theirs, {"number": 6}, "nbclient", progress_bar=False)
+    papermill.execute_notebook(path, theirs, {"number": 6}, progress_bar=False)
     ours, right = (nbformat.read(file, 4).cells for file in (target, theirs))
     for cell, other in zip(ours, right, strict=True):
         assert cell.source == other.source

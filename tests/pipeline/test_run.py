@@ -412,7 +412,7 @@ def test_an_interrupt_ends_everything_and_the_next_run_goes_on(config, tmp_path,
         f"    batch.NOTEBOOKS, execute.FORKS = Path(sys.argv[1]), {forking}\n"
         "    config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])\n"
         "    batch.run(config, batch.plan(config, 'data')[:1], jobs=2)\n"
-        "cli._run = run\n"
+        "cli.run.run_notebooks = run\n"
         "if __name__ == '__main__':\n    sys.exit(cli.main(['run']))\n"
     )
     command = [sys.executable, script, run.NOTEBOOKS, tmp_path / "run"]

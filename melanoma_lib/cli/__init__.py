@@ -1,0 +1,41 @@
+"""The command `melanoma`: reads arguments, calls the library, prints errors as one line.
+
+Every module of a room is imported where it is used: importing torch takes seconds, --help none.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from melanoma_lib import __version__
+from melanoma_lib.cli import data, predict, results, run
+from melanoma_lib.core.errors import MelanomaError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code.
+
+    0, 1 when some images could not be read, 2 for bad input, 130 when interrupted.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except MelanomaError as error:
+        print(f"melanoma: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a disk that is full, a folder one may not write to
+        print(f"melanoma: {error}; nothing that was finished is lost", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmelanoma: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `command`, the function that executes it."""
+    parser = argparse.ArgumentParser(prog="melanoma", description="A thesis that can be run.")
+    parser.add_argument("--version", action="version", version=f"melanoma {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for subject in (run, results, predict, data):
+        subject.add_commands(commands)
+    return parser

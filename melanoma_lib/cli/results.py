@@ -1,0 +1,80 @@
+"""The commands `figures`, `site` and `evaluate`, for runs that are finished."""
+
+import argparse
+from pathlib import Path
+
+from melanoma_lib.cli.options import add_dataset_options
+from melanoma_lib.config import Config
+from melanoma_lib.core.errors import MelanomaError
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Adds the three commands to the parser."""
+    test = commands.add_parser("evaluate", help="a trained run on images from elsewhere")
+    test.add_argument(
+        "--bundle", required=True, metavar="DIR", help="a run's folder, or one architecture's in it"
+    )
+    add_dataset_options(test)
+    test.add_argument("--output-dir", metavar="DIR", help="default: external/<dataset> in the run")
+    test.add_argument("--batch-size", type=int, default=Config().batch_size)
+    test.add_argument("--device", default=Config().device)
+    test.set_defaults(command=evaluate)
+
+    page = commands.add_parser("figures", help="redraw a run for a document, without training")
+    page.add_argument("--results", required=True, metavar="FILE", help="comparison_results.json")
+    page.add_argument("--output-dir", required=True, metavar="DIR", help="figures, figures.tex")
+    page.add_argument("--width", type=float, default=16, metavar="CM", help="default: 16")
+    page.add_argument("--font-size", type=float, default=8, metavar="PT", help="default: 8")
+    page.add_argument("--metadata", metavar="FILE", help="the dataset's table, for its figures")
+    page.add_argument(
+        "--figures-dir", metavar="DIR", help="the run's figures, for what needs images or models"
+    )
+    page.set_defaults(command=redraw_figures)
+
+    site = commands.add_parser("site", help="a run's executed notebooks as web pages")
+    site.add_argument("--output-dir", default=Config().output_dir, metavar="DIR", help="the run")
+    site.add_argument("--site-dir", metavar="DIR", help="default: the folder site in the run")
+    site.set_defaults(command=build_website)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """`melanoma evaluate`: an external test."""
+    from melanoma_lib.data.dataset_files import open_dataset
+    from melanoma_lib.models.bundle import find_bundles
+    from melanoma_lib.reporting import external_test
+
+    if not (options.data_dir or options.metadata):
+        raise MelanomaError("evaluate needs images from elsewhere; name their folder: --data-dir")
+    folders = find_bundles(Path(options.bundle).expanduser().resolve())
+    data = options.data_dir or ("" if options.img_dir else Path(options.metadata).parent)
+    files = open_dataset(data, options.metadata or "", options.img_dir or "", external=True)
+    outcome = external_test.evaluate(folders, files, options.device, options.batch_size)
+    run = folders[0].parent
+    name = Path(options.data_dir or options.metadata).resolve().stem
+    folder = Path(options.output_dir or run / "external" / name)
+    external_test.write(*outcome, run, folder)
+    print(f"\n{(folder / 'summary.md').read_text(encoding='utf-8')}\n{folder}")
+
+
+def redraw_figures(options: argparse.Namespace) -> None:
+    """`melanoma figures`: figures, tables and LaTeX for a document."""
+    from melanoma_lib.reporting import latex, run_figures
+
+    results = Path(options.results).expanduser().resolve()
+    drawn = options.figures_dir or Config(output_dir=str(results.parent)).figures
+    run = run_figures.open_run(results, options.metadata or "")
+    folder = Path(options.output_dir)
+    outcome = latex.write(run, folder, Path(drawn), options.width, options.font_size)
+    for word in ("redrawn", "taken over", "missing"):
+        names = [name for name, became in outcome.items() if became == word]
+        print(f"{word:10s} {len(names):3d}  {', '.join(names)}")
+    if "missing" in outcome.values():
+        print(f"missing are those that need images, models or another run: not in {drawn}")
+
+
+def build_website(options: argparse.Namespace) -> None:
+    """`melanoma site`: the executed notebooks as web pages."""
+    from melanoma_lib.pipeline.website import build
+
+    run = Path(options.output_dir).expanduser().resolve()
+    print(build(run, Path(options.site_dir or run / "site")))

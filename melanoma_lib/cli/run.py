@@ -1,0 +1,166 @@
+"""The commands `run`, `train` and `status`."""
+
+import argparse
+import os
+import threading
+from pathlib import Path
+
+from melanoma_lib.cli.options import (
+    add_run_options,
+    configuration,
+    notebook_parameters,
+    open_configured_dataset,
+)
+from melanoma_lib.config import SAMPLE_DIR, Config
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.training.callbacks import TRACKERS
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Adds the three commands to the parser."""
+    run = commands.add_parser("run", help="execute the notebooks in order: every figure and table")
+    add_run_options(run)
+    run.add_argument(
+        "--jobs", type=int, metavar="N",
+        help="notebooks side by side; default: one for each of --devices, two on one large GPU, "
+        "one on a small one, or else one a core, at most four",
+    )
+    run.add_argument(
+        "--devices", metavar="N,N", help="GPUs by number; each architecture is trained on one"
+    )
+    run.set_defaults(command=run_notebooks)
+
+    training = commands.add_parser("train", help="train one architecture, without the notebooks")
+    training.add_argument("architecture", help="one of the four, or any timm model name")
+    add_run_options(training)
+    training.set_defaults(command=train)
+    for parser_of_training in (run, training):
+        group = parser_of_training.add_argument_group("listeners")
+        group.add_argument("--track", choices=TRACKERS, help="metrics of every epoch there too")
+        group.add_argument(
+            "--notify", metavar="URL",
+            help="tell an address of apprise of new bests, failure and the end; or MELANOMA_NOTIFY",
+        )
+
+    status = commands.add_parser(
+        "status", help="what is done, what runs, how long it will take; without options, every run"
+    )
+    add_run_options(status)
+    status.add_argument("--thesis", action="store_true", help="by section of the thesis instead")
+    for parser_of_batch in (run, status):
+        parser_of_batch.add_argument(
+            "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
+            help="another notebook parameter, for every notebook that has it",
+        )
+    status.set_defaults(command=show_status)
+
+
+def run_notebooks(options: argparse.Namespace) -> None:
+    """`melanoma run`: executes the notebooks that are not up to date."""
+    from melanoma_lib.data.images import decode
+    from melanoma_lib.pipeline import run
+    from melanoma_lib.pipeline.execute import call
+    from melanoma_lib.training.callbacks import listening
+
+    config = configuration(options)
+    threading.Thread(target=call, args=[os.getpid], daemon=True).start()  # imports torch meanwhile
+    if options.jobs is not None and options.jobs < 1:
+        raise MelanomaError(f"--jobs is {options.jobs}; it must be 1 or more")
+    devices = _visible_devices(options.devices) if options.devices else []
+    files = open_configured_dataset(config)
+    _check_other_split(config, files.fingerprint)
+    asked = {"fingerprint": files.fingerprint, "contents": files.mask_fingerprint}
+    asked["extra"] = notebook_parameters(options)
+    steps = run.plan(config, **asked)
+    stale = [step for step in steps if run.state_of(config, step) != "done"]
+    jobs = options.jobs or 1
+    if stale:
+        keys = [step.parameters.get("architecture") for step in stale]
+        sizes, most = call(_preflight, config, files, keys)
+        decode(files, config.image_size)  # once
+        jobs = options.jobs or len(devices) or most
+        if jobs > 1:  # the trainings first, and of them the largest: they take longest
+            steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
+            steps.reverse()
+    with listening(options.track, options.notify, f"melanoma run {Path(config.output_dir).name}"):
+        run.run(config, steps, jobs, devices, asked)
+    print(
+        f"\nfigures             {config.figures}"
+        f"\ntables and results  {config.output_dir}"
+        f"\nexecuted notebooks  {Path(config.output_dir) / 'notebooks'}"
+    )
+
+
+def _check_other_split(config: Config, fingerprint: str) -> None:
+    """Raises `MelanomaError` unless the run of `other_split` differs in the split alone."""
+    if not config.other_split:
+        return
+    from melanoma_lib.evaluation.trained_run import load_trained_run
+
+    key = config.architectures[0]
+    record, *_ = load_trained_run(Path(config.other_split) / key)
+    asked = config.recipe(key, fingerprint), config.epochs
+    same = (record.get("recipe"), record["epochs"]) == asked
+    if not same or record["config"]["split"] == config.split:
+        raise MelanomaError(
+            f"{config.other_split} must hold {key} trained like this run, on the other split; it "
+            f"differs in {'more than the split' if not same else 'nothing'}"
+        )
+
+
+def _preflight(*arguments) -> tuple[dict[str, int], int]:
+    """`preflight`, imported where it is called: not in this process, which needs no torch."""
+    from melanoma_lib.training.preflight import preflight
+
+    return preflight(*arguments)
+
+
+def _visible_devices(devices: str) -> list[str]:
+    """The GPUs that --devices numbers, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    there = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(there)))
+    numbers = [number.strip() for number in devices.split(",")]
+    if bad := [number for number in numbers if not number.isdigit() or int(number) >= there]:
+        raise MelanomaError(f"--devices names {', '.join(bad)}; this machine has {there} GPUs")
+    return [names.split(",")[int(number)] for number in numbers]
+
+
+def train(options: argparse.Namespace) -> None:
+    """`melanoma train`: one architecture, without the notebooks."""
+    from melanoma_lib.data.images import decode
+    from melanoma_lib.training import distributed
+    from melanoma_lib.training.callbacks import listening
+    from melanoma_lib.training.preflight import check_training
+    from melanoma_lib.training.train import train_architecture
+
+    options.architectures = [options.architecture]
+    config = configuration(options)
+    name = f"melanoma train {config.architectures[0]}"
+    with listening(options.track, options.notify, name), distributed.group(config):
+        if distributed.rank() == 0:
+            files = open_configured_dataset(config)
+            check_training(config, files, config.architectures)
+            decode(files, config.image_size)
+        print(train_architecture(config, config.architectures[0]))
+
+
+def show_status(options: argparse.Namespace) -> None:
+    """`melanoma status`: of the run that the options name, or else of every run."""
+    from melanoma_lib.cli import build_parser
+    from melanoma_lib.data.dataset_files import open_dataset
+    from melanoma_lib.pipeline.run import plan
+    from melanoma_lib.pipeline.status import find_runs, recorded, report, thesis
+
+    show = thesis if options.thesis else report
+    usual = vars(build_parser().parse_args(["status"]))
+    given = {name for name, value in vars(options).items() if value != usual[name]}
+    if given <= {"output_dir", "thesis"}:
+        print("\n\n".join(show(*recorded(folder)) for folder in find_runs(options.output_dir)))
+        return
+    config, known = configuration(options), ("", "")
+    if config.data_dir != str(SAMPLE_DIR) or SAMPLE_DIR.exists():  # it is generated by a run
+        files = open_dataset(config.data_dir, config.metadata, config.img_dir)
+        known = files.fingerprint, files.mask_fingerprint
+    print(show(config, plan(config, known[0], notebook_parameters(options), known[1])))
