@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "build": ["ARCHITECTURES", "build_model", "normalisation", "normalise", "to_input"],
-        "bundle": ["find_bundle", "load_bundle", "save_bundle"],
+        "bundle": ["find_bundles", "load_bundle", "save_bundle"],
         "out_of_distribution": ["ReferenceSet", "fit_reference_set", "load_reference_set"],
     },
 )
