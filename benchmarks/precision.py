@@ -3,22 +3,15 @@
     python benchmarks/precision.py resnet50 --output FILE [what else `melanoma train` takes]
 
 The two are compared on the same test images, with intervals by lesion; the file holds one such
-comparison for each `--seed` that was asked for. A processor that has to emulate bfloat16 would
-take days: there it is imitated. Whatever a layer gives is rounded to it (also what autocast leaves
-in float32), and so are the factors of every product and the gradients on their way back; sums are
-of float32, as in processors that know bfloat16. The trainings stay in `--runs`: interrupt the
-command and go on later.
+comparison for each `--seed` that was asked for. The device must compute in bfloat16 natively: where
+it is emulated, a training takes days. The trainings stay in `--runs`: interrupt the command and go
+on later.
 """
 
 import argparse
 import datetime
 import sys
 from pathlib import Path
-
-import torch
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from melanoma_lib import cli
 from melanoma_lib.config import PRECISIONS
@@ -28,39 +21,10 @@ from melanoma_lib.core.files import PROJECT, read_json, write_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation import trained_run
 from melanoma_lib.reporting.compare import compare_models
-from melanoma_lib.training import precision
+from melanoma_lib.training.precision import computes_bfloat16
 
 SCHEMA = 1
-PRODUCTS = {
-    torch.conv2d, F.conv2d, F.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__,
-    torch.bmm, F.scaled_dot_product_attention,
-}  # fmt: skip
 METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc", "ece")
-FORWARD = precision._Wrapped.forward  # the library's own
-
-
-class Rounded(TorchFunctionMode):
-    """Inside the block, float32 tensors have the digits of bfloat16."""
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        if function in PRODUCTS:  # weights, too, which stay in float32 elsewhere
-            arguments = tree_map(rounded, arguments)
-        return tree_map(rounded, function(*arguments, **options or {}))
-
-
-def rounded(value: object) -> object:
-    """A float32 tensor with the digits of bfloat16, and its gradient likewise."""
-    short = torch.is_tensor(value) and value.dtype == torch.float32
-    return value.bfloat16().float() if short else value
-
-
-def imitated_forward(self, images: torch.Tensor) -> torch.Tensor:
-    """The forward pass of `precision.Arithmetic.wrap`, rounded where it is one in bfloat16."""
-    if self.how.precision == "float32":
-        return FORWARD(self, images)
-    images = images.contiguous(memory_format=precision.LAYOUTS[self.how.layout])
-    with Rounded():
-        return self.model(rounded(images))
 
 
 def train(architecture: str, precision: str, runs: Path, arguments: list[str]) -> Path:
@@ -91,9 +55,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "precision")
     options, arguments = parser.parse_known_args()
-    imitated = precision.emulated(pick_device())
-    if imitated:
-        precision._Wrapped.forward = imitated_forward
+    if not computes_bfloat16(pick_device()):
+        parser.error("this device would emulate bfloat16, many times slower")
     folders = {name: train(options.architecture, name, options.runs, arguments)
                for name in PRECISIONS if name != "auto"}  # fmt: skip
     record = read_json(folders["bfloat16"] / "run.json")
@@ -101,7 +64,7 @@ def main() -> None:
     files = open_dataset(config["data_dir"], config["metadata"], config["img_dir"])
     asked = ("image_size", "epochs", "batch_size", "split", "pretrained")
     known = {
-        "schema": SCHEMA, "architecture": options.architecture, "imitated": imitated,
+        "schema": SCHEMA, "architecture": options.architecture, "imitated": False,
         "versions": environment.versions(),
         "dataset": files.fingerprint, "config": {name: config[name] for name in asked},
     }  # fmt: skip

@@ -52,7 +52,8 @@ class Config:
     )  # fmt: skip
     other_split: str = ""  # folder of the same run on the other split: the price of leakage
     device: str = "auto"  # the first CUDA device, or the CPU
-    precision: str = "auto"  # float32, bfloat16, or whichever a long training measures as faster
+    # float32, bfloat16, or the one that the run has; at first bfloat16 where the device knows it
+    precision: str = "auto"
 
     def __post_init__(self):
         if self.split not in PROTOCOLS:
@@ -125,6 +126,7 @@ PRESETS = {
         "batch_size": 16,  # half the recipe's: so few images make too few updates otherwise
         "learning_rate": 2e-4,  # twice the recipe's: few updates, and from random weights
         "pretrained": False,
+        "precision": "float32",  # such small pictures gain nothing in bfloat16
     },
 }
 

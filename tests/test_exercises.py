@@ -300,7 +300,7 @@ def test_an_exercise_without_a_check_has_criteria(chapter):
 
 def test_the_chapter_leaves_its_answers_open(chapter):
     asked = [cell.source for cell in cells(chapter, "code") if CHECKED.search(cell.source)]
-    assert all(re.search(r"^\w+ = \.\.\.", source, re.MULTILINE) for source in asked)
+    assert asked and all(re.search(r"^\w+ = \.\.\.", source, re.MULTILINE) for source in asked)
 
 
 def test_solutions_are_clean(solution):

@@ -45,7 +45,7 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
         if checksum:
             path = path.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
         temporary.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors raise
+    except (OSError, SafetensorError) as error:  # other errors are not of writing
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MelanomaError(
             f"{path} cannot be written ({reason}); {_free(path)} are free there; what was there "

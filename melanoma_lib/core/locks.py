@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +17,24 @@ def lock(path: Path, waiting: str = "") -> Iterator[None]:
     """Holds a lock file for this process; raises `MelanomaError` naming who holds it already.
 
     With `waiting`, prints that and waits instead. The lock ends with the process, however that
-    ends.
+    ends. Who only looks whether it is held (`locked`) never keeps anybody from it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        held = _try_lock(file)
-        if waiting and not held:
-            print(waiting, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        elif not held:
-            file.seek(0)
-            raise MelanomaError(
-                f"{path.parent} is in use by {file.read().strip() or 'another process'}; wait for "
-                "it or choose another folder"
-            )
+        while not _flock(file, fcntl.LOCK_EX):
+            if _flock(file, fcntl.LOCK_SH):  # nobody holds it: somebody looks, for microseconds
+                fcntl.flock(file, fcntl.LOCK_UN)
+                time.sleep(0.001)
+            elif waiting:
+                print(waiting, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+                break
+            else:
+                file.seek(0)
+                raise MelanomaError(
+                    f"{path.parent} is in use by {file.read().strip() or 'another process'}; wait "
+                    "for it or choose another folder"
+                )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -37,16 +42,19 @@ def lock(path: Path, waiting: str = "") -> Iterator[None]:
 
 
 def locked(path: Path) -> bool:
-    """Whether a process holds the lock file at this moment."""
+    """Whether a process holds the lock file at this moment.
+
+    A lock that is shared can be had while others look, and not while somebody holds the file.
+    """
     if not path.exists():
         return False
-    with path.open("a+") as file:
-        return not _try_lock(file)
+    with path.open() as file:
+        return not _flock(file, fcntl.LOCK_SH)
 
 
-def _try_lock(file: IO) -> bool:
+def _flock(file: IO, kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True

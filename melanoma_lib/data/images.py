@@ -83,7 +83,7 @@ def _decode_into(pixels: np.ndarray, images: Sequence[Path] | np.ndarray) -> Non
 
 
 def map_images(function: Callable, items: Collection, label: str) -> tuple[list, list[str]]:
-    """The results of `function` for all items, and the messages of the `MelanomaError`s it raised.
+    """The results of `function` for all items, and the message of every `MelanomaError` raised.
 
     On all cores, with a progress bar called `label`. A failed item has the result None.
     """

@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_csv, write_json
-from melanoma_lib.core.memory import kept_memory
 
 VERSION = 3  # raise it when the images or the table change
 WIDTH, HEIGHT = 200, 150  # pixels of an image
@@ -436,7 +435,6 @@ def sample_patient(dx: str, rng: np.random.Generator) -> dict[str, str]:
     }
 
 
-@kept_memory()
 def generate_sample(folder: Path | str, seed: int = 42) -> Path:
     """Writes the generated dataset into `folder` and returns that path.
 

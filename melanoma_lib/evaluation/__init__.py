@@ -1,1 +1,1 @@
-"""What predictions are worth: metrics, intervals, tests, calibration, and operating points."""
+"""Metrics of predictions with their intervals and tests, calibration, and operating points."""

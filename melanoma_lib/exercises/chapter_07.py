@@ -9,7 +9,7 @@ from torch import nn
 # Two feature maps of 2 x 2 positions, and the gradient of one logit with respect to each.
 FEATURES = np.array([[[4.0, 0.0], [2.0, 1.0]], [[0.0, 2.0], [1.0, 3.0]]])
 GRADIENT = np.array([[[0.3, 0.1], [0.1, -0.1]], [[-0.4, 0.0], [0.0, 0.0]]])
-REASONS = ("out-of-distribution", "near", "empty", "elsewhere", "area", "none")
+REASONS = ("out of distribution", "near", "empty", "elsewhere", "area", "none")
 # For each case the reason to doubt its map, and a hint for another answer.
 CASES = {
     "A": ("none", "compare the fraction of the heat in the lesion with the fraction of the area."),
@@ -18,7 +18,7 @@ CASES = {
     "D": ("elsewhere", "what does the logit depend on?"),
     "E": ("none", "which evidence for melanoma would you expect where the network sees none?"),
     "F": ("empty", "what in the image is evidence for the predicted class?"),
-    "G": ("out-of-distribution", "what was the network trained on?"),
+    "G": ("out of distribution", "what was the network trained on?"),
 }
 
 

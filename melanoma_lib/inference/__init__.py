@@ -1,4 +1,4 @@
-"""A trained model at work on new images: the command `melanoma predict` and the web page."""
+"""A trained model on new images: the command `melanoma predict` and the web page."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Networks: any architecture of timm, its features, and the bundle a trained one is used from."""
+"""Networks: any architecture of timm, its features, and the bundle to use a trained one."""
 
 import lazy_loader
 

@@ -40,30 +40,30 @@ def save_bundle(folder: Path, reference: ReferenceSet, **metadata: object) -> No
 
 
 def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
-    """The trained model in evaluation mode, on the CPU, and the content of bundle.json.
+    """The trained model in evaluation mode, on the CPU, and the metadata in bundle.json.
 
     Raises `MelanomaError` when the folder has no bundle, one of another schema, or weights that
     are not those of the bundle.
     """
     folder = Path(folder)
-    bundle = read_json(folder / "bundle.json")
-    if bundle.get("schema") != SCHEMA:
+    metadata = read_json(folder / "bundle.json")
+    if metadata.get("schema") != SCHEMA:
         raise MelanomaError(
             f"{folder} holds a bundle of another version; train again: the same "
             "command keeps the weights and renews the bundle"
         )
-    wrong = [name for name, valid in REQUIRED_METADATA.items() if not valid(bundle.get(name))]
+    wrong = [name for name, valid in REQUIRED_METADATA.items() if not valid(metadata.get(name))]
     if wrong:
         raise MelanomaError(f"{folder / 'bundle.json'}: missing or wrong: {summarize_items(wrong)}")
-    if sha256(folder / "model.safetensors") != bundle["weights_sha256"]:
+    if sha256(folder / "model.safetensors") != metadata["weights_sha256"]:
         raise MelanomaError(f"{folder}: model.safetensors is not the file of its bundle.json")
-    network = bundle["architecture"], len(bundle["class_names"]), bundle["image_size"]
+    network = metadata["architecture"], len(metadata["class_names"]), metadata["image_size"]
     with torch.device("meta"):  # no memory and no random weights, which the file would replace
         model = build_model(*network)
     if {name for name, _ in model.named_buffers()} - set(model.state_dict()):
         model = build_model(*network)  # buffers that no file has must be computed
     load_weights(model, folder, assign=True)
-    return model.to(memory_format=torch.channels_last).eval(), bundle
+    return model.to(memory_format=torch.channels_last).eval(), metadata
 
 
 def find_bundles(folder: Path | str) -> list[Path]:

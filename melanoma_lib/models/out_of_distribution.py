@@ -92,16 +92,16 @@ def _kth_distances(
 
 
 def save_reference_set(folder: Path, reference: ReferenceSet) -> dict:
-    """Writes the reference set into a model's folder; returns its entries for bundle.json."""
+    """Writes the reference set into a model's folder; returns its metadata for bundle.json."""
     with atomic_path(folder / FILE) as temporary:
         arrays = {name: np.float32(getattr(reference, name)) for name in ("mean", "scale")}
         save_file(arrays | {"features": np.float16(reference.features)}, temporary)
     return {"known_limit": reference.limit, "known_sha256": sha256(folder / FILE)}
 
 
-def load_reference_set(folder: Path, bundle: dict) -> ReferenceSet:
+def load_reference_set(folder: Path, metadata: dict) -> ReferenceSet:
     """Reads a model's reference set; raises `MelanomaError` when it is not that of the bundle."""
-    if sha256(folder / FILE) != bundle["known_sha256"]:
+    if sha256(folder / FILE) != metadata["known_sha256"]:
         raise MelanomaError(f"{folder}: {FILE} is not the file of its bundle.json")
     arrays = {name: np.float32(array) for name, array in load_file(folder / FILE).items()}
-    return ReferenceSet(**arrays, limit=bundle["known_limit"])
+    return ReferenceSet(**arrays, limit=metadata["known_limit"])

@@ -1,1 +1,1 @@
-"""The notebooks executed in order through papermill, how far that is, and the pages made of it."""
+"""The notebooks executed in order through papermill, the state of a run, and its web pages."""

@@ -8,36 +8,30 @@ builds on. A step is up to date when it finished with the same key and its outpu
 chapter 04 again is cheap: a finished training is only read.
 """
 
-import contextlib
+import ast
+import dataclasses
 import hashlib
 import itertools
-import logging
 import os
-import re
-import signal
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import ModuleType
 
 from melanoma_lib.config import Config, format_operating_points
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import PROJECT, digest, read_json, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import HEADLESS
+from melanoma_lib.pipeline.execute import DIED, execute_notebook, start_process
 
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder that a batch holds
+ASKED = "config.json"  # in a run folder: what it was last asked for
 SCHEMA = 2  # of the files that say how far a step has come
 TRAINING = "04"  # executed once per architecture
 LAST = "08"  # measures time, so nothing runs beside it
-EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
-SHOW = "--InlineBackend.print_figure_kwargs={'bbox_inches': None}"  # or each is drawn once more
 
 
 @dataclass(frozen=True)
@@ -55,11 +49,15 @@ class Step:
         """The two digits before the notebook's name."""
         return self.notebook.stem[:2]
 
-    def needs(self, other: "Step") -> bool:
+    def reads(self, other: "Step") -> bool:
         """Whether this step reads what the other one leaves."""
-        if self.chapter >= LAST:
-            return self is not other
+        if self.chapter == LAST:
+            return TRAINING <= other.chapter < LAST
         return self.chapter > TRAINING == other.chapter
+
+    def waits_for(self, other: "Step") -> bool:
+        """Whether this step cannot begin before the other one is done."""
+        return self is not other if self.chapter == LAST else self.reads(other)
 
 
 def chapters() -> list[Path]:
@@ -67,17 +65,12 @@ def chapters() -> list[Path]:
     return sorted(NOTEBOOKS.glob("0[0-8]_*.ipynb"))
 
 
-def declared(notebook: Path) -> dict[str, object]:
+def declared(notebook: Path) -> list[str]:
     """The names in a notebook's parameters cell."""
-    return _papermill().inspect_notebook(str(notebook))
-
-
-def _papermill() -> ModuleType:
-    """papermill, imported without what takes most of its time and that no notebook needs."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema then does not check addresses
-    import papermill
-
-    return papermill
+    cells = read_json(notebook)["cells"]
+    found = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    tree = ast.parse("".join(line for cell in found for line in cell["source"]))
+    return [node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)]
 
 
 def plan(
@@ -107,14 +100,14 @@ def plan(
             values = _values(config, architecture) | extra
             values = {name: values[name] for name in names[path] if name in values}
             training_key = config.training_key(architecture, fingerprint) if architecture else ""
-            builds_on = [s.key for s in steps if s.chapter == TRAINING]
+            name = f"{path.stem}-{architecture}" if architecture else path.stem
+            step = Step(name, path, values, "", training_key)
             key = digest(
                 [common, hashlib.sha256(path.read_bytes()).hexdigest(), values, training_key]
-                + (builds_on if chapter > TRAINING else [])
+                + [earlier.key for earlier in steps if step.reads(earlier)]
                 + ([_trained_elsewhere(config)] if "other_split" in names[path] else [])
             )
-            name = f"{path.stem}-{architecture}" if architecture else path.stem
-            steps.append(Step(name, path, values, key, training_key))
+            steps.append(dataclasses.replace(step, key=key))
     return steps
 
 
@@ -146,14 +139,14 @@ def _library_digest() -> str:
     return state.hexdigest()
 
 
-def marker(config: Config, step: Step) -> Path:
+def step_status_path(config: Config, step: Step) -> Path:
     """The file that says how far a step has come, and with which key."""
     return Path(config.output_dir) / "steps" / f"{step.name}.json"
 
 
 def state_of(config: Config, step: Step) -> str:
     """`done`, `stale` (done with other inputs), `failed`, `started` or `waiting`."""
-    path = marker(config, step)
+    path = step_status_path(config, step)
     if not path.exists():
         return "waiting"
     record = read_json(path)
@@ -185,12 +178,19 @@ def _files(config: Config, step: Step) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in found if path.exists()}
 
 
-def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str] = ()) -> None:
+def run(
+    config: Config,
+    steps: list[Step],
+    jobs: int = 1,
+    devices: Sequence[str] = (),
+    asked: Mapping[str, object] | None = None,
+) -> None:
     """Executes the steps that are not up to date, up to `jobs` side by side.
 
     The first in the order given begins that waits for nothing. `devices` are GPUs as
-    CUDA_VISIBLE_DEVICES names them; side by side, each has one in turn. A step that fails does
-    not stop the others that do not need it; `MelanomaError` is raised then.
+    CUDA_VISIBLE_DEVICES names them; side by side, each has one in turn. What `plan` was `asked`
+    for is recorded with the configuration. A step that fails does not stop the others that do not
+    wait for it; `MelanomaError` is raised then.
     """
     waiting = []
     with lock(Path(config.output_dir) / LOCK):
@@ -199,176 +199,96 @@ def run(config: Config, steps: list[Step], jobs: int = 1, devices: Sequence[str]
                 print(f"{step.name}: up to date", flush=True)
             else:
                 waiting.append(step)
+        if waiting and asked:
+            record = {"config": dataclasses.asdict(config), "asked": asked}
+            write_json(Path(config.output_dir) / ASKED, record)
         trainings = sum(bool(step.training_key) for step in steps)
         errors = _work(config, waiting, jobs, min(jobs, trainings), devices)
-    for text in list(errors)[1:]:
-        print(text, flush=True)
+    for error in errors[1:]:
+        print(error, flush=True)
     if errors:
-        raise next(iter(errors.values()))
+        raise errors[0]
 
 
 def _work(
     config: Config, waiting: list[Step], jobs: int, shared: int, devices: Sequence[str]
-) -> dict[str, BaseException]:
-    """Executes steps side by side, `shared` of them while one is a training; the errors by text.
-
-    Threads wait for the kernels, which are processes; an interrupt ends those.
-    """
-    running: dict[Future, tuple[Step, str]] = {}
-    errors: dict[str, BaseException] = {}
-    free, stop = list(itertools.islice(itertools.cycle(devices or [""]), jobs)), threading.Event()
-    with _interrupted_once(), ThreadPoolExecutor(jobs) as pool:
-        try:
-            while waiting or running:
-                unfinished = [*waiting, *(step for step, _ in running.values())]
-                ready = [s for s in waiting if not any(s.needs(other) for other in unfinished)]
-                # A training goes on exactly only with as many threads as before, whatever is left;
-                # and threads that have to wait for another process make it many times slower.
-                most = shared if any(step.training_key for step in unfinished) else jobs
-                beside = min(most, len(ready) + len(running))
-                for step in ready[: most - len(running)]:
-                    threads = (os.cpu_count() or 1) // (shared if step.training_key else beside)
-                    device = free.pop(0)
-                    future = pool.submit(execute, config, step, max(1, threads), device, stop)
-                    running[future] = step, device
-                    waiting.remove(step)
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    step, device = running.pop(future)
-                    free.append(device)
-                    if error := future.exception():
-                        errors[str(error)] = error
-                        waiting = [s for s in waiting if not s.needs(step)]
-        except KeyboardInterrupt:
-            from melanoma_lib.pipeline.kernels import kill_all
-
-            stop.set()
-            while wait(running, timeout=0.2).not_done:
-                kill_all()
-            raise
+) -> list[MelanomaError]:
+    """Executes steps side by side, `shared` of them while one is a training; what went wrong."""
+    running: dict[Connection, _Execution] = {}
+    errors = []
+    free = list(itertools.islice(itertools.cycle(devices or [""]), jobs))
+    try:
+        while waiting or running:
+            unfinished = [*waiting, *(execution.step for execution in running.values())]
+            ready = [s for s in waiting if not any(s.waits_for(other) for other in unfinished)]
+            # A training resumes exactly only with the same number of threads, whatever is left;
+            # and threads that wait for those of another process make it many times slower.
+            most = shared if any(step.training_key for step in unfinished) else jobs
+            beside = min(most, len(ready) + len(running))
+            for step in ready[: most - len(running)]:
+                threads = (os.cpu_count() or 1) // (shared if step.training_key else beside)
+                execution = _Execution(config, step, max(1, threads), free.pop(0))
+                running[execution.messages] = execution
+                waiting.remove(step)
+            for messages in wait(list(running)):
+                execution = running[messages]
+                if execution.ended():
+                    del running[messages]
+                    free.append(execution.device)
+                    if execution.error:
+                        errors.append(execution.error)
+                        waiting = [s for s in waiting if not s.waits_for(execution.step)]
+    finally:
+        for execution in running.values():
+            execution.process.kill()
     return errors
 
 
-@contextlib.contextmanager
-def _interrupted_once() -> Iterator[None]:
-    """Inside, only the first Ctrl-C counts: a second one would end what ends the kernels."""
-    before = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()  # which alone may say so
-    if not main or before is not signal.default_int_handler:  # it is ignored, in the background
-        yield
-        return
+class _Execution:
+    """A step that another process executes, and what the run folder records about it."""
 
-    def first(*_) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    def __init__(self, config: Config, step: Step, threads: int, device: str):
+        self.config, self.step, self.device = config, step, device
+        self.error: MelanomaError | None = None
+        self.status = step_status_path(config, step)
+        before = read_json(self.status, {}).get("outputs", {})  # until they are written again
+        self.record = {"schema": SCHEMA, "key": step.key, "started": time.time(), "outputs": before}
+        write_json(self.status, self.record | {"state": "started"})
+        print(f"{step.name}: started", flush=True)
+        self.earlier = _files(config, step)
+        environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
+        environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
+        output = Path(config.output_dir).resolve()
+        target = output / "notebooks" / f"{step.name}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.process, self.messages = start_process(
+            execute_notebook, step.notebook, step.parameters, target, output / "run.log",
+            environment,
+        )  # fmt: skip
 
-    signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def ended(self) -> bool:
+        """Takes a message of the process; returns whether it was the last, and records that."""
+        try:
+            message = self.messages.recv()
+        except EOFError:
+            message = MelanomaError(DIED)
+        if isinstance(message, str):
+            print(f"{self.step.name}: {message}", flush=True)
+            return False
+        if message is None:
+            self._record_outputs()
+        else:
+            self.error = MelanomaError(f"{self.step.name} failed: {message}")
+            write_json(self.status, self.record | {"state": "failed"})
+            print(f"{self.step.name}: failed", flush=True)
+        self.process.join()
+        return True
 
-
-def execute(config: Config, step: Step, threads: int, device: str, stop: threading.Event) -> None:
-    """Executes one notebook and records it; a failed notebook is kept beside the good ones.
-
-    On `device`, a GPU, if it is named; interrupted, when `stop` is set, it records no failure.
-    """
-    papermill = _papermill()
-    folder = Path(config.output_dir) / "notebooks"
-    folder.mkdir(parents=True, exist_ok=True)
-    target, failed = folder / f"{step.name}.ipynb", folder / f"{step.name}.failed.ipynb"
-    path = marker(config, step)
-    before = read_json(path, {}).get("outputs", {})
-    record = {"schema": SCHEMA, "key": step.key, "state": "started", "started": time.time()}
-    record["outputs"] = before  # until they are written again
-    write_json(path, record)
-    print(f"{step.name}: started", flush=True)
-    earlier = _files(config, step)
-    environment = {HEADLESS: "1", "OMP_NUM_THREADS": str(threads)}  # or they wait for each other
-    environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
-    try:
-        with _log(Path(config.output_dir) / "run.log", step.name):
-            _execute(step, failed, environment)
-    except papermill.PapermillExecutionError as error:
-        problem = f"{error.ename}: {error.evalue.strip()} (see {failed})"
-    except (RuntimeError, OSError) as error:  # the kernel died, or the disk is full
-        if stop.is_set():
-            return
-        hint = ", with fewer --jobs if memory was short" if "died" in str(error) else ""
-        problem = f"{error}; run again to go on{hint}"
-    else:
-        failed.replace(target)
-        seconds = time.time() - record["started"]
-        outputs = dict(sorted(_files(config, step).items() - earlier.items()))
-        for gone in set(before) - set(outputs):  # not part of this execution any more
+    def _record_outputs(self) -> None:
+        seconds = time.time() - self.record["started"]
+        outputs = dict(sorted(_files(self.config, self.step).items() - self.earlier.items()))
+        for gone in set(self.record["outputs"]) - set(outputs):  # not of this execution any more
             Path(gone).unlink(missing_ok=True)
         done = {"state": "done", "seconds": seconds, "outputs": outputs}
-        write_json(path, record | done)
-        print(f"{step.name}: done in {seconds:.0f} s", flush=True)
-        return
-    write_json(path, record | {"state": "failed"})
-    print(f"{step.name}: failed", flush=True)
-    raise MelanomaError(f"{step.name} failed: {problem}")
-
-
-def _execute(step: Step, output: Path, environment: Mapping[str, str]) -> None:
-    """Executes a step's notebook through papermill, in a kernel with that environment."""
-    import traitlets.config
-
-    from melanoma_lib.pipeline.kernels import ForkedKernelManager
-
-    # Two kernels that start at once may choose the same TCP port; files of their own they cannot
-    # share. The folder is the kernel's alone, while papermill's `cwd` would be this process's.
-    with tempfile.TemporaryDirectory(prefix="melanoma-", dir=_short_folder()) as sockets:
-        manager = {"transport": "ipc", "ip": f"{sockets}/kernel", "environment": environment,
-                   "folder": str(step.notebook.parent)}  # fmt: skip
-        _papermill().execute_notebook(
-            str(step.notebook),
-            str(output),
-            parameters=step.parameters,
-            kernel_name="python3",
-            kernel_manager_class=ForkedKernelManager,
-            request_save_on_cell_execute=False,  # once at the end: the log tells of the cells
-            progress_bar=False,
-            log_output=True,
-            config=traitlets.config.Config({"ForkedKernelManager": manager}),
-            extra_arguments=["--log-level=ERROR", SHOW],
-            shutdown_kernel="immediate",  # all that it made is on disk
-        )
-
-
-def _short_folder() -> str | None:
-    """Where sockets go: names of theirs may have 107 characters, which some folders use up."""
-    return "/tmp" if len(tempfile.gettempdir()) > 70 else None
-
-
-class _Terminal(logging.Handler):
-    """Shows the training table's lines while a notebook runs."""
-
-    def __init__(self, name: str):
-        super().__init__()
-        self.name_of_step = name
-
-    def emit(self, record: logging.LogRecord) -> None:
-        for line in record.getMessage().splitlines():
-            if EPOCH_LINE.match(line):
-                print(f"{self.name_of_step}: {line}", flush=True)
-
-
-@contextlib.contextmanager
-def _log(path: Path, name: str) -> Iterator[None]:
-    """Sends what this thread's notebook prints to the run's log, and its epochs to the terminal."""
-    logger, thread = logging.getLogger("papermill"), threading.get_ident()
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    handlers = [logging.FileHandler(path, encoding="utf-8"), _Terminal(name)]
-    handlers[0].setFormatter(logging.Formatter(f"%(asctime)s {name}: %(message)s"))
-    for handler in handlers:
-        handler.addFilter(lambda record: record.thread == thread)
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
-            handler.close()
+        write_json(self.status, self.record | done)
+        print(f"{self.step.name}: done in {seconds:.0f} s", flush=True)

@@ -4,12 +4,53 @@ import re
 import time
 from pathlib import Path
 
-from melanoma_lib.config import Config
+from melanoma_lib.config import Augmentation, Config
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_history, read_json
 from melanoma_lib.core.locks import locked
-from melanoma_lib.pipeline.run import LAST, LOCK, Step, marker, state_of
+from melanoma_lib.pipeline.run import ASKED, LAST, LOCK, Step, plan, state_of, step_status_path
 
+RUNS = PROJECT / "runs"
 GUIDE = PROJECT / "docs" / "thesis_guide.md"
+
+
+def find_runs(output_dir: str = "") -> list[Path]:
+    """The run in a folder, or else all that are in the project's; `MelanomaError` if none is."""
+    folders = [Path(output_dir).resolve()] if output_dir else sorted(RUNS.glob("*"))
+    if found := [folder for folder in folders if _asked(folder)]:
+        return found
+    raise MelanomaError(
+        f"there is no run in {output_dir or RUNS}; `melanoma run --preset sample` makes one in "
+        "minutes"
+    )
+
+
+def recorded(folder: Path) -> tuple[Config, list[Step]]:
+    """The configuration and the steps that a run was last asked for, from its folder alone."""
+    record = _asked(folder)
+    try:
+        values = record["config"] | {
+            "output_dir": str(folder),
+            "architectures": tuple(record["config"]["architectures"]),
+            "augmentation": Augmentation(**record["config"]["augmentation"]),
+        }
+        config = Config(**values)
+    except (KeyError, TypeError) as error:
+        raise MelanomaError(
+            f"{folder} was made by another version ({error}); give status the run's options"
+        ) from None
+    return config, plan(config, **record["asked"])
+
+
+def _asked(folder: Path) -> dict:
+    """What `run` recorded; of trainings without notebooks, or an earlier version, their own."""
+    trained = [read_json(path) for path in sorted(folder.glob("*/run.json"))]
+    record = read_json(folder / ASKED, {})
+    if record or not trained:
+        return record
+    names = [training["architecture"] for training in trained]
+    asked = {"fingerprint": trained[0]["dataset"]["fingerprint"]}
+    return {"config": trained[0]["config"] | {"architectures": names}, "asked": asked}
 
 
 def report(config: Config, steps: list[Step]) -> str:
@@ -20,14 +61,14 @@ def report(config: Config, steps: list[Step]) -> str:
     for step in steps:
         state, details = state_of(config, step), []
         if state == "started":
-            started = read_json(marker(config, step))["started"]
+            started = read_json(step_status_path(config, step))["started"]
             state = "running" if started >= running_since else "interrupted"
         if step.training_key and locked(config.training_lock(step.parameters["architecture"])):
             state = "running"  # also by `melanoma train`
         if step.training_key and state != "done":
             details.append(f"{len(finished_epochs(config, step))} of {config.epochs} epochs")
-        if state in ("done", "running") and marker(config, step).exists():
-            record = read_json(marker(config, step))
+        if state in ("done", "running") and step_status_path(config, step).exists():
+            record = read_json(step_status_path(config, step))
             details.append(duration(record.get("seconds", time.time() - record["started"])))
         lines.append(f"{step.name:32s} {state:12s} {', '.join(details)}".rstrip())
     return "\n".join([config.output_dir, *lines, time_left(config, steps)])

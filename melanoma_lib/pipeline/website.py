@@ -1,135 +1,158 @@
-"""The notebooks of a run as web pages, to be read without running anything."""
+"""A run as a website, made by Sphinx: its executed notebooks, the documents, the API reference."""
 
-import base64
-import html
-import os
+import json
 import re
+import shutil
+import sys
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.core.files import PROJECT, write_text
+from melanoma_lib.core.files import PROJECT, read_json, write_text
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><link rel="stylesheet" href="site.css"></head>
-<body><nav><a href="index.html">Contents</a></nav><main>
-{body}
-</main></body></html>
+CONFIG = {  # what Sphinx and its extensions call a conf.py
+    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.apidoc"],
+    "exclude_patterns": ["api/modules.rst"],  # a second list of the same modules
+    # Links to files without a page become text (see _unlink); solutions skip a level of headings.
+    "suppress_warnings": ["myst.xref_missing", "myst.header"],
+    "language": "en",
+    "html_theme": "furo",
+    "html_static_path": ["_static"],
+    "html_css_files": ["site.css"],
+    "html_copy_source": False,
+    "html_show_copyright": False,
+    "html_use_index": False,
+    "html_domain_indices": False,
+    "nb_execution_mode": "off",  # the run has executed them
+    "nb_merge_streams": True,
+    "nb_render_markdown_format": "myst",
+    "myst_heading_anchors": 3,
+    "default_role": "py:obj",  # a name in backticks is code, and a link where it is known
+    "add_module_names": False,
+    "toc_object_entries_show_parents": "hide",
+    "maximum_signature_line_length": 80,
+    "autodoc_member_order": "bysource",
+    "autodoc_default_options": {"ignore-module-all": True},  # each name where it is defined
+    "apidoc_module_first": True,
+    "apidoc_max_depth": 2,
+    "apidoc_modules": [{"path": str(PROJECT / "melanoma_lib"), "destination": "api"}],
+}
+CONTENTS = {
+    "Chapters": "notebooks/*",
+    "Solutions": "notebooks/solutions/*",
+    "Documents": "summary*\ndocs/*\ndata/*\nfigures/*",
+    "Library": "API reference <api/melanoma_lib>",
+}
+TOCTREE = """
+```{{toctree}}
+:caption: {caption}
+:maxdepth: 1
+:glob:
+
+{pages}
+```
 """
 STYLE = """
-body { margin: 0; font: 17px/1.6 system-ui, sans-serif; color: #222; background: #fff; }
-main, nav { max-width: 860px; margin: auto; padding: 0.6rem 1rem; }
-a { color: #0058a3; } a.anchor-link { display: none; }
-h1, h2, h3 { line-height: 1.25; margin-top: 1.6em; overflow-wrap: break-word; }
-img, svg { max-width: 100%; height: auto; }
-pre { margin: 0.6em 0; padding: 0.7em 0.9em; overflow-x: auto; font-size: 0.82rem;
-      line-height: 1.45; }
-code { overflow-wrap: anywhere; } pre code { overflow-wrap: normal; }
-.highlight pre { background: #f5f5f5; border-left: 3px solid #bbb; }
-.jp-OutputArea-output, .jp-RenderedMarkdown, table { overflow-x: auto; max-width: 100%; }
-table { display: block; border: 0; border-collapse: collapse; font-size: 0.88rem; }
-th, td { border: 1px solid #ddd; padding: 0.25em 0.6em; text-align: left; }
+.cell_output { overflow-x: auto; }
+.cell_output table { border: 0; border-collapse: collapse; font-size: 0.85em; }
+.cell_output th, .cell_output td { border: 1px solid var(--color-background-border);
+                                   padding: 0.25em 0.6em; text-align: left; }
+table.docutils { margin-left: 0; }
 thead:not(:has(th:not(:empty))) { display: none; }
-@media (max-width: 600px) { body { font-size: 16px; } h1 { font-size: 1.6rem; }
-  ul, ol { padding-left: 1.3rem; } th, td { padding: 0.25em 0.4em; } }
 """
 
 
 def build(run_dir: Path, folder: Path) -> Path:
-    """Writes a page for every notebook and document, and a contents page; returns that.
+    """Writes the website of a run into `folder` and returns its first page.
 
     Chapters come as the run executed them; those that it does not execute, and the solutions,
-    as they are. Raises `MelanomaError` when the run holds no executed notebook.
+    as they are. Raises `MelanomaError` when the run holds no executed notebook, when the
+    generator is not installed, or when the pages cannot be written.
     """
-    lists = _lists(run_dir)
-    bodies = _bodies([path for paths in lists.values() for path in paths])
-    titles = {path: _title(path, body) for path, body in bodies.items()}
-    pages = {path: _page_name(path) for path in bodies}
-    for path, body in bodies.items():
-        page = PAGE.format(title=titles[path], body=_linked(body, path, list(pages.values())))
-        write_text(folder / pages[path], page)
-    write_text(folder / "site.css", _code_style() + STYLE)
-    contents = [f"<h1>{html.escape(run_dir.name)}: what was run</h1>"]
-    for head, paths in lists.items():
-        items = [f'<li><a href="{pages[path]}">{titles[path]}</a></li>' for path in paths]
-        contents += [f"<h2>{head}</h2>", "<ul>", *items, "</ul>"]
-    body = "\n".join(contents)
-    return write_text(folder / "index.html", PAGE.format(title="Contents", body=body))
+    if missing := [name for name in ("sphinx", "myst_nb", "furo") if not find_spec(name)]:
+        raise MelanomaError(
+            f"the website needs {', '.join(missing)}; in the project's folder: "
+            "pip install -e '.[site]'"
+        )
+    from sphinx.application import Sphinx
+    from sphinx.errors import SphinxError
+    from sphinx.util.console import nocolor
+    from sphinx.util.docutils import docutils_namespace
+
+    nocolor()
+    title = f"Run {run_dir.name}"
+    with tempfile.TemporaryDirectory() as temporary, docutils_namespace():
+        source, trees = Path(temporary, "source"), Path(temporary, "trees")
+        _stage(run_dir, source)
+        print(f"{folder}: being written, which takes about a minute", flush=True)
+        config = CONFIG | {"project": title, "html_title": title}
+        try:
+            app = Sphinx(source, None, folder, trees, "html", config, None, sys.stderr)
+            app.connect("doctree-resolved", _unlink)
+            app.build()
+        except (SphinxError, OSError) as error:
+            raise MelanomaError(f"the website cannot be written to {folder} ({error})") from error
+    return folder / "index.html"
 
 
-def _lists(run_dir: Path) -> dict[str, list[Path]]:
-    """The notebooks and documents of the site by their heading on the contents page."""
+def _stage(run_dir: Path, source: Path) -> None:
+    """Lays out the sources of the site as the repository does, so that links lead to pages."""
     executed = sorted((run_dir / "notebooks").glob("*.ipynb"))
     executed = [path for path in executed if not path.stem.endswith(".failed")]
     if not executed:
         raise MelanomaError(f"{run_dir} holds no executed notebook; see melanoma run")
-    run = {path.stem.partition("-")[0] for path in executed}
-    chapters = sorted((PROJECT / "notebooks").glob("*.ipynb"))
-    documents = [run_dir / "summary.md", PROJECT / "data" / "README.md"]
-    return {
-        "Chapters": executed,
-        "Chapters that were not executed": [path for path in chapters if path.stem not in run],
-        "Solutions": sorted((PROJECT / "notebooks" / "solutions").glob("*.ipynb")),
-        "Documents": [path for path in documents if path.exists()]
-        + sorted(PROJECT.glob("docs/*.md")),
-    }
+    books = PROJECT / "notebooks"
+    pages = {f"solutions/{path.stem}": path for path in books.glob("solutions/*.ipynb")}
+    pages |= {path.stem: path for path in books.glob("*.ipynb")}
+    for path in executed:  # chapter 04 once per architecture: links to it lead to the first
+        name, _, _ = path.stem.partition("-")
+        pages[path.stem if pages.get(name) in executed else name] = path
+    values: dict[str, dict[str, None]] = {}  # of each parameter, each once
+    for name, path in sorted(pages.items()):
+        notebook, (_, _, architecture) = read_json(path), path.stem.partition("-")
+        given = notebook["metadata"].get("papermill", {}).get("parameters", {})
+        for parameter, value in given.items():
+            if value != "":
+                values.setdefault(parameter, {})[f"`{value}`"] = None
+        note = "not executed" if path.parent == books else architecture
+        write_text(source / "notebooks" / f"{name}.ipynb", json.dumps(_prepared(notebook, note)))
+
+    shutil.copytree(PROJECT / "docs", source / "docs")
+    for name in ("data/README.md", "figures/README.md"):
+        write_text(source / name, (PROJECT / name).read_text(encoding="utf-8"))
+    if (run_dir / "summary.md").exists():
+        summary = (run_dir / "summary.md").read_text(encoding="utf-8")
+        write_text(source / "summary.md", f"# Summary of the results\n\n{summary}")
+    write_text(source / "_static" / "site.css", STYLE)
+    head = [f"# Run {run_dir.name}", "", "The parameters that the chapters were executed with:"]
+    head += ["", "| Parameter | Value |", "|---|---|"]
+    rows = [f"| {name} | {', '.join(found)} |" for name, found in values.items()]
+    lists = [TOCTREE.format(caption=caption, pages=pages) for caption, pages in CONTENTS.items()]
+    write_text(source / "index.md", "\n".join([*head, *rows, *lists]))
 
 
-def _bodies(paths: list[Path]) -> dict[Path, str]:
-    """Notebooks and documents in HTML, without the frame of a page."""
-    from nbconvert import HTMLExporter  # slow to import
-    from nbconvert.filters import markdown2html
-
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True,
-                            exclude_output_prompt=True)  # fmt: skip
-    return {
-        path: markdown2html(path.read_text(encoding="utf-8")) if path.suffix == ".md"
-        else exporter.from_filename(str(path))[0]
-        for path in paths
-    }  # fmt: skip
-
-
-def _code_style() -> str:
-    from pygments.formatters import HtmlFormatter  # slow to import
-
-    return HtmlFormatter().get_style_defs(".highlight")
+def _prepared(notebook: dict, note: str) -> dict:
+    """A notebook with a note in its title, and with its pictures' widths and descriptions."""
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if note and cell["cell_type"] == "markdown":
+            text, found = re.subn(r"(?m)^# .*", rf"\g<0> ({note})", text, count=1)
+            note = "" if found else note
+        # Jupyter's anchors have capital letters; those of documents, and of this site, have none.
+        cell["source"] = re.sub(r"\.ipynb#[\w-]+", lambda match: match[0].lower(), text)
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                about = {"alt": "no description"} | output["metadata"].get("image/png", {})
+                options = {key: f"{about[key]}" for key in ("alt", "width") if key in about}
+                cell["metadata"]["mystnb"] = {"image": options}
+    return notebook
 
 
-def _page_name(path: Path) -> str:
-    """The page of a notebook or document: `05_calibration.html`, `data-readme.html`."""
-    of_folder = path.parent.name == "solutions" or path.stem == "README"
-    return f"{f'{path.parent.name}-' * of_folder}{path.stem}.html".replace("README", "readme")
+def _unlink(app, doctree, page: str) -> None:
+    """Makes text of a page's links to files of the repository that have no page."""
+    from docutils.nodes import reference
 
-
-def _title(path: Path, body: str) -> str:
-    heading = re.search(r"<h1[^>]*>(.*?)(?:<a class=\"anchor-link\".*?)?</h1>", body, re.DOTALL)
-    title = re.sub(r"<[^>]+>", "", heading[1]).strip() if heading else path.stem.capitalize()
-    _, _, architecture = path.stem.partition("-")  # chapter 04 is executed for each
-    return f"{title} ({architecture})" if architecture else title
-
-
-def _linked(body: str, source: Path, pages: list[str]) -> str:
-    """Leads links to notebooks and documents to their pages; the text of other local ones stays.
-
-    Pictures beside the source, the notebook or document that holds the links, come into the page.
-    """
-
-    def link(match: re.Match) -> str:
-        target, text = match[1], match[2]
-        if re.match(r"https?:|mailto:|#", target):
-            return match[0]
-        target, mark, part = target.partition("#")
-        name = _page_name(Path(os.path.normpath(source.parent / target)))
-        of_architecture = [page for page in pages if page.startswith(f"{Path(name).stem}-")]
-        found = [name] if name in pages else of_architecture
-        return f'<a href="{found[0]}{mark}{part}">{text}</a>' if found else text
-
-    def picture(match: re.Match) -> str:
-        path = source.parent / match[1]
-        if not path.is_file():
-            return match[0]
-        return f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"'
-
-    body = re.sub(r'src="([^":]+\.png)"', picture, body)
-    return re.sub(r'<a href="([^"]+)"[^>]*>(.*?)</a>', link, body, flags=re.DOTALL)
+    for link in list(doctree.findall(reference)):
+        if "refid" in link and link["refid"] not in doctree.ids:
+            link.replace_self(link.children)

@@ -63,9 +63,10 @@ def compare(
 
     `latency` holds what `measure_latency` returns for each of them; `metadata` is the dataset's
     table, for the subgroups of patients. Raises `MelanomaError` when one is not trained, or when
-    they were not evaluated on the same images.
+    they were not trained in the same precision, or not evaluated on the same images.
     """
     models = {key: load_trained_run(run_dir / key) for key in latency}
+    require_one_precision({key: record for key, (record, *_) in models.items()})
     results = compare_models(run_dir.name, models, metadata, resamples)
     test = next(iter(models.values()))[2].part("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
@@ -117,6 +118,24 @@ def compare_models(
         },
         "differences": differences(models, bootstrapped),
     }
+
+
+def require_one_precision(records: Mapping[str, Mapping]) -> None:
+    """Raises `MelanomaError` when trainings, by name, did not all compute in the same precision.
+
+    Their differences would be those of the precisions as well. Records of before there were
+    several precisions hold none: it was float32.
+    """
+    used = {
+        name: record.get("arithmetic", {}).get("precision", "float32")
+        for name, record in records.items()
+    }
+    if len(set(used.values())) > 1:
+        found = ", ".join(f"{name} in {precision}" for name, precision in used.items())
+        raise MelanomaError(
+            f"trained in different precisions, so not comparable: {found}; train them in one, with "
+            "melanoma run --precision float32 or bfloat16 and what else they were run with"
+        )
 
 
 def bootstrap_metrics(
@@ -253,6 +272,7 @@ def price_of_leakage(
         sides[split] = {"record": record, "test": test, "bootstrapped": bootstrapped}
     if set(sides) != {"lesion", "image"}:
         raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
+    require_one_precision({f"{key} by {name}": side["record"] for name, side in sides.items()})
     first, second = (side["record"] for side in sides.values())
     if any(first.get(name) != second.get(name) for name in ("recipe", "epochs")):
         raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")

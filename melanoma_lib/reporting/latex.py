@@ -8,7 +8,7 @@ from pathlib import Path
 from melanoma_lib.config import basis_note
 from melanoma_lib.core.files import atomic_path, write_text
 from melanoma_lib.reporting import figures, tables
-from melanoma_lib.reporting.run_figures import Run, draw
+from melanoma_lib.reporting.run_figures import Run, plot
 from melanoma_lib.reporting.tables import Table, describe_results, escape_latex
 
 ROWS_PER_PAGE = 30  # a longer table is split into one per model
@@ -63,7 +63,7 @@ def write(
 
 def _redraw_or_copy(run: Run, name: str, key: str, folder: Path, run_figures_dir: Path) -> str:
     """Puts one figure into `folder`; returns `redrawn`, `taken over` or `missing`."""
-    figure = draw(run, name, key)
+    figure = plot(run, name, key)
     if figure:
         split = "" if name < "02" else run.results["split"]  # chapter 01 shows the whole dataset
         note = basis_note(run.results["dataset"]["generated"], split)

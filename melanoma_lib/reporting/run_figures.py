@@ -1,6 +1,6 @@
-"""The figures of a finished run again, from its results alone: no training, model or image."""
+"""The figures of a run from its results alone: no training, model or image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import read_metadata
 from melanoma_lib.data.split import is_leaked, lesion_groups, make_split
 from melanoma_lib.evaluation import calibration, operating_points, trained_run
-from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.evaluation.bootstrap import bootstrap_weights, format_estimate
 from melanoma_lib.evaluation.metrics import nll, top_class
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
@@ -41,8 +41,8 @@ class Run:
     folder: Path
     results: dict
     predictions: dict[str, Predictions]
-    metadata: pd.DataFrame | None  # None: the figures of the table are taken over
-    seed: int
+    metadata: pd.DataFrame | None = None  # None: the figures of the table are taken over
+    seed: int = 0  # of the split
 
     def of(self, keys: Sequence[str], value: Callable) -> dict:
         """`value(key, the model's results)` of several models by their names in print."""
@@ -66,6 +66,21 @@ def open_run(results_file: Path, metadata: Path | str = "") -> Run:
         raise MelanomaError(f"{metadata} is not the table that the run used")
     seed = next(iter(loaded.values()))[0]["config"].get("seed", 0)
     return Run(folder, results, {key: p for key, (_, _, p) in loaded.items()}, table, seed)
+
+
+def open_trained(run_dir: Path | str, keys: Iterable[str]) -> Run:
+    """A run whose models are trained and not compared yet: enough for chapters 04, 05 and 06.
+
+    keys: the architectures. Raises `MelanomaError` where one is not trained to the end.
+    """
+    loaded = {key: trained_run.load_trained_run(Path(run_dir) / key) for key in keys}
+    models = {}
+    for key, (record, bundle, predictions) in loaded.items():
+        weights = bootstrap_weights(predictions.part("test").lesion_ids)
+        drawn = compare.bootstrap_metrics(bundle, predictions, weights)
+        measured = compare.test_estimates(bundle, predictions, drawn, weights)
+        models[key] = {"name": record["name"], **measured}
+    return Run(Path(run_dir), {"models": models}, {key: p for key, (_, _, p) in loaded.items()})
 
 
 # -- one function a figure: a run and the models shown in, a figure out ------------------------
@@ -136,8 +151,8 @@ def _sweep(run: Run, keys: Sequence[str], function: Callable, *arguments: object
 
 def _counts(run: Run) -> tuple[int, int]:
     """Test images of melanomas and of others."""
-    melanomas = run.results["test_melanomas"]
-    return melanomas, run.results["test_images"] - melanomas
+    is_melanoma = next(iter(run.predictions.values())).part("test").is_melanoma
+    return int(is_melanoma.sum()), int((~is_melanoma).sum())
 
 
 def _points(run: Run, keys: Sequence[str]) -> pd.DataFrame:
@@ -171,31 +186,19 @@ def points_table(
 
 def _roc(run: Run, keys: Sequence[str]) -> Figure:
     areas = run.of(keys, lambda _, model: format_estimate(model["metrics"]["melanoma_auc"]))
-    curves = {
-        name: (1 - curve["specificity"], curve["sensitivity"], areas[name])
-        for name, curve in _sweep(run, keys, operating_points.operating_curve).items()
-    }
-    rates = _points(run, keys).assign(alarms=lambda table: 1 - table["specificity"])
-    points = {
-        name: list(rows[["point", "alarms", "sensitivity"]].itertuples(index=False))
-        for name, rows in rates.groupby("model", sort=False)
-    }
-    return figures.roc(curves, points, _counts(run))
+    sweep = _sweep(run, keys, operating_points.operating_curve)
+    return figures.roc(sweep, areas, _points(run, keys))
 
 
 def _threshold_curves(run: Run, keys: Sequence[str]) -> Figure:
-    chosen = {
-        name: dict(zip(rows["point"], rows["threshold"], strict=True))
-        for name, rows in _points(run, keys).groupby("model", sort=False)
-    }
     sweep = _sweep(run, keys, operating_points.operating_curve)
-    return figures.threshold_curves(sweep, chosen, _counts(run))
+    return figures.threshold_curves(sweep, _points(run, keys))
 
 
 def _decision_curves(run: Run, keys: Sequence[str]) -> Figure:
     at = np.arange(0.005, 0.6, 0.005)
     sweep = _sweep(run, keys, operating_points.decision_curve, at)
-    return figures.decision_curves(sweep, run.results["test_images"])
+    return figures.decision_curves(sweep, sum(_counts(run)))
 
 
 def _comparison(metrics: dict[str, dict], basis: str = "") -> Figure:
@@ -288,14 +291,14 @@ def _faithful(explained: Mapping[str, dict]) -> int:
     return next(iter(explained.values()))["faithful_images"]
 
 
-def _explained(run: Run, keys: Sequence[str], draw: Callable) -> Figure | None:
+def _explained(run: Run, keys: Sequence[str], of_maps: Callable) -> Figure | None:
     """A figure of maps, where every model's are scored."""
     explained = run.of(keys, lambda _, model: model.get("explanations"))
     agreements = {
         ", ".join(tables.pair_names(run.results, pair)): pair["agreement"]
         for pair in run.results["differences"] if "agreement" in pair
     }  # fmt: skip
-    return draw(explained, agreements) if all(explained.values()) else None
+    return of_maps(explained, agreements) if all(explained.values()) else None
 
 
 def _price_of_leakage(run: Run, _keys: Sequence[str]) -> Figure:
@@ -312,7 +315,7 @@ def _all_models(run: Run, keys: Sequence[str]) -> Figure:
     return _comparison(run.of(keys, lambda _, model: model["metrics"]), basis)
 
 
-DRAW: dict[str, Callable[[Run, Sequence[str]], Figure | None]] = {
+PLOTS: dict[str, Callable[[Run, Sequence[str]], Figure | None]] = {
     "01-1-class-counts": lambda run, _: figures.class_counts(run.metadata),
     "01-2-patients": lambda run, _: figures.patients(run.metadata),
     "01-4-lesion-leak": _lesion_leak,
@@ -325,9 +328,9 @@ DRAW: dict[str, Callable[[Run, Sequence[str]], Figure | None]] = {
     "06-2-thresholds": _threshold_curves,
     "06-3-operating-points": lambda run, keys: figures.operating_points(_points(run, keys)),
     "06-4-decision-curves": _decision_curves,
-    "07-2-mask-overlap": partial(_explained, draw=_mask_overlap),
-    "07-4-randomised-weights": partial(_explained, draw=randomised_curves),
-    "07-5-agreement": partial(_explained, draw=agreement_dots),
+    "07-2-mask-overlap": partial(_explained, of_maps=_mask_overlap),
+    "07-4-randomised-weights": partial(_explained, of_maps=randomised_curves),
+    "07-5-agreement": partial(_explained, of_maps=agreement_dots),
     "08-1-comparison": _all_models,
     "08-2-training-curves": _training_curves,
     "08-3-confusion-matrices": _confusion_matrices,
@@ -337,12 +340,12 @@ DRAW: dict[str, Callable[[Run, Sequence[str]], Figure | None]] = {
 }
 
 
-def draw(run: Run, name: str, key: str = "") -> Figure | None:
+def plot(run: Run, name: str, key: str = "") -> Figure | None:
     """The figure `name`, of one model where it is drawn per model; None if that needs more.
 
     More is models, images, the dataset's table, or a run on the other split.
     """
     table, price = run.metadata is not None, "price_of_leakage" in run.results
-    if name not in DRAW or (name < "02" and not table) or (name.startswith("08-6") and not price):
+    if name not in PLOTS or (name < "02" and not table) or (name.startswith("08-6") and not price):
         return None
-    return DRAW[name](run, [key] if key else list(run.results["models"]))
+    return PLOTS[name](run, [key] if key else list(run.results["models"]))

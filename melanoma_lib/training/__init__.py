@@ -1,1 +1,1 @@
-"""Training: the loop, and one architecture from pixels to a bundle."""
+"""The training loop, and the training of one architecture from pixels to a bundle."""

@@ -1,6 +1,7 @@
 """Checkpoints: two generations of everything needed to go on, each checked when it is read."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -14,9 +15,20 @@ def save_checkpoint(folder: Path, state: dict) -> None:
     """Writes `state` (with its `epoch`) and drops all but the newest two checkpoints."""
     with atomic_path(folder / f"checkpoint-{state['epoch']:04d}.pt", checksum=True) as temporary:
         torch.serialization.set_crc32_options(False)  # the SHA-256 says more
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:
+            _save(state, file)
     for old in _generations(folder)[KEEP:]:
         old.unlink()
+
+
+def _save(state: dict, file: BinaryIO) -> None:
+    """`torch.save`, which hides what went wrong in writing behind an error of its own."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load_checkpoint(folder: Path) -> dict | None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
@@ -21,7 +21,6 @@ from melanoma_lib.config import Config
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path, write_csv
-from melanoma_lib.core.memory import kept_memory
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.augment import augment, generator, sample_parameters
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, to_device, to_gpu_memory
@@ -31,7 +30,7 @@ from melanoma_lib.models.bundle import load_weights
 from melanoma_lib.training import callbacks, distributed
 from melanoma_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from melanoma_lib.training.cuda_graph import captured
-from melanoma_lib.training.precision import Arithmetic, adam
+from melanoma_lib.training.precision import ComputeSettings
 
 
 def train_step(
@@ -104,7 +103,6 @@ def step_that_fits(
         torch.cuda.empty_cache()
 
 
-@kept_memory()
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -169,11 +167,11 @@ def fit(
     val: HAM10000Dataset,
     config: Config,
     folder: Path,
-    how: Arithmetic | None = None,
+    settings: ComputeSettings | None = None,
 ) -> list[dict]:
     """Trains for `config.epochs`, going on from the folder's checkpoint if there is one.
 
-    It goes on exactly if `how` it computes is what it was. Leaves the model with the weights of
+    It goes on exactly if the `settings` are what they were. Leaves the model with the weights of
     the best epoch by validation accuracy (the first of equals), which are also in
     `model.safetensors`. Returns the history, one dictionary an epoch, which is also in
     `history.csv`. Raises `MelanomaError` when there are fewer training images than a batch holds.
@@ -181,22 +179,14 @@ def fit(
     if len(train) < config.batch_size:
         raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
     device = pick_device(config.device)
-    network = (how or Arithmetic()).wrap(model.to(device))
+    settings = settings or ComputeSettings()
+    network = settings.wrap(model.to(device))
     shared = distributed.wrap(network)
     train, val = to_gpu_memory(train, device), to_gpu_memory(val, device)
     optimizer, step = adam(model, config.learning_rate), captured(train_step, device)
-    history: list[dict] = []
-    if checkpoint := load_checkpoint(folder):
-        model.load_state_dict(checkpoint["model"])
-        # What was counted, not what the device of that time could do.
-        counted = {"state": checkpoint["optimizer"]["state"]}
-        optimizer.load_state_dict(optimizer.state_dict() | counted)
-        history = checkpoint["history"]
-        if distributed.rank() == 0:
-            save_results(folder, checkpoint)  # a kill may have come between the two
-        print(f"going on after epoch {len(history)} of {config.epochs}")
+    history, best = _resume(model, optimizer, folder, config.epochs)
     print(HEADER)
-    with ThreadPoolExecutor(max_workers=1) as writer:
+    with ThreadPoolExecutor(max_workers=1) as writer, settings.use_threads():
         saved: Future | None = None
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
@@ -215,7 +205,9 @@ def fit(
             row["seconds"] = time.perf_counter() - start
             history.append(row)
             if distributed.rank() == 0:
-                saved = writer.submit(save_epoch, folder, _state(model, optimizer, history))
+                state = _state(model, optimizer, history)
+                best = state["model"] if row["best"] else best
+                saved = writer.submit(save_epoch, folder, state | {"best": best})
             print(log_line(history, config.epochs), flush=True)
             callbacks.epoch_ended(folder, row, config.epochs)
     if saved:
@@ -223,6 +215,33 @@ def fit(
     distributed.wait()  # until the best weights are written
     load_weights(model, folder)
     return history
+
+
+def _resume(
+    model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, epochs: int
+) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """Goes back to the folder's checkpoint, if any: its history, and the best weights up to it."""
+    checkpoint = load_checkpoint(folder)
+    if not checkpoint:
+        return [], {}
+    model.load_state_dict(checkpoint["model"])
+    # What was counted, not what the device of that time could do.
+    counted = {"state": checkpoint["optimizer"]["state"]}
+    optimizer.load_state_dict(optimizer.state_dict() | counted)
+    history, best = checkpoint["history"], checkpoint.get("best")
+    if best is None:  # earlier versions kept them beside it only
+        last = checkpoint["model"] if history[-1]["best"] else None
+        best = last or load_file(folder / "model.safetensors")
+    if distributed.rank() == 0:
+        save_results(folder, history, best)  # the files may be of an epoch before or after
+    print(f"going on after epoch {len(history)} of {epochs}")
+    return history, best
+
+
+def adam(model: nn.Module, learning_rate: float) -> torch.optim.Adam:
+    """The optimiser of the recipe, in one kernel; on a GPU one that a graph can record."""
+    on_gpu = next(model.parameters()).is_cuda
+    return torch.optim.Adam(model.parameters(), learning_rate, fused=True, capturable=on_gpu)
 
 
 HEADER = "epoch    train loss  accuracy    val loss  accuracy   images/s   time left"
@@ -250,13 +269,13 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dic
 def save_epoch(folder: Path, state: dict) -> None:
     """Writes the checkpoint of a finished epoch, and then what follows from it."""
     save_checkpoint(folder, state)
-    save_results(folder, state)
+    save_results(folder, state["history"], state["best"] if state["history"][-1]["best"] else None)
 
 
-def save_results(folder: Path, state: Mapping) -> None:
-    """Writes the history of a checkpoint, and its weights if they are the best yet."""
-    if state["history"][-1]["best"]:
-        weights = {name: value.contiguous() for name, value in state["model"].items()}
+def save_results(folder: Path, history: list[dict], best: Mapping | None) -> None:
+    """Writes history.csv, and the weights of the best epoch where they are given."""
+    if best is not None:
+        weights = {name: value.contiguous() for name, value in best.items()}
         with atomic_path(folder / "model.safetensors") as temporary:
             save_file(weights, temporary)
-    write_csv(folder / "history.csv", state["history"])
+    write_csv(folder / "history.csv", history)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from melanoma_lib.config import Config
+from melanoma_lib.config import PRECISIONS, TRAINING_FIELDS, Config
 from melanoma_lib.core.environment import device_name, pick_device, versions
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import atomic_path, read_history, read_json, sha256, sweep, write_json
@@ -32,8 +32,8 @@ from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.models.bundle import save_bundle
 from melanoma_lib.training import distributed
-from melanoma_lib.training.loop import fit, train_step
-from melanoma_lib.training.precision import Arithmetic, choose
+from melanoma_lib.training.loop import fit
+from melanoma_lib.training.precision import ComputeSettings, computes_bfloat16
 
 OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
@@ -94,9 +94,9 @@ def _train(config: Config, key: str) -> Path:
     }
     model = _model(config, key)
     with gpu_lock(config):
-        how = _arithmetic(config, model, data, record)
+        settings = _compute_settings(config, record)
         write_json(folder / "run.json", record)
-        history = _fit(config, key, data, model, distributed.broadcast(how))
+        history = _fit(config, key, data, model, distributed.broadcast(settings))
     predictions, reference = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.part("val")
@@ -155,8 +155,8 @@ def _renew_operating_points(folder: Path, config: Config) -> None:
 def gpu_lock(config: Config) -> Iterator[None]:
     """On a GPU, waits until no other training of this run computes on it.
 
-    Several at once would each be slower, and `choose` would measure the others. What comes before
-    and after a training needs little of a GPU, and goes on beside the next.
+    Several at once would each be slower. What comes before and after a training needs little of a
+    GPU, and goes on beside the next.
     """
     device = pick_device(config.device)
     if device.type == "cpu" or distributed.size() > 1:
@@ -176,27 +176,47 @@ def _model(config: Config, key: str) -> nn.Module:
     )
 
 
-def _arithmetic(config: Config, model: nn.Module, data: TrainingData, record: dict) -> Arithmetic:
-    """How the training computes: as recorded, so that a resumed one goes on as it began."""
+def _compute_settings(config: Config, record: dict) -> ComputeSettings:
+    """What the training computes with: as recorded, so that a resumed one goes on as it began."""
     if "arithmetic" not in record:
-        images, device = len(data.dataset("train")), pick_device(config.device)
-        how, tried = choose(model, config, images, device, train_step)
-        record |= {"arithmetic": dataclasses.asdict(how), "arithmetics_tried": tried}
-    return Arithmetic(**record["arithmetic"])
+        precision, reason = _precision(config, record["dataset"]["fingerprint"])
+        record["arithmetic"] = dataclasses.asdict(ComputeSettings(precision))
+    else:
+        reason = "as it began"
+    settings = ComputeSettings(**record["arithmetic"])
+    print(f"computes in {settings} ({reason})", flush=True)
+    return settings
+
+
+def _precision(config: Config, fingerprint: str) -> tuple[str, str]:
+    """The precision of a new training, and why; `auto` decides once for all trainings of a run."""
+    if config.precision != PRECISIONS[0]:
+        return config.precision, "as asked"
+    for path in sorted(Path(config.output_dir).glob("*/run.json")):
+        other = read_json(path)
+        same = all(
+            other.get("config", {}).get(name) == getattr(config, name)
+            for name in (*TRAINING_FIELDS, "precision")
+        )
+        if same and "arithmetic" in other and other["dataset"]["fingerprint"] == fingerprint:
+            return other["arithmetic"]["precision"], f"as {path.parent.name} of this run"
+    if computes_bfloat16(pick_device(config.device)):
+        return "bfloat16", "auto: the device computes in it natively"
+    return "float32", "auto: the device does not compute in bfloat16 natively"
 
 
 def _fit(
-    config: Config, key: str, data: TrainingData, model: nn.Module, how: Arithmetic
+    config: Config, key: str, data: TrainingData, model: nn.Module, settings: ComputeSettings
 ) -> list[dict]:
     folder = Path(config.output_dir) / key
-    return fit(model, data.dataset("train"), data.dataset("val"), config, folder, how)
+    return fit(model, data.dataset("train"), data.dataset("val"), config, folder, settings)
 
 
 def _train_along(config: Config, key: str) -> Path:
     """What a process beside the first does: its rows of every batch, and nothing is written."""
     if not distributed.broadcast():  # that the training is finished
         data, model = prepare(config), _model(config, key)
-        _fit(config, key, data, model, distributed.broadcast())  # how it computes
+        _fit(config, key, data, model, distributed.broadcast())  # the settings
     return Path(config.output_dir) / key
 
 
@@ -228,7 +248,7 @@ def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
             same = True
     folder.mkdir(parents=True, exist_ok=True)
     if same and record["epochs"] != epochs:
-        record = {name: value for name, value in record.items() if name.startswith("arithmetic")}
+        record = {"arithmetic": record["arithmetic"]} if "arithmetic" in record else {}
     return record if same else {}
 
 

@@ -48,7 +48,7 @@ WRITERS = {
     "results": lambda path: write_json(path, ["x" * 200_000]),
     "table": lambda path: write_csv(path, [{"a": "x" * 200_000}]),
     "checkpoint": lambda path: save_checkpoint(path.parent, BIG | {"epoch": 2}),
-    "weights": lambda path: save_results(path.parent, {"history": [{"best": True}], "model": BIG}),
+    "weights": lambda path: save_results(path.parent, [{"best": True}], BIG),
     "figure": lambda path: figures.save(noise(), "01-3-examples", path.parent),
 }
 
@@ -73,10 +73,26 @@ def test_a_full_disk_is_an_error_and_loses_nothing(kind, tmp_path, request):
 
 
 def test_the_reason_is_the_first_line_that_says_something(tmp_path):
-    refused = pytest.raises(MelanomaError, match=r"\(Some tensors share memory\)")
+    refused = pytest.raises(MelanomaError, match=r"\(no space\)")
     with refused, atomic_path(tmp_path / "weights"):
-        raise RuntimeError("\n            Some tensors share memory\nmore")  # as safetensors does
+        raise OSError("\n            no space\nmore")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_that_is_not_of_writing_comes_through_as_itself(tmp_path):
+    path = write_text(tmp_path / "weights", "old")
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"), atomic_path(path):
+        raise RuntimeError("shapes do not fit")
+    unsaveable = {"epoch": 1, "model": (number for number in range(3))}
+    with pytest.raises(TypeError, match="cannot pickle 'generator'"):
+        save_checkpoint(tmp_path, unsaveable)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_names_what_the_system_said(tmp_path, small_files):
+    """And not the error that torch raises in its place."""
+    with pytest.raises(MelanomaError, match="File too large"):
+        save_checkpoint(tmp_path, BIG | {"epoch": 2})
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path):

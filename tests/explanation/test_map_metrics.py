@@ -18,7 +18,7 @@ from melanoma_lib.explanation.map_metrics import (
     read_scores,
 )
 from melanoma_lib.reporting.compare import compare
-from melanoma_lib.reporting.run_figures import Run, draw, overlap_table
+from melanoma_lib.reporting.run_figures import Run, overlap_table, plot
 from melanoma_lib.reporting.tables import explanations_table, latex
 
 KEY = KEYS[0]
@@ -29,6 +29,7 @@ def test_results_hold_estimates_of_every_map(explained_results, explained):
     found, table = explained_results[KEY]["explanations"], read_scores(explained / KEY)
     assert found["without_mask"] == 0 and found["faithful_images"] == 6
     by_name = {tuple(row[name] for name in MAP_COLUMNS): row for row in found["maps"]}
+    of_trained = 0
     for name, rows in table.groupby(MAP_COLUMNS):
         row = by_name[name]
         assert row["empty"] == rows["empty"].sum()
@@ -36,12 +37,14 @@ def test_results_hold_estimates_of_every_map(explained_results, explained):
             mean = rows[score].mean()
             assert row[score]["value"] == (None if np.isnan(mean) else pytest.approx(mean))
         if row["inside"]["value"] is not None and name[0] == "trained":
+            of_trained += 1
             group = next(entry for entry in row["groups"] if entry["group"] == "wrong")
             assert group["inside"]["value"] == pytest.approx(rows.query("~right")["inside"].mean())
             assert row["inside"]["low"] <= row["inside"]["value"] <= row["inside"]["high"]
             wide = table.pivot_table("inside", "image_id", MAP_COLUMNS)
             apart = wide[name] - wide["none", "centre prior", "predicted"]
             assert row["minus_centre"]["inside"]["value"] == pytest.approx(apart.mean())
+    assert of_trained
 
 
 def test_the_figures_are_drawn_from_the_results(explained_results):
@@ -53,9 +56,9 @@ def test_the_figures_are_drawn_from_the_results(explained_results):
     run = Run(None, {"models": {KEY: model}, "differences": []}, {}, None, 0)
     for name, panels in (("07-2-mask-overlap", 4), ("07-4-randomised-weights", 2),
                          ("07-5-agreement", 1)):  # fmt: skip
-        assert len(draw(run, name).axes) == panels
+        assert len(plot(run, name).axes) == panels
         unscored = {"models": {KEY: model | {"explanations": None}}}
-        assert draw(replace(run, results=run.results | unscored), name) is None
+        assert plot(replace(run, results=run.results | unscored), name) is None
 
 
 def test_the_table_has_a_row_a_map(explained_results, tmp_path):

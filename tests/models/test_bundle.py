@@ -34,13 +34,13 @@ def folder(tmp_path):
 @pytest.mark.parametrize("key", ["test_resnet", "test_vit_relpos"])  # it also has computed tables
 def test_a_bundle_is_all_that_is_needed_to_use_a_model(tmp_path, key):
     same = write_bundle(tmp_path, key)
-    model, bundle = load_bundle(tmp_path)
+    model, metadata = load_bundle(tmp_path)
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(model(images), same(images))
     assert not model.training
     assert all(weight.requires_grad for weight in model.parameters())
-    assert bundle["temperature"] == 1.5 and bundle["class_names"] == list(CLASS_NAMES)
+    assert metadata["temperature"] == 1.5 and metadata["class_names"] == list(CLASS_NAMES)
 
 
 def test_a_model_keeps_its_weights_when_another_training_replaces_the_file(folder):

@@ -64,10 +64,10 @@ def test_captured_features_are_those_that_timm_gives(name):
 
 def test_a_reference_set_survives_its_file_and_another_file_is_refused(features, tmp_path):
     reference = fit_reference_set(features, np.arange(300))
-    bundle = save_reference_set(tmp_path, reference)
-    read = load_reference_set(tmp_path, bundle)
+    metadata = save_reference_set(tmp_path, reference)
+    read = load_reference_set(tmp_path, metadata)
     assert read.limit == reference.limit
     assert np.allclose(read.distance(features + 1), reference.distance(features + 1), atol=1e-2)
     save_reference_set(tmp_path, fit_reference_set(features[:9], np.arange(9)))
     with pytest.raises(MelanomaError, match=r"known\.safetensors is not the file"):
-        load_reference_set(tmp_path, bundle)
+        load_reference_set(tmp_path, metadata)

@@ -1,13 +1,15 @@
+import dataclasses
 import re
 import time
 from pathlib import Path
 
 import pytest
 
+from melanoma_lib.cli import main
 from melanoma_lib.config import Config
-from melanoma_lib.core.files import write_csv, write_json
+from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.core.locks import lock
-from melanoma_lib.pipeline import run
+from melanoma_lib.pipeline import run, status
 from melanoma_lib.pipeline.status import GUIDE, duration, report, sections, thesis, time_left
 from melanoma_lib.reporting.figures import CATALOG
 from melanoma_lib.reporting.tables import CAPTIONS
@@ -69,7 +71,7 @@ def test_a_training_of_more_epochs_than_asked_for_is_about_to_be_replaced(config
 def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
     record = RECORD | {"state": "done", "started": 0, "seconds": 1}
     for step in steps:
-        write_json(run.marker(config, step), record | {"key": step.key})
+        write_json(run.step_status_path(config, step), record | {"key": step.key})
     shown = report(config, run.plan(config, "data", {"prevalence": 0.05})).splitlines()
     stale = [line.split()[0] for line in shown if " stale" in line]
     assert "06_operating_thresholds" in stale and "05_calibration" not in stale
@@ -77,14 +79,14 @@ def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
 
 def test_an_interrupted_step_is_not_called_running(config, steps):
     step, _ = trainings(steps)
-    write_json(run.marker(config, step), RECORD | {"state": "started", "started": 0})
+    write_json(run.step_status_path(config, step), RECORD | {"state": "started", "started": 0})
     epochs(config, step, 3)
     line = line_of(step, config, steps)
     assert "interrupted" in line and "3 of 10 epochs" in line
     with lock(Path(config.output_dir) / run.LOCK):
         assert "running" not in report(config, steps)  # begun by an earlier batch
         record = RECORD | {"state": "started", "started": time.time() + 1}
-        write_json(run.marker(config, step), record)
+        write_json(run.step_status_path(config, step), record)
         assert "running" in line_of(step, config, steps)
 
 
@@ -97,8 +99,57 @@ def test_a_training_without_the_batch_is_called_running(config, steps):
 
 def test_a_done_step_says_how_long_it_took(config, steps):
     record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
-    write_json(run.marker(config, steps[0]), record)
+    write_json(run.step_status_path(config, steps[0]), record)
     assert "done         1 min 15 s" in line_of(steps[0], config, steps)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A folder of two runs, one by the notebooks and one without; no dataset is anywhere."""
+    monkeypatch.setattr(status, "RUNS", tmp_path)
+    monkeypatch.setattr(run, "_work", lambda *_: [])
+    config = Config(output_dir=str(tmp_path / "by_notebooks"), architectures=("a", "b"), epochs=3)
+    asked = {"fingerprint": "data", "contents": "masks", "extra": {"prevalence": 0.1}}
+    steps = run.plan(config, **asked)
+    run.run(config, steps, asked=asked)
+    record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
+    write_json(run.step_status_path(config, steps[0]), record)
+    training = {
+        "config": dataclasses.asdict(config) | {"architectures": ["b"]}, "architecture": "b",
+        "dataset": {"fingerprint": "data"}, "training_key": config.training_key("b", "data"),
+    }
+    write_json(tmp_path / "trained" / "b" / "run.json", training)
+    write_csv(tmp_path / "trained" / "b" / "history.csv", [{"epoch": 1, "seconds": 60}])
+    (tmp_path / "neither").mkdir()
+    return tmp_path
+
+
+def test_without_options_every_run_is_reported_from_its_folder(runs, capsys):
+    assert main(["status"]) == 0
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert first.startswith(str(runs / "by_notebooks")) and "done         1 min 15 s" in first
+    assert "04_training-a" in first and " stale" not in first
+    assert second.startswith(str(runs / "trained")) and "1 of 3 epochs" in second
+    assert main(["status", "--output-dir", str(runs / "trained")]) == 0
+    assert capsys.readouterr().out == second
+    assert main(["status", "--thesis"]) == 0
+    assert capsys.readouterr().out.count("text only") > 2
+
+
+def test_where_no_run_is_one_line_says_how_to_make_one(runs, monkeypatch, capsys):
+    for arguments in (["status", "--output-dir", str(runs / "neither")], ["status"]):
+        monkeypatch.setattr(status, "RUNS", runs / "neither")
+        assert main(arguments) == 2
+        text = capsys.readouterr().err
+        assert "melanoma run --preset sample" in text and text.count("\n") == 1
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(runs, capsys):
+    path = runs / "by_notebooks" / run.ASKED
+    record = read_json(path)
+    write_json(path, record | {"config": record["config"] | {"unknown": 1}})
+    assert main(["status"]) == 2
+    assert "another version" in capsys.readouterr().err
 
 
 def test_durations_read_well():
@@ -118,7 +169,7 @@ def written(config, steps):
             folder = Path(config.output_dir) / step.parameters["architecture"]
             write_json(folder / "run.json", record)
         record = RECORD | {"state": "done", "started": 0, "seconds": 1, "key": step.key}
-        write_json(run.marker(config, step), record)
+        write_json(run.step_status_path(config, step), record)
 
 
 def section_of(number, config, steps):
@@ -140,7 +191,7 @@ def test_a_figure_of_a_chapter_that_is_not_up_to_date_is_lacking(config, steps, 
     line = section_of("4.1", config, steps)
     assert line.startswith("open") and line.endswith("curves-a; lacks 04-1-training-curves-b")
     step = trainings(steps)[0]
-    run.marker(config, step).unlink()
+    run.step_status_path(config, step).unlink()
     line = section_of("4.1", config, steps)
     assert line.endswith("lacks 04-1-training-curves-a, 04-1-training-curves-b")
 
@@ -155,6 +206,7 @@ def test_the_guide_rests_on_figures_tables_and_sources_that_exist():
         assert names and names <= known, kind
         if kind != "Sources":
             assert not known - names  # every figure and table has its section
+    assert len(sections(guide)) > 10
     for names in sections(guide).values():
         unknown = set(names) - set(CATALOG) - set(CAPTIONS) - keys
         assert all("." in name or name.startswith("--") for name in unknown)  # files and options

@@ -181,6 +181,35 @@ def test_the_price_of_leakage_is_the_difference_of_the_two_splits(tmp_path):
         price_of_leakage(tmp_path / "lesion", tmp_path / "image", "model_0")
 
 
+def computed_in(folder, precision):
+    """Records the precision of a training, as run.json has held it since there are two."""
+    record = read_json(folder / "run.json")
+    settings = {"precision": precision, "layout": "channels_last", "threads": 2}
+    write_json(folder / "run.json", record | {"arithmetic": settings})
+
+
+def test_trainings_of_different_precisions_are_not_compared(trained):
+    folder, latency, metadata = trained
+    computed_in(folder / "model_0", "float32")  # what the other one is taken for
+    compare(folder, latency, metadata, resamples=10)
+    computed_in(folder / "model_1", "bfloat16")
+    with pytest.raises(MelanomaError, match=r"model_0 in float32, model_1 in bfloat16; .*melanoma"):
+        compare(folder, latency, metadata)
+    computed_in(folder / "model_0", "bfloat16")
+    compare(folder, latency, metadata, resamples=10)
+
+
+def test_leakage_has_no_price_between_different_precisions(tmp_path):
+    for split in ("lesion", "image"):
+        make_run(tmp_path / split, skills=(1.0,), split=split)
+        computed_in(tmp_path / split / "model_0", "bfloat16")
+    folders = tmp_path / "lesion", tmp_path / "image"
+    price_of_leakage(*folders, "model_0", resamples=10)
+    computed_in(tmp_path / "image" / "model_0", "float32")
+    with pytest.raises(MelanomaError, match="by lesion in bfloat16, model_0 by image in float32"):
+        price_of_leakage(*folders, "model_0")
+
+
 def test_results_are_json_and_name_their_classes(results):
     again = json.loads(json.dumps(results, allow_nan=False))
     assert tuple(again["class_names"]) == CLASS_NAMES and again["schema"] == 2

@@ -11,7 +11,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.reporting import figures, tables
 from melanoma_lib.reporting.latex import write
-from melanoma_lib.reporting.run_figures import draw, open_run
+from melanoma_lib.reporting.run_figures import open_run, plot
 
 TAKEN = "07-1-grad-cam"
 SOME = ("01-3-examples", "04-1-training-curves", "06-1-roc", TAKEN, "08-1-comparison")
@@ -25,7 +25,7 @@ def page(tmp_path_factory):
     metadata = table_of(load_predictions(folder / "run" / "model_0" / "predictions.parquet"))
     run = open_run(results_of(folder / "run", latency, metadata))
     figures.save(figures.plt.figure(), TAKEN, folder / "run" / "figures")
-    with pytest.MonkeyPatch.context() as patch:  # test_redraw.py draws the others
+    with pytest.MonkeyPatch.context() as patch:  # test_run_figures.py plots the others
         patch.setattr(figures, "CATALOG", {name: figures.CATALOG[name] for name in SOME})
         outcome = write(run, folder / "page", folder / "run" / "figures", 15, 10)
     return folder / "page", outcome, run
@@ -51,14 +51,17 @@ def test_figures_are_as_wide_as_the_page(page):
 
 
 def test_larger_text_is_larger_and_the_style_comes_back():
-    size, width = figures.STYLE["font.size"], figures.WIDTH
-    with figures.page(15, 10):
-        assert figures.STYLE["font.size"] == 10 and figures.STYLE["axes.labelsize"] == 11.25
-        curve = pd.DataFrame({"threshold": [0.1, 0.2], "model": [0.1, 0], "treat_all": [0, -1]})
+    curve = pd.DataFrame({"threshold": [0.1, 0.2], "model": 0.1, "treat_all": 0.1})
+
+    def sizes():
         figure = figures.decision_curves({"a": curve}, 9)
-        assert figure.axes[0].xaxis.label.get_size() == 11.25
-        assert figure.get_figwidth() == 15 / 2.54
-    assert (figures.STYLE["font.size"], figures.WIDTH) == (size, width)
+        (axes,) = figure.axes
+        return figure.get_figwidth() * 2.54, axes.xaxis.label.get_size()
+
+    before = sizes()
+    with figures.page(15, 10):
+        assert sizes() == pytest.approx((15, 11.25))
+    assert sizes() == before == pytest.approx((16, 9))
     for page_of in ((8, 10), (60, 10), (15, 4)):
         with pytest.raises(MelanomaError, match="not legible"), figures.page(*page_of):
             pass
@@ -66,15 +69,18 @@ def test_larger_text_is_larger_and_the_style_comes_back():
 
 @pytest.mark.parametrize("font_size", [8, 9, 10])
 def test_legends_and_titles_stay_inside_a_narrow_page(page, font_size):
+    legends = []
     with figures.page(15, font_size):
         for name in ("05-1-reliability", "06-1-roc", "06-2-thresholds", "08-4-accuracy-latency"):
-            figure = draw(page[2], name)
+            figure = plot(page[2], name)
             figure.draw_without_rendering()
+            legends += figure.legends
             for legend in figure.legends:
                 box = legend.get_window_extent()
                 assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, name
                 assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes), name
             figures.plt.close(figure)
+    assert legends
 
 
 def test_what_is_there_is_brought_in_with_caption_and_label(page):

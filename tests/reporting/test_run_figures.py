@@ -1,13 +1,16 @@
+import re
+
 import numpy as np
 import pytest
-from helpers import make_run, results_of
+from helpers import make_run, results_of, table_of
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_csv, write_json
+from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.reporting import figures
-from melanoma_lib.reporting.compare import price_of_leakage
-from melanoma_lib.reporting.run_figures import DRAW, draw, open_run
+from melanoma_lib.reporting.compare import compare, price_of_leakage
+from melanoma_lib.reporting.run_figures import PLOTS, open_run, open_trained, plot
 
 
 @pytest.fixture
@@ -15,7 +18,7 @@ def results_file(trained):
     return results_of(*trained)
 
 
-def split_rows(figure):
+def row_names(figure):
     """The names of the rows of a horizontal plot."""
     return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
 
@@ -24,26 +27,45 @@ def test_everything_but_the_table_the_maps_and_the_price_is_drawn_from_the_run(r
     run = open_run(results_file)
     for name in figures.CATALOG:
         for key in run.results["models"] if name in figures.PER_MODEL else [""]:
-            figure = draw(run, name, key)
+            figure = plot(run, name, key)
             more = name < "02" or name[:2] == "07" or "price" in name
-            assert (figure is not None) == (name in DRAW and not more)
+            assert (figure is not None) == (name in PLOTS and not more)
             if figure:
                 figures.plt.close(figure)
+
+
+def pixels(figure):
+    figure.canvas.draw()
+    drawn = bytes(figure.canvas.buffer_rgba())
+    figures.plt.close(figure)
+    return drawn
+
+
+def test_chapters_plot_before_the_comparison_what_is_plotted_after_it(tmp_path):
+    latency = make_run(tmp_path, skills=(50.0, 1.0))  # the first makes no error
+    table = table_of(load_predictions(tmp_path / "model_0" / "predictions.parquet"))
+    results = compare(tmp_path, latency, table)
+    after = open_run(write_json(tmp_path / "comparison_results.json", results))
+    before = open_trained(tmp_path, latency)
+    for name in ("05-1-reliability", "06-1-roc", "06-3-operating-points", "06-4-decision-curves"):
+        assert pixels(plot(before, name)) == pixels(plot(after, name)), name
+    (curve, _), _ = (legend.texts for legend in plot(before, "06-1-roc").legends)
+    assert re.fullmatch(r"Model_0: AUC 1\.000 \[0\.\d{3}, 1\.000\]", curve.get_text())
 
 
 def test_a_figure_per_model_shows_that_model(results_file):
     run = open_run(results_file)
     for key, name in (("model_0", "Model_0"), ("model_1", "Model_1")):
-        (axes,) = draw(run, "04-2-confusion-matrix", key).axes
+        (axes,) = plot(run, "04-2-confusion-matrix", key).axes
         assert axes.get_title(loc="left").startswith(name)
-    titles = [axes.get_title(loc="left") for axes in draw(run, "04-1-training-curves", key).axes]
+    titles = [axes.get_title(loc="left") for axes in plot(run, "04-1-training-curves", key).axes]
     assert titles == ["Model_1", ""]
 
 
 def test_operating_points_are_those_of_the_results(results_file):
     run = open_run(results_file)
-    figure = draw(run, "06-3-operating-points")
-    drawn = {float(line.get_xdata()[0]) for line in figure.axes[0].lines}
+    figure = plot(run, "06-3-operating-points")
+    drawn = {x for dots in figure.axes[0].collections for x, _ in dots.get_offsets()}
     for model in run.results["models"].values():
         assert model["operating_points"][0]["test"]["sensitivity"]["value"] in drawn
     assert figure.axes[0].get_title(loc="left") == "specificity of at least 95%"
@@ -61,9 +83,9 @@ def test_the_table_draws_the_dataset_and_must_be_the_runs_own(results_file, trai
             with pytest.raises(MelanomaError, match="not the table"):
                 open_run(results_file, table)
     run = open_run(results_file, table)
-    words = {text.get_text() for text in draw(run, "01-1-class-counts").findobj(figures.plt.Text)}
-    assert any("400 images of 400 lesions" in word for word in words)
-    assert draw(run, "01-4-lesion-leak") and draw(run, "01-2-patients")
+    words = {text.get_text() for text in plot(run, "01-1-class-counts").findobj(figures.plt.Text)}
+    assert {"Images (n = 400)", "Lesions (n = 400)"} <= words
+    assert plot(run, "01-4-lesion-leak") and plot(run, "01-2-patients")
 
 
 def test_the_price_of_leakage_is_drawn_where_the_results_hold_it(results_file, tmp_path):
@@ -71,7 +93,7 @@ def test_the_price_of_leakage_is_drawn_where_the_results_hold_it(results_file, t
     results = read_json(results_file)
     price = price_of_leakage(results_file.parent, tmp_path / "image", "model_0", 50)
     run = open_run(write_json(results_file, results | {"price_of_leakage": price}))
-    assert split_rows(draw(run, "08-6-price-of-leakage")) == [
+    assert row_names(plot(run, "08-6-price-of-leakage")) == [
         f"split by {side}\n(n = 200 images)" for side in ("lesion", "image")
     ]
 
@@ -90,4 +112,4 @@ def test_results_that_do_not_belong_to_the_run_are_refused(results_file):
 
 def test_groups_keep_their_headings(results_file):
     run = open_run(results_file)
-    assert set(ATTRIBUTES.values()) <= set(split_rows(draw(run, "08-5-subgroups", "model_0")))
+    assert set(ATTRIBUTES.values()) <= set(row_names(plot(run, "08-5-subgroups", "model_0")))

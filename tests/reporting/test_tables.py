@@ -39,6 +39,7 @@ def test_latex_is_safe_and_complete(results):
     value = results["models"]["model_0"]["metrics"]["melanoma_auc"]["value"]
     assert "\\toprule" in text and "Model\\_0" in text and f"{value:.3f}" in text
     lines = [line for line in text.splitlines() if line.startswith("Model")]
+    assert len(lines) == 2
     assert all(line.count(" & ") == len(COLUMNS) and line.endswith("\\\\") for line in lines)
 
 

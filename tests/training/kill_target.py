@@ -6,6 +6,7 @@ Arguments: dataset folder, run folder, epochs, seconds to wait in the middle of 
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -20,8 +21,10 @@ def main(data_dir: str, output_dir: str, epochs: int, wait: float) -> None:
     torch.set_num_threads(1)
     save = torch.save
 
-    def slowly(state: dict, path: Path) -> None:
-        save(state, path)
+    def slowly(state: dict, file: BinaryIO) -> None:
+        save(state, file)
+        file.flush()
+        path = Path(file.name)
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         print(f"writing {state['epoch']}", flush=True)

@@ -7,9 +7,10 @@ from helpers import CONFIG, coloured, weights_of
 from melanoma_lib.config import Config
 from melanoma_lib.data.torch_dataset import GPUDataset
 from melanoma_lib.models.build import build_model
-from melanoma_lib.training import loop, precision
+from melanoma_lib.training import loop
 from melanoma_lib.training.cuda_graph import WARM_UP, CapturedStep, captured
-from melanoma_lib.training.precision import MANY_STEPS, Arithmetic, adam, choose
+from melanoma_lib.training.loop import adam
+from melanoma_lib.training.precision import ComputeSettings
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -90,7 +91,7 @@ def test_on_a_gpu_an_epoch_gives_what_the_cpu_gives(precision, tolerance):
     losses, _ = epochs(loop.train_step, coloured())
     device = torch.device("cuda")
     model = new_model(device)
-    network, optimizer = Arithmetic(precision).wrap(model), adam(model, 1e-3)
+    network, optimizer = ComputeSettings(precision).wrap(model), adam(model, 1e-3)
     step, data = captured(loop.train_step, device), GPUDataset(coloured(), device)
     found = [
         loop.train_epoch(network, optimizer, data, CONFIG, epoch, step=step)["train_loss"]
@@ -140,12 +141,3 @@ def test_on_a_gpu_an_interrupted_training_goes_on_like_an_uninterrupted_one(tmp_
         parts = loop.fit(new_model(), coloured(), coloured(), some, tmp_path / "parts")
     losses = [[row["train_loss"] for row in history] for history in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)  # a GPU adds in any order
-
-
-@needs_gpu
-def test_on_a_gpu_every_arithmetic_can_be_recorded_and_tried(monkeypatch):
-    monkeypatch.setattr(precision, "WORTH_A_TRIAL", {"cpu": 0.0, "cuda": 0.0})
-    config = Config(epochs=MANY_STEPS, batch_size=8, image_size=32)
-    how, tried = choose(new_model(), config, 8, torch.device("cuda"), loop.train_step)
-    assert len(tried) == 4 and all(rate > 0 for rate in tried.values())
-    assert tried[str(how)] * precision.BETTER >= max(tried.values())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import CONFIG, coloured, weights_of
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from melanoma_lib.config import Augmentation
 from melanoma_lib.core.errors import MelanomaError
@@ -15,6 +15,7 @@ from melanoma_lib.models import bundle
 from melanoma_lib.models.build import ARCHITECTURES, build_model
 from melanoma_lib.training import loop
 from melanoma_lib.training.checkpoint import load_checkpoint, save_checkpoint
+from melanoma_lib.training.precision import ComputeSettings
 
 STILL = Augmentation(flip=0, rotation=0, brightness=0, contrast=0, saturation=0)
 
@@ -116,6 +117,72 @@ def test_a_kill_between_checkpoint_and_what_follows_from_it_is_mended(tmp_path):
     loop.fit(again, data, data, one, tmp_path)
     assert torch.equal(weights_of(model), weights_of(again))
     assert (tmp_path / "history.csv").read_text() == history
+
+
+def test_what_a_lost_epoch_left_does_not_outlive_it(tmp_path, monkeypatch, capsys):
+    """The third epoch is the best, and its checkpoint is damaged: trained again it is not."""
+    data, validated = coloured(), []
+
+    def validate(model, *_):
+        validated.append((weights_of(model).clone(), files()))
+        return {"val_loss": 1.0, "val_accuracy": accuracies.pop(0)}
+
+    def files():
+        there = (tmp_path / "model.safetensors").exists()
+        saved = load_file(tmp_path / "model.safetensors") if there else {}
+        return saved.get("classifier.weight"), len(read_history(tmp_path))
+
+    monkeypatch.setattr(loop, "validate", validate)
+    accuracies = [0.5, 0.4, 0.9]
+    first = new_model()
+    loop.fit(first, data, data, CONFIG, tmp_path)
+    (best, _), _, (lost, _) = validated
+    assert torch.equal(weights_of(first), lost)
+    newest = max(tmp_path.glob("checkpoint-*"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+
+    accuracies, model = [0.4], new_model()
+    history = loop.fit(model, data, data, CONFIG, tmp_path)
+    assert "damaged checkpoint left unused" in capsys.readouterr().out
+    assert [row["best"] for row in history] == [True, False, False]
+    assert torch.equal(weights_of(model), best)
+    weights, epochs = validated[-1][1]  # before the third epoch was over
+    assert epochs == 2 and not torch.equal(weights, first.classifier.weight)
+    assert torch.equal(weights, model.classifier.weight)
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_with_the_best_weights_beside_it(
+    tmp_path, monkeypatch
+):
+    data, accuracies = coloured(), iter([0.9, 0.5, 0.4])
+    monkeypatch.setattr(
+        loop, "validate", lambda *_: {"val_loss": 1.0, "val_accuracy": next(accuracies)}
+    )
+    loop.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=2), tmp_path)
+    best = load_file(tmp_path / "model.safetensors")
+    checkpoint = load_checkpoint(tmp_path)
+    del checkpoint["best"]
+    save_checkpoint(tmp_path, checkpoint)
+    for path in tmp_path.glob("checkpoint-*"):
+        if "best" in torch.load(path):
+            path.unlink()
+    model = new_model()
+    loop.fit(model, data, data, CONFIG, tmp_path)
+    assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+
+
+def test_a_training_leaves_the_threads_of_its_process_alone(tmp_path, monkeypatch):
+    data, threads, used = coloured(), torch.get_num_threads(), []
+
+    def validate(*_):
+        used.append(torch.get_num_threads())
+        return {"val_loss": 1.0, "val_accuracy": 0.5}
+
+    monkeypatch.setattr(loop, "validate", validate)
+    settings = ComputeSettings(threads=threads + 1)
+    config = dataclasses.replace(CONFIG, epochs=1)
+    loop.fit(new_model(), data, data, config, tmp_path, settings)
+    assert used == [threads + 1] and torch.get_num_threads() == threads
 
 
 def test_a_checkpoint_holds_its_epoch_though_the_next_one_runs(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -63,24 +64,46 @@ def test_a_run_folder_is_complete(config, protocol):
         assert np.array_equal(val.logits, test.logits)
 
 
-def test_how_it_computes_is_recorded_and_kept(config, monkeypatch):
-    """A resumed or longer training goes on as it began, whatever would be faster by now."""
-    asked = dataclasses.replace(config, precision="bfloat16")
-    folder = train_architecture(asked, KEY)
-    how = read_json(folder / "run.json")["arithmetic"]
-    assert how == {"precision": "bfloat16", "layout": "channels_last",
-                   "threads": torch.get_num_threads()}  # fmt: skip
-    monkeypatch.setattr("melanoma_lib.training.train.choose", None)  # would raise if called
-    used = []
+def used(folder):
+    return read_json(folder / "run.json")["arithmetic"]
 
-    def fit(model, train, val, config, folder, how):
-        used.append(dataclasses.asdict(how))
-        return loop.fit(model, train, val, config, folder, how)
 
-    monkeypatch.setattr("melanoma_lib.training.train.fit", fit)
-    train_architecture(dataclasses.replace(asked, epochs=3), KEY)
-    assert used == [how] and read_json(folder / "run.json")["arithmetic"] == how
+def test_settings_are_recorded_and_kept(config, monkeypatch, capsys):
+    """A resumed or longer training goes on as it began, whatever the device computes in by now."""
+    monkeypatch.setattr(train, "computes_bfloat16", lambda device: True)
+    folder = train_architecture(config, KEY)
+    settings = used(folder)
+    assert settings == {"precision": "bfloat16", "layout": "channels_last",
+                        "threads": torch.get_num_threads()}  # fmt: skip
+    assert "computes in bfloat16, channels_last" in capsys.readouterr().out
+    monkeypatch.setattr(train, "computes_bfloat16", lambda device: False)
+    given = []
+
+    def fit(model, train, val, config, folder, settings):
+        given.append(dataclasses.asdict(settings))
+        return loop.fit(model, train, val, config, folder, settings)
+
+    monkeypatch.setattr(train, "fit", fit)
+    train_architecture(dataclasses.replace(config, epochs=3), KEY)
+    assert given == [settings] and used(folder) == settings
+    asked = dataclasses.replace(config, precision="float32")
     assert asked.training_key(KEY, "") != config.training_key(KEY, "")
+    assert used(train_architecture(asked, KEY))["precision"] == "float32"
+
+
+def test_the_precision_is_chosen_once_for_all_trainings_of_a_run(config, monkeypatch):
+    """By the device where it is the first with these parameters, whatever else lies there."""
+    monkeypatch.setattr(train, "fit", None)  # stops each after its record is written
+    for native, key, seed, expected in [
+        (True, "test_efficientnet", 1, "bfloat16"),
+        (False, "test_resnet", 1, "bfloat16"),  # on another device
+        (False, "test_vit", 2, "float32"),  # another seed is another training
+        (True, "test_resnet", 2, "float32"),
+    ]:
+        monkeypatch.setattr(train, "computes_bfloat16", lambda _, native=native: native)
+        with pytest.raises(TypeError):
+            train_architecture(dataclasses.replace(config, seed=seed), key)
+        assert used(Path(config.output_dir) / key)["precision"] == expected
 
 
 def test_temperature_and_thresholds_come_from_validation(config):

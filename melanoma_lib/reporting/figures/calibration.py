@@ -2,21 +2,11 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from melanoma_lib.reporting.figures.panels import count_ticks, percent_ticks
-from melanoma_lib.reporting.figures.style import (
-    GREY,
-    LIGHT,
-    is_narrow,
-    model_line,
-    model_marker,
-    page_width,
-    style,
-    text_size,
-)
+from melanoma_lib.reporting.figures import elements
+from melanoma_lib.reporting.figures.style import GREY, LIGHT, style
 
 
 @style()
@@ -30,13 +20,10 @@ def reliability(
     The ECE in the titles is that of the bins.
     """
     count = len(tables)
-    images = {name: pair["after"]["count"].sum() for name, pair in tables.items()}
-    everywhere = f"\n(n = {max(images.values()):,.0f} images)" * (len(set(images.values())) == 1)
-    size = (page_width(), min(1.2 + 1.6 * count, 9))
-    figure, grid = plt.subplots(2 * count, 2, figsize=size, squeeze=False, sharex=True,
-                                sharey="row", height_ratios=[3, 1] * count)
+    figure, grid = elements.subplots(min(1.2 + 1.6 * count, 9), 2 * count, 2, squeeze=False,
+                                     sharex=True, sharey="row", height_ratios=[3, 1] * count)
     for index, (name, pair) in enumerate(tables.items()):
-        mark = model_marker(index)
+        mark = elements.model_marker(index)
         for side, moment in enumerate(("before", "after")):
             table, (upper, lower) = pair[moment], grid[2 * index : 2 * index + 2, side]
             upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8, zorder=0)
@@ -44,22 +31,19 @@ def reliability(
                          color=mark["color"], clip_on=False)
             upper.plot(table["confidence"], table["accuracy"], **mark, clip_on=False, zorder=3)
             upper.set(xlim=(0, 1), ylim=(-0.05, 1.05), yticks=(0, 0.5, 1))
-            upper.yaxis.set_major_formatter(percent_ticks)
+            upper.yaxis.set_major_formatter(elements.percent_ticks)
             gaps = (table["accuracy"] - table["confidence"]).abs() * table["count"]
             ece = gaps.sum() / max(table["count"].sum(), 1)
-            gap = "\n" if is_narrow() else " "
-            upper.set_title(f"{name}, {moment} scaling:{gap}ECE {ece:.3f}", size=text_size(8))
+            title = elements.joined(f"{name}, {moment} scaling:", f"ECE {ece:.3f}")
+            upper.set_title(title, size="medium")
             lower.bar(table["low"], table["count"], table["high"] - table["low"], align="edge",
                       color=LIGHT, edgecolor="white")
-            lower.xaxis.set_major_formatter(percent_ticks)
-            count_ticks(lower.yaxis)
-        if not everywhere:
-            grid[2 * index + 1, 0].text(0.02, 0.7, f"n = {images[name]:,.0f}", size=text_size(8),
-                                        transform=grid[2 * index + 1, 0].transAxes)
-        grid[2 * index, 0].set_ylabel(y)
+            lower.xaxis.set_major_formatter(elements.percent_ticks)
+            elements.count_ticks(lower.yaxis)
+        grid[2 * index, 0].set_ylabel(f"{y}\n(n = {table['count'].sum():,.0f})")
         grid[2 * index + 1, 0].set_ylabel("Images")
     for axes in grid[-1]:
-        axes.set_xlabel(x + (everywhere if is_narrow() else everywhere.replace("\n", " ")))
+        axes.set_xlabel(x)
     figure.align_ylabels()
     return figure
 
@@ -72,11 +56,11 @@ def temperature_curve(
 
     temperatures: (n,) above 0; nll: model -> (n,) nats per image; fitted: model -> temperature.
     """
-    figure, axes = plt.subplots(figsize=(page_width(), 3))
+    figure, axes = elements.subplots(3)
     axes.axvline(1, color=LIGHT, linewidth=0.8, zorder=0)
     for index, (name, values) in enumerate(nll.items()):
         nearest = np.abs(np.log(temperatures / fitted[name])).argmin()
-        axes.plot(temperatures, values, **model_marker(index) | model_line(index),
+        axes.plot(temperatures, values, **elements.model_marker(index) | elements.model_line(index),
                   markevery=[nearest], markersize=7, markeredgecolor="white",
                   label=f"{name} (T = {fitted[name]:.2f})")
     figure.legend(loc="outside upper right", ncols=2)

@@ -9,14 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from melanoma_lib.data.classes import CLASS_NAMES, DIAGNOSES, DISPLAY_NAMES, MELANOMA
-from melanoma_lib.reporting.figures.panels import (
-    class_labels,
-    count_ticks,
-    name_rows,
-    named_bars,
-    percent_ticks,
-    show_image,
-)
+from melanoma_lib.reporting.figures import elements
 from melanoma_lib.reporting.figures.style import (
     BENIGN,
     DARK,
@@ -25,7 +18,6 @@ from melanoma_lib.reporting.figures.style import (
     PALE,
     page_width,
     style,
-    text_size,
 )
 
 MALIGNANCY_KEY = [Patch(color=MALIGNANT, label="malignant"), Patch(color=BENIGN, label="benign")]
@@ -35,16 +27,16 @@ MALIGNANT_CODES = [diagnosis.code for diagnosis in DIAGNOSES if diagnosis.malign
 @style()
 def class_counts(metadata: pd.DataFrame) -> Figure:
     """Bars of images and lesions per class; metadata: one row per image with lesion_id and dx."""
-    images = metadata["dx"].value_counts()
-    lesions = metadata.drop_duplicates("lesion_id")["dx"].value_counts().reindex(images.index)
-    colours = [MALIGNANT if code in MALIGNANT_CODES else BENIGN for code in images.index]
-    figure, axes = plt.subplots(figsize=(page_width(), 3.6))
-    for counts, unit, shift, alpha in ((images, "images", -0.2, 1), (lesions, "lesions", 0.2, 0.5)):
-        texts = [f"{count:,} {unit} ({count / counts.sum():.1%})" for count in counts]
-        named_bars(axes, class_labels(images.index), counts, texts, 0.38, shift, color=colours,
-                   alpha=alpha)
-    count_ticks(axes.xaxis)
-    axes.set_xlabel(f"Count (all: {images.sum():,} images of {lesions.sum():,} lesions)")
+    codes = metadata["dx"].value_counts().index
+    colours = [MALIGNANT if code in MALIGNANT_CODES else BENIGN for code in codes]
+    tables = {"Images": metadata, "Lesions": metadata.drop_duplicates("lesion_id")}
+    figure, panels = elements.subplots(2.7, 1, 2, sharey=True)
+    for axes, (unit, rows) in zip(panels, tables.items(), strict=True):
+        counts = rows["dx"].value_counts()[codes]
+        texts = [f"{count:,} ({count / len(rows):.1%})" for count in counts]
+        elements.named_bars(axes, elements.class_labels(codes), counts, texts, colours)
+        elements.count_ticks(axes.xaxis)
+        axes.set_xlabel(f"{unit} (n = {len(rows):,})")
     figure.legend(handles=MALIGNANCY_KEY, loc="outside upper right", ncols=2)
     return figure
 
@@ -70,14 +62,15 @@ def patients(metadata: pd.DataFrame) -> Figure:
         element="step", alpha=0.5, legend=False, ax=panels["age"],
     )
     panels["age"].set(xlabel="Age (years)", ylabel="Share of the group")
-    panels["age"].yaxis.set_major_formatter(percent_ticks)
+    panels["age"].yaxis.set_major_formatter(elements.percent_ticks)
     for column in ("sex", "localization"):
         axes, groups = panels[column], known[column].groupby(column)["malignant"]
         groups = groups.agg(["size", "sum", "mean"]).sort_values("size", ascending=False)
-        texts = [f"{size:,.0f} ({share:.0%})" for size, _, share in groups.to_numpy()]
-        named_bars(axes, groups.index, groups["size"], texts, color=BENIGN)
-        axes.barh(range(len(groups)), groups["sum"], 0.75, color=MALIGNANT)
-        count_ticks(axes.xaxis)
+        texts = groups["size"].map("{:,} (".format) + groups["mean"].map("{:.0%})".format)
+        colours = [BENIGN] * len(groups)
+        elements.named_bars(axes, groups.index, groups["size"], texts, colours)
+        axes.barh(groups.index, groups["sum"], 0.75, color=MALIGNANT)
+        elements.count_ticks(axes.xaxis)
         axes.set_xlabel("Lesions (share malignant)")
     for column, title in titles.items():
         unknown = len(lesions) - len(known[column])
@@ -96,12 +89,11 @@ def examples(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     columns = max(len(images[code]) for code in codes)
     height, width, _ = np.shape(images[codes[0]][0])
     tile = min((page_width() - 1.2) / columns * height / width, 1.2)
-    size = (page_width(), len(codes) * (tile + 0.05))
-    figure, grid = plt.subplots(len(codes), columns, figsize=size, squeeze=False,
-                                layout="compressed")
-    for row, code, name in zip(grid, codes, class_labels(codes, 12), strict=True):
+    figure, grid = elements.subplots(len(codes) * (tile + 0.05), len(codes), columns,
+                                     squeeze=False, layout="compressed")
+    for row, code, name in zip(grid, codes, elements.class_labels(codes, 12), strict=True):
         for axes, image in zip(row, images[code], strict=False):
-            show_image(axes, image)
+            elements.show_image(axes, image)
         for axes in row[len(images[code]):]:
             axes.set_axis_off()
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
@@ -115,21 +107,23 @@ def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
     images_per_lesion: one count per lesion; leak: for each held-out image (index: class code),
     whether its lesion is also in training.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(page_width(), 2.7))
-    counts = images_per_lesion.value_counts().sort_index()
-    bars = left.bar(counts.index, counts, color=LIGHT)
-    left.bar_label(bars, fmt="{:,.0f}", size=text_size(7.5))
-    count_ticks(left.yaxis)
-    left.set(xlabel="Images of the lesion", ylabel=f"Lesions (n = {counts.sum():,})",
-             xticks=range(1, counts.index.max() + 1))
+    import seaborn as sns  # slow to import
+
+    figure, (left, right) = elements.subplots(2.7, 1, 2)
+    sns.countplot(x=images_per_lesion.to_numpy(), native_scale=True, color=LIGHT, saturation=1,
+                  ax=left)
+    left.bar_label(left.containers[0], fmt="{:,.0f}")
+    elements.count_ticks(left.yaxis)
+    left.set(xlabel="Images of the lesion", ylabel=f"Lesions (n = {len(images_per_lesion):,})",
+             xticks=range(1, images_per_lesion.max() + 1))
     rows = leak.groupby(level=0).agg(["mean", "size"]).sort_values("mean", ascending=False)
     rows.loc["all diagnoses"] = leak.mean(), len(leak)
-    sizes = zip(class_labels(rows.index), rows["size"], strict=True)
+    sizes = zip(elements.class_labels(rows.index), rows["size"], strict=True)
     names = [f"{name} ({size:,.0f})" for name, size in sizes]
-    colours = [LIGHT] * (len(rows) - 1) + [DARK]
-    texts = [f"{share:.0%}" for share in rows["mean"]]
-    named_bars(right, names, rows["mean"], texts, color=colours)
-    right.xaxis.set_major_formatter(percent_ticks)
+    colours = [LIGHT] * (len(rows) - 1) + [DARK]  # the last is of all diagnoses
+    texts = rows["mean"].map("{:.0%}".format)
+    elements.named_bars(right, names, rows["mean"], texts, colours)
+    right.xaxis.set_major_formatter(elements.percent_ticks)
     right.set_xlabel("Held-out images (n) with\na lesion also in training")
     return figure
 
@@ -147,21 +141,20 @@ def abcde(table: pd.DataFrame) -> Figure:
         "diameter": "Diameter (share of\nthe diagonal)",
     }
     groups = table.groupby("dx")  # alphabetical by code, as CLASS_NAMES
-    figure, panels = plt.subplots(1, 4, figsize=(page_width(), 3.4), sharey=True)
+    figure, panels = elements.subplots(3.4, 1, 4, sharey=True)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        values = {code: group.dropna() for code, group in groups[column]}
-        drawn = axes.boxplot(  # seaborn's warns under matplotlib 3.11
-            list(values.values()), positions=range(len(values)), orientation="horizontal",
-            widths=0.6, whis=(5, 95), showfliers=False, showcaps=False, patch_artist=True,
-            medianprops={"color": "black"}, manage_ticks=False,
+        drawn = axes.boxplot(  # seaborn's relies on what matplotlib 3.13 removes
+            [group.dropna() for _, group in groups[column]], positions=range(len(groups)),
+            orientation="horizontal", widths=0.6, whis=(5, 95), showfliers=False, showcaps=False,
+            patch_artist=True, medianprops={"color": "black"},
         )
-        for code, box in zip(values, drawn["boxes"], strict=True):
+        for code, box in zip(groups.groups, drawn["boxes"], strict=True):
             box.set_facecolor(MALIGNANT if code == MELANOMA else PALE)
-        if MELANOMA in values:
-            axes.axvline(values[MELANOMA].median(), color=MALIGNANT, linestyle="--",
-                         linewidth=0.8, zorder=0)
+        median = table.loc[table["dx"] == MELANOMA, column].median()
+        axes.axvline(median, color=MALIGNANT, linestyle="--", linewidth=0.8, zorder=0)
         axes.set_xlabel(title)
-        name_rows(axes, [f"{DISPLAY_NAMES[code]}\nn = {len(group):,}" for code, group in groups])
+    names = [f"{DISPLAY_NAMES[code]}\nn = {len(group):,}" for code, group in groups]
+    elements.name_rows(axes, names)
     return figure
 
 
@@ -174,7 +167,7 @@ def augmentation(original: np.ndarray, augmented: np.ndarray) -> Figure:
     grid = figure.add_gridspec(rows, columns)
     places = [grid[row, column] for row in range(rows) for column in range(rows, columns)]
     for place, image in zip([grid[:, :rows], *places], [original, *augmented], strict=False):
-        show_image(figure.add_subplot(place), image)
+        elements.show_image(figure.add_subplot(place), image)
     figure.axes[0].set_title("original")
     figure.axes[1].set_title("augmented")
     return figure

@@ -3,13 +3,12 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from melanoma_lib.reporting.figures.panels import interval_panels, percent_ticks, show_image
-from melanoma_lib.reporting.figures.style import LIGHT, model_line, model_marker, page_width, style
+from melanoma_lib.reporting.figures import elements
+from melanoma_lib.reporting.figures.style import LIGHT, page_width, style
 
 
 @style()
@@ -21,14 +20,14 @@ def grad_cam(rows: Sequence[Mapping]) -> Figure:
     """
     models = list(rows[0]["overlays"])
     tile = min((page_width() - 0.8) / (1 + len(models)), 1.8)
-    figure, grid = plt.subplots(len(rows), 1 + len(models), squeeze=False, layout="compressed",
-                                figsize=(page_width(), len(rows) * tile + 0.8))
+    figure, grid = elements.subplots(len(rows) * tile + 0.8, len(rows), 1 + len(models),
+                                     squeeze=False, layout="compressed")
     for line, row in zip(grid, rows, strict=True):
-        show_image(line[0], row["image"])
+        elements.show_image(line[0], row["image"])
         line[0].set_ylabel(textwrap.fill(row["title"], 16), size=8, rotation=0, ha="right",
                            va="center")
         for axes, model in zip(line[1:], models, strict=True):
-            show_image(axes, row["image"].mean(axis=2), cmap="gray", vmin=0, vmax=255)
+            elements.show_image(axes, row["image"].mean(axis=2), cmap="gray", vmin=0, vmax=255)
             heat = axes.imshow(row["overlays"][model], cmap="viridis", vmin=0, vmax=1, alpha=0.55)
         if row["mask"] is not None and 0 < row["mask"].mean() < 1:  # else there is no border
             for axes in line:
@@ -48,10 +47,10 @@ def mask_overlap(table: pd.DataFrame) -> Figure:
 
     Values are shares, or NaN. A model is a name, or begins with "baseline" or "random weights".
     """
-    figure, panels = interval_panels(table, "score", 2, "{:.1%}")
+    figure, panels = elements.interval_panels(table, "score", 2, "{:.1%}")
     for axes in panels:
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
-        axes.xaxis.set_major_formatter(percent_ticks)
+        axes.xaxis.set_major_formatter(elements.percent_ticks)
     return figure
 
 
@@ -61,16 +60,17 @@ def randomised_weights(curves: Mapping[str, Mapping[str, pd.DataFrame]], images:
 
     curves: method -> model -> table of share (0 to 1), value, low, high (-1 to 1); so many images.
     """
-    figure, panels = plt.subplots(1, len(curves), figsize=(page_width(), 3.2), sharey=True)
+    figure, panels = elements.subplots(3.2, 1, len(curves), sharey=True)
     for axes, (method, models) in zip(panels, curves.items(), strict=True):
         axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
         for index, (name, rows) in enumerate(models.items()):
-            look, rows = model_marker(index) | model_line(index), rows.astype(float)
+            rows, look = rows.astype(float), elements.model_marker(index)
+            look |= elements.model_line(index)
             axes.plot([0, *rows["share"]], [1, *rows["value"]], **look, label=name)
             axes.vlines(rows["share"], rows["low"], rows["high"], color=look["color"])
         axes.set_title(method)
         axes.set_xlabel("Layers with random weights,\ncounted from the output")
-        axes.xaxis.set_major_formatter(percent_ticks)
+        axes.xaxis.set_major_formatter(elements.percent_ticks)
     panels[0].set_ylabel(f"Rank correlation with\nthe trained map (n = {images:,})")
     figure.legend(handles=panels[0].lines[1:], loc="outside upper right", ncols=2)
     return figure

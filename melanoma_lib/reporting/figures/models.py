@@ -2,42 +2,23 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from melanoma_lib.reporting.figures.panels import (
-    interval_panels,
-    legend_entry,
-    name_rows,
-    named_bars,
-    percent_ticks,
-    with_count,
-)
-from melanoma_lib.reporting.figures.style import (
-    DARK,
-    GREY,
-    is_narrow,
-    model_line,
-    model_marker,
-    page_width,
-    style,
-    text_size,
-)
+from melanoma_lib.reporting.figures import elements
+from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, style
 
 
 @style()
 def architectures(table: pd.DataFrame) -> Figure:
     """Bars of size and cost by model: name, parameters (millions), gmacs (10^9 multiply-adds)."""
-    size = (page_width(), 0.8 + 0.32 * len(table))
-    figure, panels = plt.subplots(1, 2, figsize=size, sharey=True)
+    figure, panels = elements.subplots(0.8 + 0.32 * len(table), 1, 2, sharey=True)
     labels = {"parameters": "Parameters (millions)", "gmacs": "Multiply-adds per image (billions)"}
-    colours = [model_line(index)["color"] for index in range(len(table))]
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
         texts = [f"{value:.1f}" if value >= 1 else f"{value:#.2g}" for value in table[column]]
-        named_bars(axes, table["name"], table[column], texts, color=colours)
+        colours = elements.model_colours(table["name"])
+        elements.named_bars(axes, table["name"], table[column], texts, colours)
         axes.set_xlabel(label)
     return figure
 
@@ -48,8 +29,8 @@ def comparison(table: pd.DataFrame, basis: str = "") -> Figure:
 
     basis: what all models were tested on, in words.
     """
-    figure, panels = interval_panels(table, "metric", 3, "{:.3f}")
-    figure.suptitle(basis, x=0.995, ha="right", size=text_size(8))
+    figure, panels = elements.interval_panels(table, "metric", 3, "{:.3f}")
+    figure.suptitle(basis, x=0.995, ha="right", size="medium")
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(3))
     return figure
@@ -62,21 +43,21 @@ def accuracy_latency(table: pd.DataFrame, images: int) -> Figure:
     table: model, latency_ms, latency_low, latency_high (ms), accuracy, accuracy_low,
     accuracy_high (0 to 1), parameters (millions, the marker's size).
     """
-    figure, axes = plt.subplots(figsize=(page_width(), 3.8))
+    figure, axes = elements.subplots(3.8)
     handles = []
     for index, row in enumerate(table.to_dict("records")):
-        x, y, mark = row["latency_ms"], row["accuracy"], model_marker(index)
-        size = 4 + 1.6 * np.sqrt(row["parameters"])
+        x, y, mark = row["latency_ms"], row["accuracy"], elements.model_marker(index)
         axes.hlines(y, row["latency_low"], row["latency_high"], color=mark["color"])
         axes.vlines(x, row["accuracy_low"], row["accuracy_high"], color=mark["color"])
-        axes.plot(x, y, **mark, markersize=size, markeredgecolor="white")
-        handles.append(legend_entry(f"{row['model']} ({row['parameters']:.0f} M)", **mark))
+        axes.plot(x, y, **mark, markersize=4 + 1.6 * row["parameters"] ** 0.5,
+                  markeredgecolor="white")
+        handles.append(elements.legend_entry(f"{row['model']} ({row['parameters']:.0f} M)", **mark))
     axes.margins(0.15)
     axes.grid()
-    axes.yaxis.set_major_formatter(percent_ticks)
+    axes.yaxis.set_major_formatter(elements.percent_ticks)
     axes.set(xlabel="Latency (ms per image)",
-             ylabel=with_count("Accuracy", f"n = {images:,} images"))
-    figure.legend(handles=handles, loc="outside upper right", ncols=3 - is_narrow())
+             ylabel=elements.joined("Accuracy", f"(n = {images:,} images)"))
+    elements.legend(figure, handles)
     return figure
 
 
@@ -88,28 +69,25 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float]) -> Figure:
     measure, a dict of value, low, high (fractions or None); overall: measure (the axis label) ->
     value on the whole test part. Measures are named in `table` as in `overall`.
     """
-    rows: list = []  # headings are texts
+    rows: list[dict] = []
     for attribute, groups in table.groupby("attribute", sort=False):
-        rows += [attribute, *groups.to_dict("records")]
-    figure, panels = plt.subplots(1, len(overall), figsize=(page_width(), 0.7 + 0.18 * len(rows)),
-                                  sharey=True)
+        rows += [{"label": attribute}, *groups.to_dict("records")]
+    labels = [row.get("label") or f"{row['group']} ({row['lesions']:,}, "
+              f"{row['melanoma_lesions']:,})" for row in rows]  # fmt: skip
+    figure, panels = elements.subplots(0.7 + 0.18 * len(rows), 1, len(overall), sharey=True)
     for axes, (measure, value) in zip(panels, overall.items(), strict=True):
         axes.axvline(value, color=DARK, linestyle="--", linewidth=0.8, zorder=1)
-        for small, colour in ((False, model_line(0)["color"]), (True, GREY)):
-            told = {position: row[measure] for position, row in enumerate(rows)
-                    if not isinstance(row, str) and row["small"] == small
-                    and row[measure]["value"] is not None}  # fmt: skip
-            sure = {position: each for position, each in told.items() if each["low"] is not None}
-            axes.hlines(list(sure), [each["low"] for each in sure.values()],
-                        [each["high"] for each in sure.values()], color=colour)
-            axes.plot([each["value"] for each in told.values()], list(told), "o", color=colour,
-                      markerfacecolor="white" if small else colour)
-        name_rows(axes, [row if isinstance(row, str) else
-                     f"{row['group']} ({row['lesions']:,}, {row['melanoma_lesions']:,})"
-                     for row in rows])
-        axes.grid(axis="x")
+        for position, row in enumerate(rows):
+            if "label" not in row:
+                ends = pd.to_numeric(pd.Series(row[measure], dtype=object))
+                colour = GREY if row["small"] else MODEL_COLOURS[0]
+                axes.hlines(position, ends["low"], ends["high"], color=colour)
+                axes.plot(ends["value"], position, "o", color=colour,
+                          markerfacecolor="white" if row["small"] else colour)
         axes.set(xlabel=measure, xlim=(-0.03, 1.03))
-        axes.xaxis.set_major_formatter(percent_ticks)
+        axes.xaxis.set_major_formatter(elements.percent_ticks)
+        axes.grid(axis="x")
+    elements.name_rows(axes, labels)
     for row, label in zip(rows, panels[0].get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if isinstance(row, str) else "normal")
+        label.set_fontweight("bold" if "label" in row else "normal")
     return figure

@@ -2,15 +2,15 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from fontTools import subset
 from matplotlib.figure import Figure
 
 from melanoma_lib.core.errors import MelanomaError
@@ -19,7 +19,7 @@ from melanoma_lib.reporting.figures.catalogue import CATALOG, EXTERNAL
 
 WIDTH = 16 / 2.54  # inches: the text width of the thesis page
 PNG_DPI = 200  # pixels an inch of a saved picture
-FONT_SIZE = 8  # points, of most text in a figure; `page` changes both for a block
+FONT_SIZE = 8  # points, of most text in a figure
 DARK, GREY, LIGHT, PALE = "#333333", "#666666", "#BBBBBB", "#E6E6E6"
 MALIGNANT, BENIGN = "#D55E00", LIGHT  # apart in grey too
 # Okabe and Ito's colours; marker and line change with them, so that grey prints stay readable.
@@ -27,6 +27,7 @@ MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
 MODEL_LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 STYLE = {
+    "figure.figsize": (WIDTH, 3),
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
@@ -47,14 +48,14 @@ STYLE = {
     "lines.markeredgewidth": 0.8,
     "pdf.fonttype": 42,  # text stays text in the PDF
 }
-# A PDF places every letter itself. Tables of a font that say how to place letters are no use in it,
-# and take most of the time that embedding a font takes.
-getattr(subset.Options, "_drop_tables_default", []).extend(["GDEF", "GPOS", "GSUB"])
+_current = ContextVar("style", default=STYLE)  # another one inside the block of `page`
 
 
-def style() -> AbstractContextManager:
+@contextmanager
+def style() -> Iterator[None]:
     """Applies the thesis style inside the block (or, as `@style()`, inside a function) only."""
-    return matplotlib.rc_context(STYLE)
+    with matplotlib.rc_context(_current.get()):
+        yield
 
 
 @contextmanager
@@ -63,53 +64,33 @@ def page(width: float, font_size: float) -> Iterator[None]:
 
     Raises `MelanomaError` where labels would not fit into the width.
     """
-    global WIDTH
     if not (5 <= font_size <= 14 and 1.5 * font_size <= width <= 40):
         raise MelanomaError(
             f"text of {font_size:g} pt in figures of {width:g} cm is not legible; it may have 5 to "
             "14 pt, and the figures 1.5 cm for each point, at most 40 cm"
         )
-    before = WIDTH, dict(STYLE)
-    WIDTH = width / 2.54
-    for name in ("font.size", "axes.titlesize", "axes.labelsize"):
-        STYLE[name] *= font_size / FONT_SIZE
+    sizes = ("font.size", "axes.titlesize", "axes.labelsize")
+    changed = {name: STYLE[name] * font_size / FONT_SIZE for name in sizes}
+    token = _current.set(STYLE | changed | {"figure.figsize": (width / 2.54, 3)})
     try:
         yield
     finally:
-        WIDTH = before[0]
-        STYLE.update(before[1])
+        _current.reset(token)
 
 
 def page_width() -> float:
-    """Inches: how wide figures are."""
-    return WIDTH
+    """Inches: how wide a figure is in the style that applies."""
+    return matplotlib.rcParams["figure.figsize"][0]
 
 
 def text_size(size: float) -> float:
-    """A size that grows with the style's text; `size` is what it is at `FONT_SIZE`."""
-    return size * STYLE["font.size"] / FONT_SIZE
+    """A size in points that grows with the style's text; `size` is what it is at `FONT_SIZE`."""
+    return size * matplotlib.rcParams["font.size"] / FONT_SIZE
 
 
 def is_narrow() -> bool:
     """Whether the width holds fewer letters than the figures were made for."""
-    return WIDTH * 72 / STYLE["font.size"] < 52
-
-
-def model_line(index: int) -> dict:
-    """Colour and line style of the model at position `index`."""
-    return {"color": MODEL_COLOURS[index % 6], "linestyle": MODEL_LINES[index % 6]}
-
-
-def model_marker(index: int) -> dict:
-    """Colour and marker of the model at position `index`."""
-    return {"color": MODEL_COLOURS[index % 6], "linestyle": "", "marker": MARKERS[index % 6]}
-
-
-def operating_point_markers(labels: Iterable[str]) -> dict[str, dict]:
-    """An open marker for each operating point."""
-    look = {"linestyle": "", "color": "black", "markerfacecolor": "white"}
-    labels = enumerate(dict.fromkeys(labels))
-    return {label: look | {"marker": MARKERS[index % 6]} for index, label in labels}
+    return page_width() * 72 / matplotlib.rcParams["font.size"] < 52
 
 
 @dataclass(frozen=True)

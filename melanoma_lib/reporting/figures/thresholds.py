@@ -1,62 +1,45 @@
 """Figures of thresholds and operating points."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from melanoma_lib.reporting.figures.panels import (
-    interval_dots,
-    legend_entry,
-    panel_grid,
-    percent_ticks,
-    with_count,
-)
-from melanoma_lib.reporting.figures.style import (
-    DARK,
-    GREY,
-    LIGHT,
-    is_narrow,
-    model_line,
-    operating_point_markers,
-    page_width,
-    style,
-)
+from melanoma_lib.reporting.figures import elements
+from melanoma_lib.reporting.figures.style import DARK, GREY, LIGHT, is_narrow, style
 
 
 @style()
-def roc(
-    curves: Mapping[str, tuple], points: Mapping[str, Sequence[tuple]], counts: tuple[int, int]
-) -> Figure:
+def roc(curves: Mapping[str, pd.DataFrame], areas: Mapping, points: pd.DataFrame) -> Figure:
     """ROC curves for melanoma with operating points, in full and where specificity is high.
 
-    curves: model -> (false positive rates, true positive rates, text of the AUC and interval);
-    points: model -> [(label, false positive rate, true positive rate), ...]; rates in 0 to 1.
-    counts: images of melanomas and of others.
+    curves: model -> columns sensitivity, specificity (0 to 1), by threshold; areas: model -> text
+    of the AUC and its interval; points: as `operating_points` takes them.
     """
-    figure, (full, zoom) = plt.subplots(1, 2, figsize=(page_width(), 3.3 + 0.16 * len(curves)))
-    every = [point for rows in points.values() for point in rows]
-    marks = operating_point_markers(label for label, *_ in every)
+    figure, (full, zoom) = elements.subplots(3.3 + 0.16 * len(curves), 1, 2)
+    points = points.assign(alarms=1 - points["specificity"])
+    marks = elements.operating_point_markers(points["point"])
     # High specificity, down to the tenth below its lowest point; other points lie outside.
-    right, floor = 0.2, min([0.8, *(y for _, x, y in every if x <= 0.2)])
+    right = 0.2
+    floor = min(0.8, points.loc[points["alarms"] <= right, "sensitivity"].min())
     floor = np.floor(10 * floor + 1e-9) / 10
     for axes in (full, zoom):
         axes.plot([0, 1], [0, 1], color=LIGHT, linestyle="--", linewidth=0.8, zorder=0)
-        for index, (name, (fpr, tpr, area)) in enumerate(curves.items()):
-            look = model_line(index)
-            axes.plot(fpr, tpr, **look, label=f"{name}: AUC {area}")
-            for label, x, y in points.get(name, ()):
-                face = {"markerfacecolor": look["color"], "clip_on": False, "zorder": 3}
-                if axes is full or x <= right:
-                    axes.plot(x, y, **marks[label] | face)
-        axes.set(xlabel=with_count("1 − specificity", f"{counts[1]:,} others"),
-                 ylabel=with_count("Sensitivity", f"{counts[0]:,} melanomas"))
-        axes.xaxis.set_major_formatter(percent_ticks)
-        axes.yaxis.set_major_formatter(percent_ticks)
+        for index, (name, curve) in enumerate(curves.items()):
+            look = elements.model_line(index)
+            face = {"markerfacecolor": look["color"], "clip_on": False, "zorder": 3}
+            axes.plot(1 - curve["specificity"], curve["sensitivity"], **look,
+                      label=f"{name}: AUC {areas[name]}")
+            for point in points[points["model"] == name].itertuples():
+                if axes is full or point.alarms <= right:
+                    axes.plot(point.alarms, point.sensitivity, **marks[point.point] | face)
+        axes.set(xlabel=elements.joined("1 − specificity", f"({points['others'][0]:,} others)"),
+                 ylabel=elements.joined("Sensitivity", f"({points['melanomas'][0]:,} melanomas)"))
+        axes.xaxis.set_major_formatter(elements.percent_ticks)
+        axes.yaxis.set_major_formatter(elements.percent_ticks)
     left, top = -0.005, 1.005  # shows lines along the edges in full
     full.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     zoom.set(xlim=(left, right), ylim=(floor, top))
@@ -65,27 +48,26 @@ def roc(
     frame = Rectangle((left, floor), right - left, top - floor, fill=False, color=GREY)
     full.add_patch(frame)
     figure.legend(handles=full.get_legend_handles_labels()[0], loc="outside upper left")
-    figure.legend(handles=[legend_entry(label, **mark) for label, mark in marks.items()],
+    figure.legend(handles=[elements.legend_entry(label, **mark) for label, mark in marks.items()],
                   loc=f"outside {'lower left' if is_narrow() else 'upper right'}")
     return figure
 
 
 @style()
-def threshold_curves(
-    curves: Mapping[str, pd.DataFrame], thresholds: Mapping, counts: tuple[int, int]
-) -> Figure:
+def threshold_curves(curves: Mapping[str, pd.DataFrame], points: pd.DataFrame) -> Figure:
     """Sensitivity and specificity against the threshold, one panel per model.
 
     curves: model -> columns threshold (increasing), sensitivity, specificity (0 to 1), a row
-    per decision "melanoma if score >= threshold"; thresholds: model -> operating point ->
-    threshold (0 to 1). Thresholds of 0 have no place on the logarithmic axis. counts: images of
-    melanomas and of others.
+    per decision "melanoma if score >= threshold"; points: as `operating_points` takes them.
+    Thresholds of 0 have no place on the logarithmic axis.
     """
-    label = f"Threshold (log scale)\nn = {counts[0]:,} melanomas, {counts[1]:,} others"
-    figure, panels = panel_grid(len(curves), 2, 2.2, 0.65, x=label, y="Sensitivity, specificity")
-    marks = operating_point_markers(label for row in thresholds.values() for label in row)
-    chosen = [value for row in thresholds.values() for value in row.values() if value > 0]
-    left = min([0.02, *chosen]) / 2
+    label = (f"Threshold (log scale)\nn = {points['melanomas'][0]:,} melanomas, "
+             f"{points['others'][0]:,} others")  # fmt: skip
+    figure, panels = elements.panel_grid(len(curves), 2, 2.2, 0.65, x=label,
+                                         y="Sensitivity, specificity")
+    marks = elements.operating_point_markers(points["point"])
+    points = points[points["threshold"] > 0]
+    left = min([0.02, *points["threshold"]]) / 2
     for index, (axes, (name, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
         curve = curve[curve["threshold"] > 0]
         # Every threshold decides as the next row's does; beyond the last, no image is melanoma.
@@ -93,19 +75,18 @@ def threshold_curves(
         for column, line, last in (("sensitivity", "-", 0), ("specificity", "--", 1)):
             heights = np.append(curve[column], last)
             axes.plot([min(left, ends[0]), *ends], [heights[0], *heights], line,
-                      color=model_line(index)["color"], drawstyle="steps-pre")
-            for label, value in thresholds.get(name, {}).items():
-                if value > 0:
-                    height = heights[np.searchsorted(ends, value)]
-                    axes.plot(value, height, **marks[label], zorder=3, clip_on=False)
-                    axes.axvline(value, color=LIGHT, linewidth=0.8, zorder=0)
+                      color=elements.model_line(index)["color"], drawstyle="steps-pre")
+            for point in points[points["model"] == name].itertuples():
+                height = heights[np.searchsorted(ends, point.threshold)]
+                axes.plot(point.threshold, height, **marks[point.point], zorder=3, clip_on=False)
+                axes.axvline(point.threshold, color=LIGHT, linewidth=0.8, zorder=0)
         axes.set(title=name, xscale="log", ylim=(-0.03, 1.03))
-        axes.yaxis.set_major_formatter(percent_ticks)
+        axes.yaxis.set_major_formatter(elements.percent_ticks)
     panels[0].set_xlim(left, 1)
-    panels[0].xaxis.set_major_formatter(percent_ticks)
-    handles = [legend_entry("sensitivity"), legend_entry("specificity", linestyle="--"),
-               *(legend_entry(label, **mark) for label, mark in marks.items())]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3 - is_narrow())
+    panels[0].xaxis.set_major_formatter(elements.percent_ticks)
+    entry = elements.legend_entry
+    elements.legend(figure, [entry("sensitivity"), entry("specificity", linestyle="--"),
+                             *(entry(label, **mark) for label, mark in marks.items())])
     return figure
 
 
@@ -113,9 +94,10 @@ def threshold_curves(
 def operating_points(table: pd.DataFrame) -> Figure:
     """Sensitivity and specificity with intervals, one row of panels per operating point.
 
-    table: columns model, point, target (0 to 1 or NaN), criterion ("sensitivity" or
-    "specificity"), melanomas and others (images) and, for sensitivity and specificity, value, _low
-    and _high (fractions). Models on other images have their counts beside their names.
+    table: rows 0, 1, ... of model, point, threshold (0 to 1), target (0 to 1 or NaN), criterion
+    ("sensitivity" or "specificity"), melanomas and others (images) and, for sensitivity and
+    specificity, value, _low and _high (0 to 1). Models on other images have their counts beside
+    their names.
     """
     counts = ["melanomas", "others"]
     alike = len(table[counts].drop_duplicates()) == 1
@@ -124,19 +106,19 @@ def operating_points(table: pd.DataFrame) -> Figure:
                  table["others"].map("{:,} others)".format)]  # fmt: skip
         table = table.assign(model=table["model"] + sizes[0] + sizes[1])
     models, groups = list(table["model"].unique()), table.groupby("point", sort=False)
-    size = (page_width(), 0.3 + len(groups) * (0.45 + (0.2 if alike else 0.32) * len(models)))
-    figure, grid = plt.subplots(len(groups), 2, figsize=size, squeeze=False, sharex="col",
-                                sharey=True)
+    height = 0.3 + len(groups) * (0.45 + (0.2 if alike else 0.32) * len(models))
+    figure, grid = elements.subplots(height, len(groups), 2, squeeze=False, sharex="col",
+                                     sharey=True)
     for line, (point, rows) in zip(grid, groups, strict=True):
         line[0].set_title(point)
         for axes, measure, kind in zip(line, ("sensitivity", "specificity"), counts, strict=True):
             columns = {measure: "value", f"{measure}_low": "low", f"{measure}_high": "high"}
-            interval_dots(axes, rows.rename(columns=columns), models)
+            elements.interval_dots(axes, rows.rename(columns=columns), models)
             for target in rows.loc[rows["criterion"] == measure, "target"].dropna().unique():
                 axes.axvline(target, color=DARK, linestyle="--", linewidth=1, zorder=1)
-            axes.xaxis.set_major_formatter(percent_ticks)
+            axes.xaxis.set_major_formatter(elements.percent_ticks)
             number = f"{table[kind].iloc[0]:,} {kind}" if alike else kind
-            axes.set_xlabel(with_count(measure.capitalize(), number))
+            axes.set_xlabel(elements.joined(measure.capitalize(), f"({number})"))
             axes.label_outer()
     return figure
 
@@ -148,15 +130,15 @@ def decision_curves(curves: Mapping[str, pd.DataFrame], images: int) -> Figure:
     curves: model -> columns threshold (0 to 1), model and treat_all (net benefit per image), on
     so many images.
     """
-    figure, axes = plt.subplots(figsize=(page_width(), 3.2))
+    figure, axes = elements.subplots(3.2)
     for index, (name, curve) in enumerate(curves.items()):
-        axes.plot(curve["threshold"], curve["model"], label=name, **model_line(index))
+        axes.plot(curve["threshold"], curve["model"], label=name, **elements.model_line(index))
     axes.plot(curve["threshold"], curve["treat_all"], color=GREY, linewidth=0.8, label="act on all")
     axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", label="act on none")
     top = max(curve[["model", "treat_all"]].to_numpy().max() for curve in curves.values())
     axes.set(xlim=(0, curve["threshold"].max()), ylim=(-0.15 * top, 1.05 * top),
              xlabel="Threshold on the predicted probability",
-             ylabel=with_count("Net benefit per image", f"n = {images:,}"))
-    axes.xaxis.set_major_formatter(percent_ticks)
-    figure.legend(loc="outside upper right", ncols=3 - is_narrow())
+             ylabel=elements.joined("Net benefit per image", f"(n = {images:,})"))
+    axes.xaxis.set_major_formatter(elements.percent_ticks)
+    elements.legend(figure)
     return figure

@@ -2,27 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from melanoma_lib.reporting.figures.panels import (
-    class_labels,
-    count_ticks,
-    legend_entry,
-    panel_grid,
-    percent_ticks,
-)
-from melanoma_lib.reporting.figures.style import (
-    DARK,
-    GREY,
-    is_narrow,
-    model_line,
-    page_width,
-    style,
-    text_size,
-)
+from melanoma_lib.reporting.figures import elements
+from melanoma_lib.reporting.figures.style import DARK, GREY, style, text_size
 
 
 @style()
@@ -33,46 +18,49 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     (0 to 1) and best (bool).
     """
     count = len(histories)
-    figure, grid = plt.subplots(count, 2, figsize=(page_width(), 1.2 + 1.3 * count), squeeze=False,
-                                sharex=True, sharey="col")
+    figure, grid = elements.subplots(1.2 + 1.3 * count, count, 2, squeeze=False, sharex=True,
+                                     sharey="col")
     for index, (line, (name, history)) in enumerate(zip(grid, histories.items(), strict=True)):
         kept = np.flatnonzero(history["best"])[-1:]  # each best epoch beat those before it
         for axes, column in zip(line, ("loss", "accuracy"), strict=True):
             axes.plot(history["epoch"], history[f"train_{column}"], color=GREY, linestyle="--")
             axes.plot(history["epoch"], history[f"val_{column}"], marker="o", markevery=kept,
-                      color=model_line(index)["color"])
+                      color=elements.model_line(index)["color"])
         line[0].set(title=name, ylabel="Loss (nats)")
         line[1].set_ylabel("Accuracy")
-        line[1].yaxis.set_major_formatter(percent_ticks)
+        line[1].yaxis.set_major_formatter(elements.percent_ticks)
     for axes in grid[-1]:
         axes.set_xlabel("Epoch")
-        count_ticks(axes.xaxis)
-    handles = [legend_entry("training", color=GREY, linestyle="--"), legend_entry("validation"),
-               legend_entry("best epoch", linestyle="", marker="o")]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3 - is_narrow())
+        elements.count_ticks(axes.xaxis)
+    entry = elements.legend_entry
+    elements.legend(figure, [entry("training", color=GREY, linestyle="--"), entry("validation"),
+                             entry("best epoch", linestyle="", marker="o")])
     return figure
 
 
 @style()
 def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence[str]) -> Figure:
     """Counts and shares of the row; matrices: model -> int (C, C), rows true; class_names: C."""
+    import seaborn as sns  # slow to import
+
     single = len(matrices) == 1
-    ticks, names = range(len(class_names)), class_labels(class_names, 12)
-    figure, panels = panel_grid(len(matrices), 2, 4.6 if single else 2.3, 0.9,
-                                x="Predicted diagnosis", y="True diagnosis")
+    names = elements.class_labels(class_names, 12)
+    size, larger = text_size(8 if single else 7), text_size(8.5 if single else 7)
+    figure, panels = elements.panel_grid(len(matrices), 2, 4.6 if single else 2.3, 0.9,
+                                         x="Predicted diagnosis", y="True diagnosis")
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for (row, column), count in np.ndenumerate(matrix):
-            share = shares[row, column]
-            percent = f"\n{share:.0%}" if share >= 0.005 else "\n<1%" if count else ""
-            axes.text(column, row, f"{count}{percent}", ha="center", va="center", linespacing=1.1,
-                      size=text_size(8.5 if single else 7),
-                      color="white" if share > 0.55 else DARK)
-        gap = "\n" if is_narrow() else " "
-        axes.set_title(f"{name}{gap}(n = {matrix.sum():,} images)", size=text_size(8))
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0, labelsize=text_size(8 if single else 7))
-        axes.set_yticks(ticks, names)
-        axes.set_xticks(ticks, names, rotation=90)
+        texts = [f"{count}\n{share:.0%}" if share >= 0.005 else f"{count}\n<1%" if count else "0"
+                 for count, share in zip(matrix.flat, shares.flat, strict=True)]
+        labels = {"xlabel": axes.get_xlabel(), "ylabel": axes.get_ylabel()}
+        sns.heatmap(shares, annot=np.reshape(texts, matrix.shape), fmt="", cmap="Blues", vmin=0,
+                    vmax=1, cbar=False, xticklabels=names, yticklabels=names, ax=axes,
+                    annot_kws={"size": larger, "linespacing": 1.1})
+        for text, share in zip(axes.texts, shares.flat, strict=True):
+            text.set_color("white" if share > 0.55 else DARK)  # seaborn's white comes too early
+        axes.set(**labels)
+        title = elements.joined(name, f"(n = {matrix.sum():,} images)")
+        axes.set_title(title, size="medium")
+        axes.tick_params(length=0, labelsize=size)
+        axes.tick_params(axis="x", rotation=90)
     return figure

@@ -1,0 +1,204 @@
+"""One notebook executed through papermill in a process of its own, with torch imported already.
+
+papermill's own engine starts a Jupyter kernel, which imports torch anew: that takes longer than
+many a chapter. Here cells run in a fork of a process that has imported it.
+"""
+
+import base64
+import contextlib
+import io
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from melanoma_lib.core.errors import MelanomaError
+
+DIED = "its process died; run again to go on, with fewer --jobs if memory was short"
+EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
+PRELOAD = "melanoma_lib.pipeline.preload"
+# Elsewhere a fork of so much is not safe. And the server's socket, which lies in the folder of
+# temporary files, may have a name of 107 characters.
+FORKS = sys.platform == "linux" and len(tempfile.gettempdir()) < 70
+
+
+def start_process(function: Callable, *arguments: object) -> tuple:
+    """Calls `function(send, *arguments)` in another process: the process, and a `Connection`.
+
+    From that one comes what the function sends, at last what it returns or raises, and EOFError.
+    The process does not hear Ctrl-C, and ends with this one if not before.
+    """
+    context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+    if FORKS:
+        context.set_forkserver_preload([PRELOAD])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_main, args=(function, sender, arguments, dict(os.environ)))
+    try:
+        process.start()
+    except (EOFError, ConnectionError) as error:  # the server could not import, or was killed
+        raise MelanomaError(f"no process could be started ({error!r}); run again") from None
+    sender.close()
+    return process, receiver
+
+
+def call(function: Callable, *arguments: object) -> object:
+    """What `function(*arguments)` returns or raises, called in such a process."""
+    process, messages = start_process(_without_sending, function, *arguments)
+    try:
+        result = messages.recv()
+    except EOFError:
+        raise MelanomaError(DIED) from None
+    finally:
+        process.kill()  # if this process is interrupted
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _without_sending(_send: Callable, function: Callable, *arguments: object) -> object:
+    return function(*arguments)
+
+
+def _main(function: Callable, sender: Connection, arguments: tuple, environment: dict) -> None:
+    os.environ.clear()  # a fork has that of the server, which may be older than a change
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hears Ctrl-C ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        sender.send(function(sender.send, *arguments))
+    except Exception as error:
+        sender.send(error)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()  # even if it was killed
+    os._exit(1)
+
+
+def execute_notebook(
+    send: Callable[[str], None],
+    notebook: Path,
+    parameters: Mapping[str, object],
+    target: Path,
+    log: Path,
+    environment: Mapping[str, str],
+) -> None:
+    """Executes a notebook in this process and writes it, with its outputs, to `target`.
+
+    What cells print is appended to `log`, and the lines of a training's table are sent. Raises
+    `MelanomaError` for an exception in a cell; the notebook is then `<target>.failed.ipynb`.
+    """
+    import papermill
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.pylabtools import select_figure_formats
+
+    _use(environment)
+    os.chdir(notebook.parent)
+    logger, file = logging.getLogger("papermill"), logging.FileHandler(log, encoding="utf-8")
+    file.setFormatter(logging.Formatter(f"%(asctime)s {target.stem}: %(message)s"))
+    logger.setLevel(logging.INFO)
+    logger.addHandler(file)
+
+    shell = InteractiveShell.instance()
+    select_figure_formats(shell, {"png"}, bbox_inches=None)  # or each is drawn once more
+
+    def show(line: str) -> None:
+        logger.info("%s", line)
+        if EPOCH_LINE.match(line):
+            send(line)
+
+    class Engine(papermill.engines.Engine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **_):
+            for index, cell in enumerate(nb_man.nb.cells):
+                nb_man.cell_start(cell, index)
+                success = cell.cell_type != "code" or _run_cell(shell, cell, show)
+                nb_man.cell_complete(cell, index)
+                if not success:
+                    break
+
+    papermill.engines.papermill_engines.register("here", Engine)
+    failed = target.with_suffix(".failed.ipynb")
+    try:
+        papermill.execute_notebook(
+            notebook, failed, parameters, engine_name="here", kernel_name="python3",
+            log_output=True, progress_bar=False, request_save_on_cell_execute=False,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        raise MelanomaError(f"{error.ename}: {error.evalue.strip()} (see {failed})") from None
+    except OSError as error:  # the disk is full, perhaps
+        raise MelanomaError(f"{error}; run again to go on") from None
+    failed.replace(target)
+
+
+def _use(environment: Mapping[str, str]) -> None:
+    """Sets environment variables, threads and random states as in a new process."""
+    import numpy as np
+    import threadpoolctl
+    import torch
+
+    os.environ.update(environment)
+    threads = int(environment["OMP_NUM_THREADS"])
+    threadpoolctl.threadpool_limits(threads)
+    torch.set_num_threads(threads)
+    np.random.seed()
+    torch.seed()
+
+
+def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
+    """Runs a cell in an IPython shell and keeps its outputs; returns whether nothing was raised."""
+    from nbformat.v4 import new_output
+
+    def display(data: Mapping, metadata: Mapping | None = None, kind="display_data", **_) -> None:
+        cell.outputs.append(new_output(kind, data=_as_text(data), metadata=metadata or {}))
+
+    def display_result(value: object) -> None:
+        if value is not None:
+            display(*shell.display_formatter.format(value), kind="execute_result")
+
+    def display_error(kind: type, error: BaseException, traceback: list[str]) -> None:
+        cell.outputs.append(
+            new_output("error", ename=kind.__name__, evalue=str(error), traceback=traceback)
+        )
+
+    shell.display_pub.publish, shell.display_trap.hook = display, display_result
+    shell._showtraceback = display_error
+    with (
+        contextlib.redirect_stdout(_Stream("stdout", cell.outputs, show)),
+        contextlib.redirect_stderr(_Stream("stderr", cell.outputs, show)),
+    ):
+        result = shell.run_cell(cell.source, store_history=True)
+    cell.execution_count = result.execution_count
+    return result.success
+
+
+class _Stream(io.TextIOBase):
+    """What a cell prints, kept in its outputs and shown line by line."""
+
+    def __init__(self, name: str, outputs: list, show: Callable[[str], None]):
+        self.of, self.outputs, self.show, self.rest = name, outputs, show, ""
+
+    def write(self, text: str) -> int:
+        from nbformat.v4 import new_output
+
+        if not (self.outputs and self.outputs[-1].get("name") == self.of):
+            self.outputs.append(new_output("stream", name=self.of, text=""))
+        self.outputs[-1].text += text
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self.show(line)
+        return len(text)
+
+
+def _as_text(data: Mapping) -> dict:
+    return {
+        kind: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        for kind, value in data.items()
+    }
