@@ -42,7 +42,7 @@ from melanoma_lib.data.layouts import COLUMNS
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, to_gpu_memory
 from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.models.build import build_model, get_architecture, normalisation
-from melanoma_lib.training.cuda_graph import WARM_UP, captured
+from melanoma_lib.training.cuda_graph import WARM_UP, with_cuda_graph
 from melanoma_lib.training.loop import adam, train_epoch, train_step
 from melanoma_lib.training.precision import ComputeSettings, computes_bfloat16
 from melanoma_lib.training.train import prepare
@@ -154,7 +154,7 @@ def methods(
         num_workers=CORES, pin_memory=pin,
     )  # fmt: skip
     train, network, optimizer = to_gpu_memory(part, device), settings.wrap(ours), adam(ours, pace)
-    step, rate = timed(captured(train_step, device), device)
+    step, rate = timed(with_cuda_graph(train_step, device), device)
     numbers = itertools.count(1)
 
     def epoch() -> float:

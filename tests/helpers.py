@@ -64,7 +64,7 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion") -> dict[str, dict]:
         predictions = Predictions(
             image_ids=np.array([f"ISIC_{i:07d}" for i in range(n)]),
             lesion_ids=np.array([f"HAM_{i // 2:07d}" for i in range(n)]),
-            parts=np.array(["val"] * (n // 2) + ["test"] * (n // 2)),
+            splits=np.array(["val"] * (n // 2) + ["test"] * (n // 2)),
             labels=labels,
             logits=(rng.normal(size=(n, 7)) + skill * np.eye(7)[labels]).astype(np.float32),
         )

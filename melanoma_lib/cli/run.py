@@ -35,7 +35,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     add_run_options(training)
     training.set_defaults(command=train)
     for parser_of_training in (run, training):
-        group = parser_of_training.add_argument_group("listeners")
+        group = parser_of_training.add_argument_group("tracking and notification")
         group.add_argument("--track", choices=TRACKERS, help="metrics of every epoch there too")
         group.add_argument(
             "--notify", metavar="URL",
@@ -60,7 +60,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
     from melanoma_lib.data.images import decode
     from melanoma_lib.pipeline import run
     from melanoma_lib.pipeline.execute import call
-    from melanoma_lib.training.callbacks import listening
+    from melanoma_lib.training.callbacks import run_callbacks
 
     config = configuration(options)
     threading.Thread(target=call, args=[os.getpid], daemon=True).start()  # imports torch meanwhile
@@ -82,7 +82,8 @@ def run_notebooks(options: argparse.Namespace) -> None:
         if jobs > 1:  # the trainings first, and of them the largest: they take longest
             steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
             steps.reverse()
-    with listening(options.track, options.notify, f"melanoma run {Path(config.output_dir).name}"):
+    name = f"melanoma run {Path(config.output_dir).name}"
+    with run_callbacks(options.track, options.notify, name):
         run.run(config, steps, jobs, devices, asked)
     print(
         f"\nfigures             {config.figures}"
@@ -131,14 +132,14 @@ def train(options: argparse.Namespace) -> None:
     """`melanoma train`: one architecture, without the notebooks."""
     from melanoma_lib.data.images import decode
     from melanoma_lib.training import distributed
-    from melanoma_lib.training.callbacks import listening
+    from melanoma_lib.training.callbacks import run_callbacks
     from melanoma_lib.training.preflight import check_training
     from melanoma_lib.training.train import train_architecture
 
     options.architectures = [options.architecture]
     config = configuration(options)
     name = f"melanoma train {config.architectures[0]}"
-    with listening(options.track, options.notify, name), distributed.group(config):
+    with run_callbacks(options.track, options.notify, name), distributed.group(config):
         if distributed.rank() == 0:
             files = open_configured_dataset(config)
             check_training(config, files, config.architectures)

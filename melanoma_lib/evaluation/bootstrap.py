@@ -62,7 +62,7 @@ def interval(
     value: float,
     resampled: np.ndarray,
     n_clusters: int | None = None,
-    n_images: int | None = None,
+    n_images: float | None = None,
 ) -> dict[str, float | None]:
     """The estimate of a metric: its value with a 95% interval, in the metric's own units.
 

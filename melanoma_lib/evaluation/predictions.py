@@ -26,15 +26,15 @@ class Predictions:
 
     image_ids: np.ndarray
     lesion_ids: np.ndarray
-    parts: np.ndarray
+    splits: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
     class_names: tuple[str, ...] = CLASS_NAMES
 
-    def part(self, name: str) -> "Predictions":
-        """The rows of one part, `val` or `test`."""
-        rows = self.parts == name
-        columns = (self.image_ids, self.lesion_ids, self.parts, self.labels, self.logits)
+    def split(self, name: str) -> "Predictions":
+        """The rows of one split, `val` or `test`."""
+        rows = self.splits == name
+        columns = (self.image_ids, self.lesion_ids, self.splits, self.labels, self.logits)
         return Predictions(*(column[rows] for column in columns), self.class_names)
 
     def count_lesions(self, rows: np.ndarray | slice = slice(None)) -> int:
@@ -83,7 +83,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         {
             "image_id": predictions.image_ids,
             "lesion_id": predictions.lesion_ids,
-            "part": predictions.parts,
+            "part": predictions.splits,
             "label": names[predictions.labels],
         }
     )
@@ -115,7 +115,7 @@ def load_predictions(path: Path) -> Predictions:
     return Predictions(
         image_ids=table["image_id"].to_numpy(str),
         lesion_ids=table["lesion_id"].to_numpy(str),
-        parts=table["part"].to_numpy(str),
+        splits=table["part"].to_numpy(str),
         labels=table["label"].map(names.index).to_numpy(int),
         logits=logits,
         class_names=tuple(names),

@@ -2,6 +2,7 @@
 
 import lazy_loader
 
+# Lazily, because tables and figures read scores without torch, which takes seconds to import.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

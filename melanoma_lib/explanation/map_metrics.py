@@ -3,6 +3,7 @@
 Reads files only, so that tables and figures are made without importing torch.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -148,7 +149,9 @@ def _score_estimates(
         known = np.isfinite(scores[:, column])
         n_clusters = len(set(lesion_ids[known])) if name != "road" else None
         fraction = name == "pointing" or (n_clusters or MIN_LESIONS) < MIN_LESIONS
-        n_images = int(known.sum()) if fraction else None
+        # Where pixels tie, pointing is a fraction of an image and varies less than hits and misses.
+        binary = np.isin(scores[known, column], (0, 1)).all()
+        n_images = (int(known.sum()) if binary else math.inf) if fraction else None
         estimates[name] = interval(value[column], resampled[:, column], n_clusters, n_images)
     return estimates
 

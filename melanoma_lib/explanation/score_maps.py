@@ -78,7 +78,7 @@ def score_heat_maps(
     if cached is not None and cached.attrs["key"] == key:
         return cached
     model, bundle = load_bundle(folder)
-    val, test = (predictions.part(name) for name in ("val", "test"))
+    val, test = (predictions.split(name) for name in ("val", "test"))
     masked, masked_val = ([row for row, name in enumerate(split.image_ids) if name in files.masks]
                           for split in (test, val))  # fmt: skip
     chosen = subsample(masked_val, min(chosen_on, -(-len(masked_val) // 2)))

@@ -2,6 +2,7 @@
 
 import lazy_loader
 
+# Lazily, because torch takes seconds to import.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

@@ -51,7 +51,7 @@ def best_bundle(folder: Path | str) -> Path:
         except MelanomaError as error:
             problems.append(str(error))
             continue
-        val = predictions.part("val")
+        val = predictions.split("val")
         score = val.melanoma_score(bundle["temperature"])
         aucs[candidate] = float(np.nan_to_num(auc(val.is_melanoma, score)))
     if not aucs:
@@ -118,7 +118,7 @@ class Predictor:
         self.reference_set = load_reference_set(self.folder, self.bundle)
         record, _, predictions = load_trained_run(self.folder)
         temperature = self.bundle["temperature"]
-        val, test = predictions.part("val"), predictions.part("test")
+        val, test = predictions.split("val"), predictions.split("test")
         scores, positive = val.melanoma_score(temperature), val.is_melanoma
         self.name = record["name"]
         self.note = basis_note(self.bundle["generated"], record["config"]["split"])

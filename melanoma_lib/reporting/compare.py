@@ -68,14 +68,14 @@ def compare(
     models = {key: load_trained_run(run_dir / key) for key in latency}
     require_one_precision({key: record for key, (record, *_) in models.items()})
     results = compare_models(run_dir.name, models, metadata, resamples)
-    test = next(iter(models.values()))[2].part("test")
+    test = next(iter(models.values()))[2].split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
     for key, speed in latency.items():
         _, bundle, predictions = models[key]
         results["models"][key] |= {
             "latency": speed,
             "explanations": summarize_map_scores(
-                run_dir / key, bundle, predictions.part("test"), weights
+                run_dir / key, bundle, predictions.split("test"), weights
             ),
         }
     for row in results["differences"]:
@@ -96,7 +96,7 @@ def compare_models(
     for key, (_, _, other) in models.items():
         if not np.array_equal(other.image_ids, first.image_ids):
             raise MelanomaError(f"{key} was evaluated on other images; train it again")
-    test = first.part("test")
+    test = first.split("test")
     lesions, melanomas = test.count_lesions(), test.count_lesions(test.is_melanoma)
     weights = bootstrap_weights(test.lesion_ids, resamples)
     bootstrapped = {key: bootstrap_metrics(*models[key][1:], weights) for key in models}
@@ -147,7 +147,7 @@ def bootstrap_metrics(
     lesions for accuracy, those with melanoma or those without for melanoma metrics, those of the
     rarest diagnosis otherwise; None for calibration errors.
     """
-    test = predictions.part("test")
+    test = predictions.split("test")
     probabilities = test.probabilities(bundle["temperature"])
     of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
     of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
@@ -172,7 +172,7 @@ def evaluate_model(
 
     Temperature and thresholds come from the bundle: they were chosen on validation.
     """
-    test, points = predictions.part("test"), bundle["operating_points"]
+    test, points = predictions.split("test"), bundle["operating_points"]
     temperature = bundle["temperature"]
     return {
         **{name: record[name] for name in RECORDED},
@@ -186,7 +186,7 @@ def test_estimates(
     bundle: dict, predictions: Predictions, bootstrapped: dict[str, tuple], weights: np.ndarray
 ) -> dict:
     """The estimates of one model that need neither run.json nor the table of patients."""
-    validation, test = predictions.part("val"), predictions.part("test")
+    validation, test = predictions.split("val"), predictions.split("test")
     temperature = bundle["temperature"]
     return {
         "temperature": temperature,
@@ -225,7 +225,7 @@ def differences(
         for name in COLUMNS:
             first, second = (bootstrapped[key][name] for key in pair)
             row[name] = difference(first, second) | {"p": p_value(first[1] - second[1])}
-        tests = [models[key][2].part("test") for key in pair]
+        tests = [models[key][2].split("test") for key in pair]
         right = [top_class(test.labels, test.probabilities())[1] for test in tests]
         scores = [
             test.melanoma_score(models[key][1]["temperature"])
@@ -265,7 +265,7 @@ def price_of_leakage(
     sides: dict[str, dict] = {}
     for folder in (run_dir / key, other_dir / key):
         record, bundle, predictions = load_trained_run(folder)
-        test = predictions.part("test")
+        test = predictions.split("test")
         split = record["config"]["split"]
         weights = bootstrap_weights(test.lesion_ids, resamples, seed=SEED + len(sides))
         bootstrapped = bootstrap_metrics(bundle, predictions, weights)

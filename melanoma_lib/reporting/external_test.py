@@ -76,7 +76,7 @@ def predict(
     return Predictions(
         image_ids=table["image_id"].to_numpy(str)[rows],
         lesion_ids=lesion_groups(table).to_numpy(str)[rows],
-        parts=np.full(len(rows), "test"),
+        splits=np.full(len(rows), "test"),
         labels=labels[rows],
         logits=logits,
     )
@@ -107,11 +107,11 @@ def evaluate(
         predictions[folder.name] = predict(folder, files, rows, device, batch_size)
         models[folder.name] = run._replace(
             record=run.record | {"dataset": dataset},
-            predictions=_concatenate(run.predictions.part("val"), predictions[folder.name]),
+            predictions=_concatenate(run.predictions.split("val"), predictions[folder.name]),
         )
     results = compare.compare_models(folders[0].parent.name, models, files.metadata, resamples)
     first = next(iter(own.values()))
-    test = first.predictions.part("test")
+    test = first.predictions.split("test")
     results["external"] = {
         "layout": files.layout.name,
         "left_out": left_out,
@@ -129,7 +129,7 @@ def evaluate(
 
 
 def _concatenate(first: Predictions, second: Predictions) -> Predictions:
-    columns = ("image_ids", "lesion_ids", "parts", "labels", "logits")
+    columns = ("image_ids", "lesion_ids", "splits", "labels", "logits")
     return Predictions(
         *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns)
     )
@@ -145,7 +145,7 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
     bundles = run.bundle, run.bundle | {"temperature": 1.0}
     bootstrapped = []
     for seed, predictions in ((SEED + 1, run.predictions), (SEED, external)):
-        weights = bootstrap_weights(predictions.part("test").lesion_ids, resamples, seed)
+        weights = bootstrap_weights(predictions.split("test").lesion_ids, resamples, seed)
         bootstrapped.append([compare.bootstrap_metrics(b, predictions, weights) for b in bundles])
         if predictions is run.predictions:
             results = compare.test_estimates(run.bundle, predictions, bootstrapped[0][0], weights)

@@ -76,7 +76,7 @@ def open_trained(run_dir: Path | str, keys: Iterable[str]) -> Run:
     loaded = {key: trained_run.load_trained_run(Path(run_dir) / key) for key in keys}
     models = {}
     for key, (record, bundle, predictions) in loaded.items():
-        weights = bootstrap_weights(predictions.part("test").lesion_ids)
+        weights = bootstrap_weights(predictions.split("test").lesion_ids)
         drawn = compare.bootstrap_metrics(bundle, predictions, weights)
         measured = compare.test_estimates(bundle, predictions, drawn, weights)
         models[key] = {"name": record["name"], **measured}
@@ -112,11 +112,11 @@ def _reliability(run: Run, keys: Sequence[str], of_melanoma: bool) -> Figure:
 def reliability_pair(
     predictions: Predictions, temperature: float, of_melanoma: bool = False
 ) -> dict[str, pd.DataFrame]:
-    """The bins on the test part `before` and `after` scaling, as `figures.reliability` takes them.
+    """The bins on the test split `before` and `after` scaling, as `figures.reliability` takes them.
 
     Of the top class, or of melanoma's own probability.
     """
-    test, pair = predictions.part("test"), {}
+    test, pair = predictions.split("test"), {}
     for moment, divisor in (("before", 1.0), ("after", temperature)):
         p = test.probabilities(divisor)
         melanoma = p[:, CLASS_NAMES.index(MELANOMA)], test.is_melanoma
@@ -132,18 +132,18 @@ def _temperature_curve(run: Run, keys: Sequence[str]) -> Figure:
     grid = grid[(grid >= min(0.25, *fitted.values())) & (grid <= max(4, *fitted.values()))]
 
     def curve(key: str, _model: dict) -> np.ndarray:
-        val = run.predictions[key].part("val")
+        val = run.predictions[key].split("val")
         return np.array([nll(val.labels, val.probabilities(float(t))) for t in grid])
 
-    images = len(run.predictions[keys[0]].part("val").labels)
+    images = len(run.predictions[keys[0]].split("val").labels)
     return figures.temperature_curve(grid, run.of(keys, curve), fitted, images)
 
 
 def _sweep(run: Run, keys: Sequence[str], function: Callable, *arguments: object) -> dict:
-    """`function` of truth and melanoma score of every model's test part."""
+    """`function` of truth and melanoma score of every model's test split."""
 
     def of_model(key: str, model: dict) -> object:
-        test = run.predictions[key].part("test")
+        test = run.predictions[key].split("test")
         return function(test.is_melanoma, test.melanoma_score(model["temperature"]), *arguments)
 
     return run.of(keys, of_model)
@@ -151,7 +151,7 @@ def _sweep(run: Run, keys: Sequence[str], function: Callable, *arguments: object
 
 def _counts(run: Run) -> tuple[int, int]:
     """Test images of melanomas and of others."""
-    is_melanoma = next(iter(run.predictions.values())).part("test").is_melanoma
+    is_melanoma = next(iter(run.predictions.values())).split("test").is_melanoma
     return int(is_melanoma.sum()), int((~is_melanoma).sum())
 
 

@@ -20,19 +20,19 @@ from melanoma_lib.reporting.compare import COLUMNS, clearly_best
 WIDEST = 18  # letters in a line of a table
 # Captions by file name; below each stands what the numbers rest on (`describe`).
 CAPTIONS = {
-    "comparison_table": "The models on the test part. Bold: better than every other model by a "
+    "comparison_table": "The models on the test split. Bold: better than every other model by a "
     "significant difference.",
     "operating_points": "Thresholds on the predicted probability of melanoma, chosen on the "
-    "validation part, and the shares of images they reach on the test part. PPV and NPV: positive "
-    "and negative predictive value; these and the last two columns are of lesions with one image "
-    "each, melanomas among them as in the test part. The intervals take threshold, temperature "
+    "validation split, with sensitivity and specificity on the test split. PPV and NPV: positive "
+    "and negative predictive value; these and the last two columns are for lesions with one image "
+    "each, with the test split's prevalence of melanoma. The intervals take threshold, temperature "
     "and prevalence as given.",
     "differences": "Differences between the models on the same resamples, with p-values adjusted "
     "for the number of pairs (Holm).",
-    "subgroups": "The models on groups of the test part. Small groups have fewer than ten lesions "
+    "subgroups": "The models on groups of the test split. Small groups have fewer than ten lesions "
     "with melanoma, or without; their intervals are the exact ones for so many.",
-    "confident_errors": "The ten errors of each model of which it was surest.",
-    "explanations": "Heat maps scored on the test part, for the class that a model predicts and "
+    "confident_errors": "The ten errors of each model with the highest confidence.",
+    "explanations": "Heat maps scored on the test split, for the class that a model predicts and "
     "for melanoma: share of the heat inside the lesion mask, hottest pixel inside, intersection "
     "over union with the map cut where that was best on validation images, faithfulness (ROAD, on "
     "a part of the images), and the first score minus that of a centre prior and of the same "
@@ -216,7 +216,7 @@ def external_table(results: dict) -> Table:
     heads = {
         "model": "Architecture",
         "measure": "Measure",
-        "own": "Own test part",
+        "own": "Own test split",
         "external": results["dataset"]["name"],
         "difference": "Elsewhere minus own",
     }
@@ -391,7 +391,7 @@ def summary(results: dict) -> str:
     if "price_of_leakage" in results:
         lines += ["", _leakage_text(results["price_of_leakage"])]
     if "external" in results:
-        lines += ["", "Against the run's own test part, temperature and thresholds unchanged:", ""]
+        lines += ["", "Against the run's own test split, temperature and thresholds unchanged:", ""]
         lines += [_external_text(model) for model in results["models"].values()]
     return "\n".join(lines) + "\n"
 

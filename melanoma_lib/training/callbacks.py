@@ -1,8 +1,8 @@
-"""Listeners: who is told how a run goes on: TensorBoard, MLflow, and people.
+"""Callbacks after every epoch: metrics to TensorBoard or MLflow, notifications by apprise.
 
-Which of them listen stands in the environment, which notebooks inherit, and not in the
-configuration: they cannot touch what a run is known by, and an address with a password in it is
-written nowhere. A listener that fails costs a warning, never the run.
+They are chosen by environment variables, which notebooks inherit, and not by the configuration:
+so they do not change what identifies a training, and an address that holds a password is written
+to no file. A callback that fails costs a warning, never the run.
 """
 
 import contextlib
@@ -17,15 +17,16 @@ from melanoma_lib.core.files import read_json
 
 TRACK, NOTIFY = "MELANOMA_TRACK", "MELANOMA_NOTIFY"
 TRACKERS = ("tensorboard", "mlflow")
-NUMBERS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second",
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second",
            "seconds")  # fmt: skip
 
 
 @contextlib.contextmanager
-def listening(track: str, notify: str, name: str) -> Iterator[None]:
-    """Turns listeners on for a run and the processes it starts, and reports how the run ends.
+def run_callbacks(track: str, notify: str, name: str) -> Iterator[None]:
+    """Enables callbacks for a run and the processes it starts, and notifies of the run's end.
 
-    Raises `MelanomaError` when what they need is not installed, or the address is unknown.
+    track: one of `TRACKERS` or ""; notify: an address of apprise or "". Raises `MelanomaError` when
+    a package is not installed, or apprise does not know the address.
     """
     for package in filter(None, (track, notify and "apprise")):
         if not importlib.util.find_spec(package):
@@ -48,8 +49,8 @@ def listening(track: str, notify: str, name: str) -> Iterator[None]:
             del os.environ[variable]
 
 
-def epoch_ended(folder: Path, row: dict, epochs: int) -> None:
-    """Tells of an epoch that a training in `folder` has finished: its line of the history."""
+def on_epoch_end(folder: Path, row: dict, epochs: int) -> None:
+    """Passes on a finished epoch of the training in `folder`; `row` is its row of history.csv."""
     if tracker := {"tensorboard": _tensorboard, "mlflow": _mlflow}.get(os.environ.get(TRACK, "")):
         _safely(TRACK, tracker, folder, row)
     if row["best"] and row["epoch"] > 1:  # the first is always the best so far
@@ -57,15 +58,15 @@ def epoch_ended(folder: Path, row: dict, epochs: int) -> None:
         _safely(NOTIFY, _send, f"{folder.name} has a new best", text)
 
 
-def _safely(variable: str, listener: Callable, *what: object) -> None:
-    """Calls a listener if it is turned on; whatever goes wrong there is one line of warning."""
+def _safely(variable: str, callback: Callable, *arguments: object) -> None:
+    """Calls a callback if its variable is set; any exception in it becomes a line of warning."""
     if not os.environ.get(variable) or int(os.environ.get("RANK", 0)):
-        return  # of the processes that torchrun numbers, the first speaks for all
+        return  # under torchrun, only process 0
     try:
-        listener(*what)
-    except Exception as error:  # theirs, of any kind
+        callback(*arguments)
+    except Exception as error:  # of other packages, of any kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        print(f"warning: {listener.__name__.strip('_')} failed ({reason}); the run goes on",
+        print(f"warning: {callback.__name__.strip('_')} failed ({reason}); the run goes on",
               flush=True)  # fmt: skip
 
 
@@ -84,17 +85,17 @@ def _send(title: str, text: str) -> None:
 def _tensorboard(folder: Path, row: dict) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    # What a killed training wrote of this epoch or later is not shown twice.
+    # What a killed training wrote for this epoch or later is discarded.
     with SummaryWriter(str(folder / "tensorboard"), purge_step=row["epoch"]) as writer:
-        for name in NUMBERS:
+        for name in METRICS:
             writer.add_scalar(name, row[name], row["epoch"])
 
 
 def _mlflow(folder: Path, row: dict) -> None:
-    """One MLflow run a training, found again by its key; in the run folder's own database."""
+    """Logs to the MLflow run of this training, found by its key, in the run folder's database."""
     from mlflow import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports every table it creates
     client = MlflowClient(
         os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.parent / 'mlflow.db'}"
     )
@@ -106,6 +107,6 @@ def _mlflow(folder: Path, row: dict) -> None:
     run = known[0] if known else client.create_run(
         number, run_name=folder.name, tags={"training_key": key}
     )
-    for measure in NUMBERS:
+    for measure in METRICS:
         client.log_metric(run.info.run_id, measure, row[measure], step=row["epoch"])
-    client.set_terminated(run.info.run_id)  # as far as it is; more epochs may follow
+    client.set_terminated(run.info.run_id)  # more epochs may still follow

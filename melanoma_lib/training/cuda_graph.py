@@ -1,8 +1,7 @@
-"""CUDA graphs: a training step recorded once and replayed, where launching it takes longest.
+"""CUDA graphs: a training step recorded once and replayed, which saves launching its kernels.
 
 A step of 32 images is several hundred small kernels, and a large GPU waits for most of them to be
-launched. A recorded step is launched as one. Nothing else changes: the same kernels in the same
-order.
+launched. A recorded step is launched as one: the same kernels in the same order.
 """
 
 import contextlib
@@ -16,28 +15,28 @@ WARM_UP = 3  # steps in which the libraries choose their kernels, before one can
 Step = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
-def captured(step: Step, device: torch.device) -> Step:
-    """`step`, to be recorded on a GPU; as it is on the CPU, or where several processes train."""
+def with_cuda_graph(step: Step, device: torch.device) -> Step:
+    """The step as a CUDA graph on a GPU; unchanged on the CPU, or where several processes train."""
     if device.type != "cuda" or distributed.size() > 1:
         return step
     if device.index is not None:
         torch.cuda.set_device(device)  # where graphs are recorded
-    return CapturedStep(step)
+    return CUDAGraphStep(step)
 
 
 def record(run: Callable) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
-    """Records the kernels of `run` without running them: a function that does, and its results."""
+    """Captures the kernels of `run` in a CUDA graph: its replay function and its output tensors."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         results = run()
     return graph.replay, results
 
 
-class CapturedStep:
-    """A training step of which the fourth call is recorded, and it and the later ones replayed.
+class CUDAGraphStep:
+    """A training step that is recorded at its fourth call and replayed from then on.
 
-    The calls before are ordinary steps, so that each batch is trained on once. What cannot be
-    recorded is said in one line, and the ordinary step goes on.
+    The first three calls are ordinary steps, so that each batch is trained on once. Where recording
+    fails, one line says why and ordinary steps go on.
     """
 
     def __init__(self, step: Step, record: Callable = record):
@@ -49,7 +48,7 @@ class CapturedStep:
     def __call__(self, model, optimizer, images, labels):
         self.calls += 1
         if self.calls <= WARM_UP:
-            with _aside():
+            with _side_stream():
                 return self.step(model, optimizer, images, labels)
         if self.calls == WARM_UP + 1:
             self._record(model, optimizer, images, labels)
@@ -74,13 +73,13 @@ class CapturedStep:
 
 
 @contextlib.contextmanager
-def _aside() -> Iterator[None]:
-    """A stream of its own on a GPU, as recording wants it; nothing on the CPU."""
+def _side_stream() -> Iterator[None]:
+    """Runs the block on another CUDA stream, as capturing requires; does nothing on the CPU."""
     if not torch.cuda.is_available():
         yield
         return
-    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-    aside.wait_stream(here)
-    with torch.cuda.stream(aside):
+    current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
         yield
-    here.wait_stream(aside)
+    current.wait_stream(side)

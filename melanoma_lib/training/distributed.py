@@ -1,8 +1,8 @@
-"""Distribution: one training on several processes that torchrun started, each with its device.
+"""Distributed data parallel training: several processes that torchrun started, each on a device.
 
-Every process holds the whole network and takes its rows of every batch; gradients and batch
-statistics are those of the whole batch, so the recipe does not change with their number. The first
-process alone writes. Outside of torchrun there is one process, and nothing here does anything.
+Every process holds the whole network and a shard of every batch; gradients and batch statistics
+are those of the whole batch, so that the recipe does not change with the number of processes. Only
+process 0 writes files. Without torchrun there is one process, and nothing here has an effect.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ def rank() -> int:
 
 
 def size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 @contextlib.contextmanager
 def group(config: Config) -> Iterator[None]:
-    """Joins the processes that torchrun started, each with a GPU or all on the CPU.
+    """Joins the process group of torchrun, each process on a GPU of its own or all on the CPU.
 
-    All but the first are silent. Raises `MelanomaError` when a batch cannot be shared equally.
+    Only process 0 prints. Raises `MelanomaError` when a batch cannot be divided into equal shards.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun sets it
     if processes == 1:
@@ -42,14 +42,14 @@ def group(config: Config) -> Iterator[None]:
         return
     if config.batch_size % processes:
         raise MelanomaError(
-            f"a batch of {config.batch_size} cannot be shared equally by {processes} processes"
+            f"a batch of {config.batch_size} cannot be divided equally among {processes} processes"
         )
     device = None
     if config.device != "cpu" and torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    # A process waits for the first one while that decodes a dataset, or writes an epoch; one that
-    # dies is noticed by torchrun.
+    # Processes wait for process 0 while it decodes a dataset or writes an epoch; torchrun notices
+    # one that dies.
     patience = datetime.timedelta(days=1)
     backend = "nccl" if device else "gloo"
     distributed.init_process_group(backend, timeout=patience, device_id=device)
@@ -64,7 +64,7 @@ def group(config: Config) -> Iterator[None]:
 
 
 def broadcast(value: object = None) -> object:
-    """What the first process says here, in every process; the others wait for it."""
+    """The value that process 0 passes, in every process."""
     box = [value]
     if size() > 1:
         distributed.broadcast_object_list(box)
@@ -72,16 +72,16 @@ def broadcast(value: object = None) -> object:
 
 
 def wait() -> None:
-    """Until every process has come here."""
+    """Blocks until every process has called it."""
     if size() > 1:
         distributed.barrier()
 
 
 def wrap(model: nn.Module) -> nn.Module:
-    """The network as training sees it: its gradients are the means over all processes.
+    """The network with gradients averaged over all processes.
 
-    Batch statistics are those of the whole batch, but on the CPU each process's own: PyTorch
-    synchronises them on GPUs only.
+    Batch statistics are those of the whole batch on GPUs, and those of the shard on the CPU, where
+    PyTorch cannot synchronise them.
     """
     if size() == 1:
         return model
@@ -93,17 +93,17 @@ def wrap(model: nn.Module) -> nn.Module:
 
 
 def synchronise(model: nn.Module) -> None:
-    """Replaces batch normalisation, in place, by one with the statistics of all processes."""
+    """Makes batch normalisation use the statistics of all processes, in place."""
     timm.layers.convert_sync_batchnorm(model)  # torch's own would lose timm's activations
 
 
 def shard(*batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """This process's rows of a batch."""
+    """This process's shard of a batch: equally many rows of each tensor."""
     return tuple(rows.tensor_split(size())[rank()] for rows in batch)
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
-    """The mean over all processes, element by element."""
+    """The elementwise mean over all processes."""
     if size() > 1:
         distributed.all_reduce(values)
     return values / size()

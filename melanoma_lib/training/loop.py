@@ -1,26 +1,23 @@
-"""Training: the loop, from top to bottom, in plain PyTorch.
+"""The training loop, from top to bottom, in plain PyTorch.
 
-`fit` runs epochs; an epoch runs steps; a step is forward, loss, backward, update. While the next
-epoch runs, a checkpoint of the last is written, from which `fit` goes on exactly: whatever is
-random depends only on the seed and the epoch, so that no random state has to be carried along.
+`fit` runs epochs; an epoch runs steps; a step is forward, loss, backward, update. A checkpoint of
+each epoch is written while the next one runs, and `fit` resumes from it exactly: random numbers
+depend only on the seed and the epoch, so that no random state has to be saved.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map_only
 
 from melanoma_lib.config import Config
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.errors import MelanomaError, summarize_items
-from melanoma_lib.core.files import atomic_path, write_csv
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.augment import augment, generator, sample_parameters
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, to_device, to_gpu_memory
@@ -28,15 +25,18 @@ from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.models.build import normalisation, normalise, to_input
 from melanoma_lib.models.bundle import load_weights
 from melanoma_lib.training import callbacks, distributed
-from melanoma_lib.training.checkpoint import load_checkpoint, save_checkpoint
-from melanoma_lib.training.cuda_graph import captured
+from melanoma_lib.training.checkpoint import resume, save_epoch, training_state
+from melanoma_lib.training.cuda_graph import with_cuda_graph
 from melanoma_lib.training.precision import ComputeSettings
 
 
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One update from a batch of normalised images; returns the loss and the logits."""
+    """One update from a batch: the loss, a scalar, and the logits (n, classes).
+
+    `images` are normalised, (n, 3, size, size); `labels` (n,) are class indices.
+    """
     logits = model(images)  # forward: (n, 3, size, size) -> (n, classes)
     loss = F.cross_entropy(logits, labels)  # one number: the mean of -log p(label)
     optimizer.zero_grad()
@@ -50,19 +50,18 @@ def step_in_micro_batches(
     optimizer: torch.optim.Optimizer,
     images: torch.Tensor,
     labels: torch.Tensor,
-    parts: int,
+    count: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`train_step` for a small memory: the gradients of a batch add up over `parts` of it.
+    """`train_step` with less memory: gradients accumulate over `count` micro-batches.
 
-    The update is that of the whole batch, but for statistics that a network takes over a batch.
+    The update is that of the whole batch, but for batch normalisation, which sees micro-batches.
     """
     losses, logits = [], []
     optimizer.zero_grad()
-    pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
-    for some, their_labels in pairs:
+    micro_batches = zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
+    for some, their_labels in micro_batches:
         logits.append(model(some))
-        share = len(some) / len(images)
-        losses.append(F.cross_entropy(logits[-1], their_labels) * share)
+        losses.append(F.cross_entropy(logits[-1], their_labels) * len(some) / len(images))
         losses[-1].backward()
     optimizer.step()
     return torch.stack(losses).sum().detach(), torch.cat(logits).detach()
@@ -73,32 +72,33 @@ def step_that_fits(
     optimizer: torch.optim.Optimizer,
     images: torch.Tensor,
     labels: torch.Tensor,
-    parts: int,
+    count: int,
     step: Callable = train_step,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """A training `step` in `parts`, in more of them if memory runs out: loss, logits, parts.
+    """A training step in `count` micro-batches, or in more if memory runs out.
 
+    Returns loss, logits and how many micro-batches it took; `step` is used for a single one.
     Raises `MelanomaError` when one image does not fit.
     """
     while True:
         try:
-            if parts == 1:
+            if count == 1:
                 return *step(model, optimizer, images, labels), 1
-            return *step_in_micro_batches(model, optimizer, images, labels, parts), parts
+            return *step_in_micro_batches(model, optimizer, images, labels, count), count
         except (RuntimeError, MemoryError, ValueError) as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
             # Statistics over a batch need two images.
-            alone = parts > 1 and "more than 1 value per channel" in str(error)
+            alone = count > 1 and "more than 1 value per channel" in str(error)
             if not (out_of_memory or alone or "can't allocate memory" in str(error)):
                 raise
-        if parts >= len(images) or distributed.size() > 1:  # all must take equal steps
-            shown = "one image" if parts >= len(images) else f"{len(images)} images"
+        if count >= len(images) or distributed.size() > 1:  # all must take equal steps
+            shown = "one image" if count >= len(images) else f"{len(images)} images"
             raise MelanomaError(
                 f"out of memory with {shown} of {images.shape[-1]} pixels a side; choose a "
                 "smaller --image-size or another architecture"
             )
-        parts = min(2 * parts, len(images))
-        print(f"out of memory: a batch now goes through in {parts} parts", flush=True)
+        count = min(2 * count, len(images))
+        print(f"out of memory: a batch is now {count} micro-batches", flush=True)
         optimizer.zero_grad()
         torch.cuda.empty_cache()
 
@@ -109,13 +109,14 @@ def train_epoch(
     train: HAM10000Dataset,
     config: Config,
     epoch: int,
-    parts: int = 1,
+    micro_batches: int = 1,
     step: Callable = train_step,
 ) -> dict[str, float]:
-    """Shows the model every training image once, augmented; returns what it cost and gained.
+    """Trains on every training image once, augmented; returns train_loss, train_accuracy and more.
 
-    A batch goes through in `parts`, or in more if memory runs out. Raises `MelanomaError` naming
-    step and images when a loss is not finite.
+    The others are images_per_second and `parts`, the micro-batches of a batch: `micro_batches`, or
+    more where memory ran out. Raises `MelanomaError` naming step and images when a loss is not
+    finite.
     """
     start = time.perf_counter()
     device = next(model.parameters()).device
@@ -131,7 +132,9 @@ def train_epoch(
         labels, rows = to_device(labels, device), to_device(rows, device)
         images = augment(to_input(images, device), parameters[rows], config.augmentation)
         images = normalise(images, *mean_std)
-        loss, logits, parts = step_that_fits(model, optimizer, images, labels, parts, step)
+        loss, logits, micro_batches = step_that_fits(
+            model, optimizer, images, labels, micro_batches, step
+        )
         # Kept on the device: reading a number out would make a GPU wait.
         losses.append(loss)
         seen.append(batch[2])
@@ -149,12 +152,12 @@ def train_epoch(
         "train_loss": float(losses.mean()),
         "train_accuracy": float(distributed.mean(torch.stack(correct)).mean()),
         "images_per_second": len(losses) * config.batch_size / (time.perf_counter() - start),
-        "parts": parts,
+        "parts": micro_batches,
     }
 
 
 def validate(model: nn.Module, val: HAM10000Dataset, batch_size: int) -> dict[str, float]:
-    """Mean cross-entropy and accuracy on images that are not trained on."""
+    """Mean cross-entropy (`val_loss`) and accuracy (`val_accuracy`) on the validation images."""
     logits = torch.from_numpy(predict_logits(model, val, batch_size, normalisation(model)))
     labels = torch.as_tensor(val.labels[val.rows])
     accuracy = (logits.argmax(1) == labels).double().mean()
@@ -169,12 +172,12 @@ def fit(
     folder: Path,
     settings: ComputeSettings | None = None,
 ) -> list[dict]:
-    """Trains for `config.epochs`, going on from the folder's checkpoint if there is one.
+    """Trains for `config.epochs` epochs, resuming from the folder's checkpoint if it has one.
 
-    It goes on exactly if the `settings` are what they were. Leaves the model with the weights of
-    the best epoch by validation accuracy (the first of equals), which are also in
-    `model.safetensors`. Returns the history, one dictionary an epoch, which is also in
-    `history.csv`. Raises `MelanomaError` when there are fewer training images than a batch holds.
+    The resumed training is exactly the uninterrupted one if `settings` are the same. The model
+    ends with the weights of the best epoch by validation accuracy (the first of equals), which
+    are also in model.safetensors. Returns the history, a dictionary per epoch, which is also in
+    history.csv. Raises `MelanomaError` when there are fewer training images than a batch holds.
     """
     if len(train) < config.batch_size:
         raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
@@ -183,16 +186,16 @@ def fit(
     network = settings.wrap(model.to(device))
     shared = distributed.wrap(network)
     train, val = to_gpu_memory(train, device), to_gpu_memory(val, device)
-    optimizer, step = adam(model, config.learning_rate), captured(train_step, device)
-    history, best = _resume(model, optimizer, folder, config.epochs)
+    optimizer, step = adam(model, config.learning_rate), with_cuda_graph(train_step, device)
+    history, best = resume(model, optimizer, folder, config.epochs)
     print(HEADER)
     with ThreadPoolExecutor(max_workers=1) as writer, settings.use_threads():
         saved: Future | None = None
         for epoch in range(len(history) + 1, config.epochs + 1):
             start = time.perf_counter()
-            parts = history[-1]["parts"] if history else 1
+            micro_batches = history[-1]["parts"] if history else 1
             row = {"epoch": epoch}
-            row |= train_epoch(shared, optimizer, train, config, epoch, parts, step)
+            row |= train_epoch(shared, optimizer, train, config, epoch, micro_batches, step)
             row |= validate(network, val, config.batch_size)
             if not math.isfinite(row["val_loss"]):
                 raise MelanomaError(
@@ -205,11 +208,11 @@ def fit(
             row["seconds"] = time.perf_counter() - start
             history.append(row)
             if distributed.rank() == 0:
-                state = _state(model, optimizer, history)
+                state = training_state(model, optimizer, history)
                 best = state["model"] if row["best"] else best
                 saved = writer.submit(save_epoch, folder, state | {"best": best})
             print(log_line(history, config.epochs), flush=True)
-            callbacks.epoch_ended(folder, row, config.epochs)
+            callbacks.on_epoch_end(folder, row, config.epochs)
     if saved:
         saved.result()
     distributed.wait()  # until the best weights are written
@@ -217,29 +220,8 @@ def fit(
     return history
 
 
-def _resume(
-    model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, epochs: int
-) -> tuple[list[dict], dict[str, torch.Tensor]]:
-    """Goes back to the folder's checkpoint, if any: its history, and the best weights up to it."""
-    checkpoint = load_checkpoint(folder)
-    if not checkpoint:
-        return [], {}
-    model.load_state_dict(checkpoint["model"])
-    # What was counted, not what the device of that time could do.
-    counted = {"state": checkpoint["optimizer"]["state"]}
-    optimizer.load_state_dict(optimizer.state_dict() | counted)
-    history, best = checkpoint["history"], checkpoint.get("best")
-    if best is None:  # earlier versions kept them beside it only
-        last = checkpoint["model"] if history[-1]["best"] else None
-        best = last or load_file(folder / "model.safetensors")
-    if distributed.rank() == 0:
-        save_results(folder, history, best)  # the files may be of an epoch before or after
-    print(f"going on after epoch {len(history)} of {epochs}")
-    return history, best
-
-
 def adam(model: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """The optimiser of the recipe, in one kernel; on a GPU one that a graph can record."""
+    """The recipe's optimiser; `capturable` lets a CUDA graph record it (Kingma and Ba, 2015)."""
     on_gpu = next(model.parameters()).is_cuda
     return torch.optim.Adam(model.parameters(), learning_rate, fused=True, capturable=on_gpu)
 
@@ -248,7 +230,7 @@ HEADER = "epoch    train loss  accuracy    val loss  accuracy   images/s   time 
 
 
 def log_line(history: list[dict], epochs: int) -> str:
-    """The last epoch in one line under `HEADER`; `*` marks that its weights were kept."""
+    """The last epoch as a line under `HEADER`; `*` marks the best so far."""
     row = history[-1]
     left = round((epochs - row["epoch"]) * sum(past["seconds"] for past in history) / len(history))
     return (
@@ -257,25 +239,3 @@ def log_line(history: list[dict], epochs: int) -> str:
         f"   {row['images_per_second']:8.1f}   {left // 60:6d}:{left % 60:02d}"
         f"{' *' if row['best'] else ''}"
     )
-
-
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict]) -> dict:
-    """All that is needed to go on, in copies on the CPU that the next epoch cannot change."""
-    weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    copies = tree_map_only(torch.Tensor, lambda value: value.detach().to("cpu", copy=True), weights)
-    return copies | {"epoch": len(history), "history": list(history)}
-
-
-def save_epoch(folder: Path, state: dict) -> None:
-    """Writes the checkpoint of a finished epoch, and then what follows from it."""
-    save_checkpoint(folder, state)
-    save_results(folder, state["history"], state["best"] if state["history"][-1]["best"] else None)
-
-
-def save_results(folder: Path, history: list[dict], best: Mapping | None) -> None:
-    """Writes history.csv, and the weights of the best epoch where they are given."""
-    if best is not None:
-        weights = {name: value.contiguous() for name, value in best.items()}
-        with atomic_path(folder / "model.safetensors") as temporary:
-            save_file(weights, temporary)
-    write_csv(folder / "history.csv", history)

@@ -55,15 +55,15 @@ def prepare(config: Config) -> TrainingData:
 
 
 def train_architecture(config: Config, key: str) -> Path:
-    """Trains one architecture and leaves its run folder complete; returns the folder.
+    """Trains one architecture and writes everything that belongs in its run folder; returns that.
 
-    What is already there is used: a finished training is only read, an interrupted one goes
-    on. A training with other parameters is set aside in `replaced/`, and comes back when its
-    parameters do. Of processes that train together, the first does all but its part of the
-    steps. Raises `MelanomaError` when another process is training it.
+    A finished training is only read, an interrupted one resumed. One with other parameters is
+    moved to `replaced/`, and moved back when its parameters are asked for again. Under torchrun,
+    process 0 writes the files and the others only train. Raises `MelanomaError` when another
+    process is training this architecture in this run.
     """
     if distributed.rank():
-        return _train_along(config, key)
+        return _train_worker(config, key)
     with lock(config.training_lock(key)):
         return _train(config, key)
 
@@ -99,7 +99,7 @@ def _train(config: Config, key: str) -> Path:
         history = _fit(config, key, data, model, distributed.broadcast(settings))
     predictions, reference = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
-    validation = predictions.part("val")
+    validation = predictions.split("val")
     temperature = fit_temperature(validation.logits, validation.labels)
     scores = validation.melanoma_score(temperature)
     mean, std = normalisation(model)
@@ -131,7 +131,7 @@ def _train(config: Config, key: str) -> Path:
 
 
 def _check_weights(folder: Path) -> None:
-    """Raises `MelanomaError` when the weights are not those that the bundle was made with."""
+    """Raises `MelanomaError` unless the weights have the checksum of the bundle."""
     path = folder / "model.safetensors"
     if sha256(path) != read_json(folder / "bundle.json")["weights_sha256"]:
         raise MelanomaError(f"{path} is damaged; move {folder} away to train again")
@@ -142,7 +142,7 @@ def _renew_operating_points(folder: Path, config: Config) -> None:
     bundle = read_json(folder / "bundle.json")
     chosen = [(point["criterion"], point["target"]) for point in bundle["operating_points"]]
     if chosen != list(config.operating_points):
-        validation = load_predictions(folder / "predictions.parquet").part("val")
+        validation = load_predictions(folder / "predictions.parquet").split("val")
         bundle["operating_points"] = choose_operating_points(
             validation.is_melanoma,
             validation.melanoma_score(bundle["temperature"]),
@@ -153,10 +153,10 @@ def _renew_operating_points(folder: Path, config: Config) -> None:
 
 @contextlib.contextmanager
 def gpu_lock(config: Config) -> Iterator[None]:
-    """On a GPU, waits until no other training of this run computes on it.
+    """Holds the GPU for one training of this run at a time; does nothing on the CPU.
 
-    Several at once would each be slower. What comes before and after a training needs little of a
-    GPU, and goes on beside the next.
+    Several at once would each be slower. What precedes and follows a training needs little of a
+    GPU, and overlaps with the next training.
     """
     device = pick_device(config.device)
     if device.type == "cpu" or distributed.size() > 1:
@@ -177,12 +177,12 @@ def _model(config: Config, key: str) -> nn.Module:
 
 
 def _compute_settings(config: Config, record: dict) -> ComputeSettings:
-    """What the training computes with: as recorded, so that a resumed one goes on as it began."""
+    """The settings of a training: those in run.json if it is resumed, so that it stays exact."""
     if "arithmetic" not in record:
         precision, reason = _precision(config, record["dataset"]["fingerprint"])
         record["arithmetic"] = dataclasses.asdict(ComputeSettings(precision))
     else:
-        reason = "as it began"
+        reason = "as recorded"
     settings = ComputeSettings(**record["arithmetic"])
     print(f"computes in {settings} ({reason})", flush=True)
     return settings
@@ -212,18 +212,19 @@ def _fit(
     return fit(model, data.dataset("train"), data.dataset("val"), config, folder, settings)
 
 
-def _train_along(config: Config, key: str) -> Path:
-    """What a process beside the first does: its rows of every batch, and nothing is written."""
-    if not distributed.broadcast():  # that the training is finished
+def _train_worker(config: Config, key: str) -> Path:
+    """The part of every process but the first: its shard of each batch, and no files."""
+    if not distributed.broadcast():  # whether the training is finished already
         data, model = prepare(config), _model(config, key)
         _fit(config, key, data, model, distributed.broadcast())  # the settings
     return Path(config.output_dir) / key
 
 
 def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
-    """Makes `folder` hold the training asked for, or be empty; returns what is recorded in it.
+    """Makes `folder` hold the training with this key, or nothing; returns its run.json, or {}.
 
-    More epochs of the same training go on from its checkpoint.
+    Another training in the folder is moved to `replaced/`, an earlier one with this key back from
+    there. The same training with more epochs is resumed from its checkpoint.
     """
     aside = folder.parent / "replaced"
     record = read_json(folder / "run.json", {})
@@ -255,21 +256,21 @@ def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
 def predict(
     model: nn.Module, data: TrainingData, batch_size: int
 ) -> tuple[Predictions, out_of_distribution.ReferenceSet]:
-    """The model's predictions for validation and test, and the reference set of validation.
+    """Predictions for validation and test, and the reference set of the validation images.
 
-    An image may play both parts.
+    On the split by image, the two are the same images.
     """
     mean_std = normalisation(model)
-    val, test = parts = [data.dataset(name) for name in ("val", "test")]
+    val, test = datasets = [data.dataset(name) for name in ("val", "test")]
     with out_of_distribution.capture_features(model) as features:
         logits = [predict_logits(model, val, batch_size, mean_std)]
     logits.append(predict_logits(model, test, batch_size, mean_std))
-    rows = np.concatenate([part.rows for part in parts])
+    rows = np.concatenate([dataset.rows for dataset in datasets])
     lesion_ids = data.split["lesion_id"].to_numpy(str)
     predictions = Predictions(
         image_ids=data.split["image_id"].to_numpy(str)[rows],
         lesion_ids=lesion_ids[rows],
-        parts=np.repeat(["val", "test"], [len(val), len(test)]),
+        splits=np.repeat(["val", "test"], [len(val), len(test)]),
         labels=data.labels[rows],
         logits=np.concatenate(logits),
     )

@@ -20,8 +20,7 @@ from melanoma_lib.core.files import (
     write_text,
 )
 from melanoma_lib.reporting import figures
-from melanoma_lib.training.checkpoint import save_checkpoint
-from melanoma_lib.training.loop import save_results
+from melanoma_lib.training.checkpoint import save_checkpoint, save_results
 
 
 def test_a_failing_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):

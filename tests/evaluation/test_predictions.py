@@ -27,7 +27,7 @@ def predictions():
     return Predictions(
         image_ids=np.array([f"ISIC_{i}" for i in range(6)]),
         lesion_ids=np.array(list("aabbcd")),
-        parts=np.array(["val"] * 3 + ["test"] * 3),
+        splits=np.array(["val"] * 3 + ["test"] * 3),
         labels=np.array([4, 0, 4, 1, 4, 6]),
         logits=rng.normal(size=(6, 7)).astype(np.float32),
     )
@@ -40,7 +40,7 @@ def test_they_come_back_as_they_were_written(predictions, tmp_path):
     assert list(table)[4:] == [f"logit_{name}" for name in CLASS_NAMES]
     assert table["label"][0] == "mel"
     again = load_predictions(tmp_path / "p.parquet")
-    for name in ("image_ids", "lesion_ids", "parts", "labels", "logits"):
+    for name in ("image_ids", "lesion_ids", "splits", "labels", "logits"):
         assert np.array_equal(getattr(again, name), getattr(predictions, name))
     assert again.class_names == CLASS_NAMES
 
@@ -56,7 +56,7 @@ def test_columns_in_another_order_keep_their_meaning(predictions, tmp_path):
 
 
 def test_parts_and_melanoma(predictions):
-    test = predictions.part("test")
+    test = predictions.split("test")
     assert test.image_ids.tolist() == ["ISIC_3", "ISIC_4", "ISIC_5"]
     assert test.is_melanoma.tolist() == [False, True, False]
     assert test.melanoma_score(2.0) == pytest.approx(
@@ -72,7 +72,7 @@ def test_softmax_is_scipys_and_survives_large_logits():
 
 
 def test_a_submission_has_the_columns_of_the_challenge(predictions, tmp_path):
-    test = predictions.part("test")
+    test = predictions.split("test")
     table = isic_submission(test, 1.5)
     table.to_csv(tmp_path / "submission.csv", index=False)
     header, first = (tmp_path / "submission.csv").read_text().splitlines()[:2]

@@ -11,7 +11,7 @@ from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors, gro
 
 @pytest.fixture
 def test_of(trained):
-    return load_predictions(trained[0] / "model_0" / "predictions.parquet").part("test")
+    return load_predictions(trained[0] / "model_0" / "predictions.parquet").split("test")
 
 
 def test_every_image_is_in_one_group_of_each_kind(test_of):
@@ -51,7 +51,7 @@ def test_the_surest_errors_come_first_by_hand():
     logits[[0, 1, 2, 3], [4, 5, 5, 0]] = [3.0, 1.0, 5.0, 9.0]
     part = Predictions(
         image_ids=np.array(list("abcd")), lesion_ids=np.array(list("wxyz")),
-        parts=np.array(["test"] * 4), labels=np.array([5, 4, 4, 0]), logits=logits,
+        splits=np.array(["test"] * 4), labels=np.array([5, 4, 4, 0]), logits=logits,
     )  # fmt: skip
     errors = confident_errors(part, 1.0, count=2)
     assert [(e["image_id"], e["true"], e["predicted"]) for e in errors] == [

@@ -80,7 +80,7 @@ def test_similarity_is_spearmans():
 
 def test_agreement_is_between_the_maps_of_the_same_images(explained, tmp_path, sample_run):
     twin = shutil.copytree(explained / KEY, tmp_path / "twin")
-    test = load_predictions(explained / KEY / "predictions.parquet").part("test")
+    test = load_predictions(explained / KEY / "predictions.parquet").split("test")
     weights = np.ones((3, len(test.labels)))
     assert map_agreement([explained / KEY, twin], test, weights)["value"] == pytest.approx(1)
     with np.load(twin / MAPS_FILE) as file:

@@ -33,7 +33,7 @@ KEY = KEYS[0]
 
 def test_one_row_an_image_and_map(explained):
     table = read_scores(explained / KEY)
-    test = load_predictions(explained / KEY / "predictions.parquet").part("test")
+    test = load_predictions(explained / KEY / "predictions.parquet").split("test")
     maps = table.groupby(MAP_COLUMNS).size()
     assert len(maps) == 2 * len(gradcam.METHODS) * 2 + 2 and set(maps) == {len(test.labels)}
     assert table["right"].eq(table["label"] == table["predicted"]).all()
@@ -93,7 +93,7 @@ def test_at_most_half_of_validation_chooses_the_thresholds(explained, sample_fil
     monkeypatch.setattr(score_maps._MapScorer, "mask_scores", stop)
     with pytest.raises(InterruptedError):
         score_heat_maps(explained / KEY, sample_files, "cpu", chosen_on=10_000)
-    val = load_predictions(explained / KEY / "predictions.parquet").part("val").image_ids
+    val = load_predictions(explained / KEY / "predictions.parquet").split("val").image_ids
     assert len(set(chosen)) == math.ceil(len(val) / 2) and set(chosen) <= set(val)
 
 
@@ -125,7 +125,7 @@ def test_random_weights_change_the_map_layer_by_layer(explained, sample_files, e
     assert 0 < maps["shares"][0] < 0.2 and maps["shares"][-1] == 1
     # In the end it is the random network.
     scorer = score_maps._MapScorer(sample_files, *score_maps.load_bundle(explained / KEY)[::-1])
-    test = load_predictions(explained / KEY / "predictions.parquet").part("test")
+    test = load_predictions(explained / KEY / "predictions.parquet").split("test")
     rows = np.flatnonzero(np.isin(test.image_ids, maps["image_ids"]))
     heat = gradcam.heat_maps(random_network(scorer.bundle), scorer.inputs(test.image_ids[rows]),
                          test.logits[rows].argmax(1), scorer.layer)  # fmt: skip

@@ -45,7 +45,7 @@ def prediction(predictor, some):
 
 
 def test_it_predicts_what_the_run_predicted(predictor, sample_dir):
-    predictions = load_predictions(predictor.folder / "predictions.parquet").part("test")
+    predictions = load_predictions(predictor.folder / "predictions.parquet").split("test")
     paths = [sample_dir / "images" / f"{name}.jpg" for name in predictions.image_ids[:5]]
     found = predictor.predict([predictor.load_image(path) for path in paths])
     right = predictions.probabilities(predictor.bundle["temperature"])[:5]
@@ -94,7 +94,7 @@ def test_near_the_threshold_is_a_factor_of_two_in_the_odds(predictor, prediction
 
 
 def test_fractions_of_validation_images_below(predictor, prediction):
-    validation = load_predictions(predictor.folder / "predictions.parquet").part("val")
+    validation = load_predictions(predictor.folder / "predictions.parquet").split("val")
     scores = validation.melanoma_score(predictor.bundle["temperature"])
     below = predictor.decide(prediction).fraction_below
     lower, melanomas = scores < prediction.melanoma_probability, validation.is_melanoma
@@ -103,7 +103,7 @@ def test_fractions_of_validation_images_below(predictor, prediction):
 
 
 def test_noise_is_out_of_distribution_and_the_test_split_is_not(predictor, sample_dir):
-    predictions = load_predictions(predictor.folder / "predictions.parquet").part("test")
+    predictions = load_predictions(predictor.folder / "predictions.parquet").split("test")
     paths = [sample_dir / "images" / f"{name}.jpg" for name in predictions.image_ids[:40]]
     found = predictor.predict([predictor.load_image(path) for path in paths])
     assert sum(each.out_of_distribution for each in found) <= 4
@@ -177,7 +177,7 @@ def test_of_a_folder_the_images_and_not_the_masks(dataset, tmp_path):
 
 
 def validation_auc(folder):
-    val = load_predictions(folder / "predictions.parquet").part("val")
+    val = load_predictions(folder / "predictions.parquet").split("val")
     temperature = read_json(folder / "bundle.json")["temperature"]
     return roc_auc_score(val.is_melanoma, val.melanoma_score(temperature))
 

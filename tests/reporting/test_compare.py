@@ -33,7 +33,7 @@ def results(trained):
 
 
 def test_part(folder, key="model_0"):
-    return load_predictions(folder / key / "predictions.parquet").part("test")
+    return load_predictions(folder / key / "predictions.parquet").split("test")
 
 
 test_part.__test__ = False
@@ -235,7 +235,7 @@ def test_models_that_cannot_be_compared_are_named(trained):
         compare(folder, latency | fast("absent"), metadata)
     path = folder / "model_1" / "predictions.parquet"
     predictions = load_predictions(path)
-    save_predictions(path, predictions.part("test"))
+    save_predictions(path, predictions.split("test"))
     with pytest.raises(MelanomaError, match="model_1 was evaluated on other images"):
         compare(folder, latency, metadata)
     record = folder / "model_1" / "run.json"
@@ -275,7 +275,7 @@ def test_four_models_at_the_size_of_the_thesis_take_seconds(tmp_path, capsys):
         predictions = Predictions(
             image_ids=np.array([f"ISIC_{i:07d}" for i in range(count)]),
             lesion_ids=np.array([f"HAM_{i * 3 // 4:07d}" for i in range(count)]),
-            parts=np.repeat(["val", "test"], count // 2), labels=labels, logits=logits,
+            splits=np.repeat(["val", "test"], count // 2), labels=labels, logits=logits,
         )  # fmt: skip
         save_predictions(tmp_path / "run" / key / "predictions.parquet", predictions)
     metadata = table_of(predictions)

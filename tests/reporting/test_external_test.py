@@ -73,7 +73,7 @@ def test_the_own_test_part_as_a_foreign_file_gives_the_numbers_of_the_normal_pat
     labels = rows["dx"].map(CLASS_NAMES.index).to_numpy(np.uint8)[:, None]
     np.savez(tmp_path / "dermamnist.npz", test_images=np.stack(pictures), test_labels=labels)
     results, predictions = evaluate(run, tmp_path)
-    own = load_predictions(run / KEY / "predictions.parquet").part("test")
+    own = load_predictions(run / KEY / "predictions.parquet").split("test")
     assert np.allclose(predictions[KEY].logits, own.logits, atol=1e-5)
 
     normal = compare(run, fast(KEY), read_metadata(data / "HAM10000_metadata.csv"), 200)

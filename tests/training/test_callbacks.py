@@ -11,11 +11,11 @@ from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history, write_json
 from melanoma_lib.training import callbacks
-from melanoma_lib.training.callbacks import epoch_ended, listening
+from melanoma_lib.training.callbacks import on_epoch_end, run_callbacks
 
 
 def row(epoch, accuracy=0.5, best=False):
-    numbers = dict.fromkeys(callbacks.NUMBERS, float(epoch))
+    numbers = dict.fromkeys(callbacks.METRICS, float(epoch))
     return numbers | {"epoch": epoch, "val_accuracy": accuracy, "best": best, "parts": 1}
 
 
@@ -52,22 +52,22 @@ def inbox():
 def test_tensorboard_has_every_epoch_once_though_one_was_repeated(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with listening("tensorboard", "", "run"):
+    with run_callbacks("tensorboard", "", "run"):
         for epoch in (1, 2, 2, 3):  # killed after the second was told and before it was kept
-            epoch_ended(folder, row(epoch), 3)
+            on_epoch_end(folder, row(epoch), 3)
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("train_loss")] == [
         (1, 1.0), (2, 2.0), (3, 3.0)
     ]
-    assert set(events.Tags()["scalars"]) == set(callbacks.NUMBERS)
+    assert set(events.Tags()["scalars"]) == set(callbacks.METRICS)
 
 
 def test_mlflow_has_one_run_a_training_in_the_run_folder(folder):
     from mlflow import MlflowClient
 
-    with listening("mlflow", "", "run"):
+    with run_callbacks("mlflow", "", "run"):
         for epoch in (1, 2):
-            epoch_ended(folder, row(epoch), 2)
+            on_epoch_end(folder, row(epoch), 2)
     client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
     number = client.get_experiment_by_name("night").experiment_id
     (run,) = client.search_runs([number])
@@ -77,20 +77,20 @@ def test_mlflow_has_one_run_a_training_in_the_run_folder(folder):
 
 
 def test_people_are_told_of_new_bests_and_of_the_end(folder, inbox):
-    with listening("", inbox.url, "melanoma run night"):
+    with run_callbacks("", inbox.url, "melanoma run night"):
         for epoch, best in ((1, True), (2, False), (3, True)):
-            epoch_ended(folder, row(epoch, 0.8, best), 4)
+            on_epoch_end(folder, row(epoch, 0.8, best), 4)
     assert inbox.messages == [
         ("resnet50 has a new best", "epoch 3 of 4: validation accuracy 0.800"),
         ("melanoma run night is done", "All that was asked for is there."),
     ]
-    epoch_ended(folder, row(4, 0.9, True), 4)  # nobody listens any more
+    on_epoch_end(folder, row(4, 0.9, True), 4)  # nobody listens any more
     assert len(inbox.messages) == 2
 
 
 @pytest.mark.parametrize("error", [MelanomaError("the disk is full"), KeyboardInterrupt()])
 def test_people_are_told_of_a_failure_which_stays_one(inbox, error):
-    with pytest.raises(type(error)), listening("", inbox.url, "melanoma run night"):
+    with pytest.raises(type(error)), run_callbacks("", inbox.url, "melanoma run night"):
         raise error
     ((title, text),) = inbox.messages
     assert title == "melanoma run night failed" and text == (str(error) or "KeyboardInterrupt")
@@ -98,16 +98,16 @@ def test_people_are_told_of_a_failure_which_stays_one(inbox, error):
 
 def test_only_the_first_of_several_processes_speaks(folder, inbox, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with listening("tensorboard", inbox.url, "run"):
-        epoch_ended(folder, row(2, 0.9, True), 2)
+    with run_callbacks("tensorboard", inbox.url, "run"):
+        on_epoch_end(folder, row(2, 0.9, True), 2)
     assert not inbox.messages and not (folder / "tensorboard").exists()
 
 
 def test_a_listener_that_fails_costs_one_line(folder, inbox, monkeypatch, capsys):
     inbox.broken = True
     (folder / "tensorboard").write_text("in the way")
-    with listening("tensorboard", inbox.url, "run"):
-        epoch_ended(folder, row(2, 0.9, True), 2)
+    with run_callbacks("tensorboard", inbox.url, "run"):
+        on_epoch_end(folder, row(2, 0.9, True), 2)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" (")[0] for line in lines] == [
         "warning: tensorboard failed", "warning: send failed", "warning: send failed"
@@ -117,12 +117,12 @@ def test_a_listener_that_fails_costs_one_line(folder, inbox, monkeypatch, capsys
 
 def test_what_cannot_work_is_said_before_the_run(monkeypatch):
     with pytest.raises(MelanomaError, match="apprise does not know") as caught, \
-            listening("", "carrier://secret", "run"):
+            run_callbacks("", "carrier://secret", "run"):
         pass
     assert "secret" not in str(caught.value)
     monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MelanomaError, match=r"mlflow is not installed.* -e '\.\[listen\]'"), \
-            listening("mlflow", "", "run"):
+            run_callbacks("mlflow", "", "run"):
         pass
 
 

@@ -8,7 +8,7 @@ from melanoma_lib.config import Config
 from melanoma_lib.data.torch_dataset import GPUDataset
 from melanoma_lib.models.build import build_model
 from melanoma_lib.training import loop
-from melanoma_lib.training.cuda_graph import WARM_UP, CapturedStep, captured
+from melanoma_lib.training.cuda_graph import WARM_UP, CUDAGraphStep, with_cuda_graph
 from melanoma_lib.training.loop import adam
 from melanoma_lib.training.precision import ComputeSettings
 
@@ -47,7 +47,7 @@ def epochs(step, data, device="cpu"):
 @pytest.mark.parametrize("record", [as_a_graph_would, refuses])
 def test_a_recorded_step_trains_on_every_batch_once_like_the_plain_one(record, capsys):
     losses, weights = epochs(loop.train_step, coloured())
-    step = CapturedStep(loop.train_step, record)
+    step = CUDAGraphStep(loop.train_step, record)
     recorded_losses, recorded_weights = epochs(step, coloured())
     assert step.calls == 10 and (step.replay is None) == (record is refuses)
     assert losses == recorded_losses and torch.equal(weights, recorded_weights)
@@ -60,7 +60,7 @@ def test_another_shape_takes_the_ordinary_step():
     def mean_and_copy(model, optimizer, images, labels):
         return labels.mean(), labels[:, None].repeat(1, 7)
 
-    step = CapturedStep(mean_and_copy, as_a_graph_would)
+    step = CUDAGraphStep(mean_and_copy, as_a_graph_would)
     for count in [8] * (WARM_UP + 2) + [2]:
         labels = torch.full((count,), float(step.calls))
         loss, logits = step(None, None, torch.zeros(count, 3, 4, 4), labels)
@@ -71,7 +71,7 @@ def test_a_full_memory_while_recording_is_left_to_the_caller():
     def full(_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    step = CapturedStep(lambda *_: (0, 0), full)
+    step = CUDAGraphStep(lambda *_: (0, 0), full)
     inputs = torch.zeros(8, 3, 4, 4), torch.zeros(8)
     for _ in range(WARM_UP):
         step(None, None, *inputs)
@@ -80,7 +80,7 @@ def test_a_full_memory_while_recording_is_left_to_the_caller():
 
 
 def test_nothing_is_recorded_on_the_cpu():
-    assert captured(loop.train_step, torch.device("cpu")) is loop.train_step
+    assert with_cuda_graph(loop.train_step, torch.device("cpu")) is loop.train_step
 
 
 @needs_gpu
@@ -92,7 +92,7 @@ def test_on_a_gpu_an_epoch_gives_what_the_cpu_gives(precision, tolerance):
     device = torch.device("cuda")
     model = new_model(device)
     network, optimizer = ComputeSettings(precision).wrap(model), adam(model, 1e-3)
-    step, data = captured(loop.train_step, device), GPUDataset(coloured(), device)
+    step, data = with_cuda_graph(loop.train_step, device), GPUDataset(coloured(), device)
     found = [
         loop.train_epoch(network, optimizer, data, CONFIG, epoch, step=step)["train_loss"]
         for epoch in (1, 2)
@@ -107,7 +107,7 @@ def test_on_a_gpu_no_step_waits_for_the_device(monkeypatch):
     device = torch.device("cuda")
     model = new_model(device)
     optimizer, data = adam(model, 1e-3), GPUDataset(coloured(64), device)
-    step = captured(loop.train_step, device)
+    step = with_cuda_graph(loop.train_step, device)
     loop.train_epoch(model, optimizer, data, CONFIG, 1, step=step)
 
     def strict(*inputs):

@@ -211,7 +211,7 @@ def test_a_checkpoint_holds_its_epoch_though_the_next_one_runs(tmp_path, monkeyp
 @pytest.mark.parametrize("fault", ["loss", "weights"])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_epochs_before(tmp_path, monkeypatch, fault):
     data = coloured()
-    data.names = [f"ISIC_{row}" for row in range(40)]
+    data.image_ids = [f"ISIC_{row}" for row in range(40)]
     loop.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=1), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     step, calls = loop.train_step, []

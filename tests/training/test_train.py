@@ -60,7 +60,7 @@ def test_a_run_folder_is_complete(config, protocol):
         expected = split["image_id"][split["part"].str.contains(part)]
         assert predictions.part(part).image_ids.tolist() == expected.tolist()
     if protocol == "image":
-        val, test = predictions.part("val"), predictions.part("test")
+        val, test = predictions.split("val"), predictions.split("test")
         assert np.array_equal(val.logits, test.logits)
 
 
@@ -109,7 +109,7 @@ def test_the_precision_is_chosen_once_for_all_trainings_of_a_run(config, monkeyp
 def test_temperature_and_thresholds_come_from_validation(config):
     folder = train_architecture(config, KEY)
     bundle = read_json(folder / "bundle.json")
-    val = load_predictions(folder / "predictions.parquet").part("val")
+    val = load_predictions(folder / "predictions.parquet").split("val")
     assert bundle["temperature"] == fit_temperature(val.logits, val.labels)
     score = val.melanoma_score(bundle["temperature"])
     point = bundle["operating_points"][0]
@@ -124,7 +124,7 @@ def test_other_operating_points_renew_the_bundle_of_a_finished_training(config, 
     bundle = read_json(folder / "bundle.json")
     (point,) = bundle["operating_points"]
     assert (point["name"], point["target"]) == ("sensitivity_90", 0.9)
-    validation = load_predictions(folder / "predictions.parquet").part("val")
+    validation = load_predictions(folder / "predictions.parquet").split("val")
     scores = validation.melanoma_score(bundle["temperature"])[validation.is_melanoma]
     assert (scores >= point["threshold"]).mean() >= 0.9
 
@@ -252,7 +252,7 @@ def test_three_of_the_four_architectures_learn_to_tell_melanoma_on_the_sample(tm
     aucs = {}
     for key in ARCHITECTURES:
         folder = train_architecture(config, key)
-        test = load_predictions(folder / "predictions.parquet").part("test")
+        test = load_predictions(folder / "predictions.parquet").split("test")
         score = test.melanoma_score(read_json(folder / "bundle.json")["temperature"])
         aucs[key] = float(auc(test.is_melanoma, score))
     assert sorted(aucs.values())[1] >= 0.85, aucs

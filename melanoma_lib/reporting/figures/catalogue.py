@@ -17,38 +17,38 @@ CATALOG = {
     "and the share of them that is malignant.",
     "01-3-examples": "Dermatoscopic images of the seven diagnoses, one row per diagnosis.",
     "01-4-lesion-leak": "Images per lesion (left), and the share of held-out images whose lesion "
-    "also has images in the training part when the data are split by image (right).",
+    "also has images in the training split when the data are split by image (right).",
     "01-5-abcde": "Asymmetry, border, colour and diameter, measured with the lesion masks. Boxes "
     "span the quartiles, whiskers the 5th to the 95th percentile; dashed: the median of melanoma.",
     "02-1-augmentation": "One training image and random augmentations of it, as in training.",
     "03-1-architectures": "Trainable parameters, and multiply-adds to classify one image.",
-    "04-1-training-curves": "Loss and accuracy on the training and the validation part after "
+    "04-1-training-curves": "Loss and accuracy on the training and the validation split after "
     "each epoch. The weights of the marked epoch are kept.",
-    "04-2-confusion-matrix": "Confusion matrix on the test part: number of images and share of "
+    "04-2-confusion-matrix": "Confusion matrix on the test split: number of images and share of "
     "the row (true diagnosis). Darker cells hold larger shares.",
-    "05-1-reliability": "Accuracy against confidence on the test part before and after "
+    "05-1-reliability": "Accuracy against confidence on the test split before and after "
     "temperature scaling, with 95% intervals of independent images and, below, images per bin. On "
     "the diagonal confidence equals accuracy; ECE is the expected calibration error.",
-    "05-2-temperature": "Negative log-likelihood on the validation part against the temperature "
+    "05-2-temperature": "Negative log-likelihood on the validation split against the temperature "
     "that divides the logits. Markers: fitted temperatures; at temperature 1 nothing changes.",
     "05-3-melanoma-reliability": "Share of melanomas against the predicted probability of melanoma "
-    "on the test part, before and after temperature scaling, with 95% intervals of independent "
+    "on the test split, before and after temperature scaling, with 95% intervals of independent "
     "images and, below, images per bin. On the diagonal the probability can be taken at its word; "
     "ECE is its mean distance from there.",
     "06-1-roc": "Receiver operating characteristic for melanoma against all other diagnoses on "
-    "the test part, with the chosen operating points. Right: the region framed on the left.",
-    "06-2-thresholds": "Sensitivity and specificity for melanoma on the test part against the "
-    "threshold on the predicted probability. Markers: thresholds chosen on the validation part.",
-    "06-3-operating-points": "Sensitivity and specificity for melanoma on the test part at the "
-    "operating points chosen on the validation part, with 95% intervals. Dashed: the target.",
+    "the test split, with the chosen operating points. Right: the region framed on the left.",
+    "06-2-thresholds": "Sensitivity and specificity for melanoma on the test split against the "
+    "threshold on the predicted probability. Markers: thresholds chosen on the validation split.",
+    "06-3-operating-points": "Sensitivity and specificity for melanoma on the test split at the "
+    "operating points chosen on the validation split, with 95% intervals. Dashed: the target.",
     "06-4-decision-curves": "Net benefit of acting on the predicted probability of melanoma, on "
-    "the test part, against the threshold at which one acts; one unit is one melanoma found per "
+    "the test split, against the threshold at which one acts; one unit is one melanoma found per "
     "image without a false alarm. Grey: acting on every image, or on none.",
     "07-1-grad-cam": "Grad-CAM heat maps of the models: where the evidence for melanoma lies in "
     "the image, whatever its diagnosis. Dark all over: nothing speaks for melanoma; bright all "
     "over: all places speak alike, however little. White outline: the lesion mask.",
     "07-2-mask-overlap": "Grad-CAM maps of the diagnosis that a model predicts, scored against "
-    "the lesion masks of the test part, and how much more of its probability is lost with the "
+    "the lesion masks of the test split, and how much more of its probability is lost with the "
     "hottest fifth of the pixels than with the coldest (ROAD): means with 95% intervals. Grey: the "
     "models with random weights, and maps that do not look at the image (dashed; their ROAD is of "
     "the first model).",
@@ -61,14 +61,14 @@ CATALOG = {
     "07-5-agreement": "How alike the Grad-CAM maps of two models are on the same test images, each "
     "for the class its model predicts, and how alike to a blob in the middle of the image: mean "
     "rank correlation, with 95% intervals.",
-    "08-1-comparison": "The models on the same test part, with 95% intervals and values.",
+    "08-1-comparison": "The models on the same test split, with 95% intervals and values.",
     "08-2-training-curves": "Loss and accuracy of each model on the training and the validation "
     "part after each epoch. The weights of the marked epoch are kept.",
-    "08-3-confusion-matrices": "Confusion matrices on the test part: number of images and share "
+    "08-3-confusion-matrices": "Confusion matrices on the test split: number of images and share "
     "of the row (true diagnosis). Darker cells hold larger shares.",
-    "08-4-accuracy-latency": "Accuracy on the test part against the time to classify one image, "
+    "08-4-accuracy-latency": "Accuracy on the test split against the time to classify one image, "
     "with 95% intervals. Larger markers: more parameters, given in millions (M).",
-    "08-5-subgroups": "One model on groups of the test part, with 95% intervals. In parentheses: "
+    "08-5-subgroups": "One model on groups of the test split, with 95% intervals. In parentheses: "
     "lesions, of them melanomas. Hollow and grey: groups of few lesions. Dashed: the whole test "
     "part.",
     "08-6-price-of-leakage": "One architecture trained and tested on data split by lesion and on "
@@ -78,11 +78,11 @@ CATALOG = {
 # Drawn by `melanoma evaluate` into its own folder, and no part of a run.
 EXTERNAL = {
     "external-1-reliability": "Accuracy against confidence before and after temperature scaling, "
-    "on the run's own test part and on images from elsewhere, with 95% intervals of independent "
+    "on the run's own test split and on images from elsewhere, with 95% intervals of independent "
     "images and, below, images per bin. The temperature is the same on both.",
     "external-2-operating-points": "Sensitivity and specificity for melanoma on the run's own test "
     "part and on images from elsewhere, at thresholds carried over unchanged, with 95% intervals. "
-    "Dashed: the target on the validation part.",
+    "Dashed: the target on the validation split.",
 }
 # Drawn once per model, each in a file that ends in the model's key.
 PER_MODEL = ("04-1-training-curves", "04-2-confusion-matrix", "08-5-subgroups")

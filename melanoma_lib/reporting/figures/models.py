@@ -67,7 +67,7 @@ def subgroups(table: pd.DataFrame, overall: Mapping[str, float]) -> Figure:
 
     table: attribute (a heading), group, lesions, melanoma_lesions (counts), small (bool) and, per
     measure, a dict of value, low, high (fractions or None); overall: measure (the axis label) ->
-    value on the whole test part. Measures are named in `table` as in `overall`.
+    value on the whole test split. Measures are named in `table` as in `overall`.
     """
     rows: list[dict] = []
     for attribute, groups in table.groupby("attribute", sort=False):
