@@ -20,7 +20,7 @@ class Augmentation:
 
     flip: float = 0.5  # chance of each mirror image: a lesion has no up and no left
     rotation: float = 20.0  # degrees; flips already cover the large turns
-    brightness: float = 0.1  # share; lamps differ
+    brightness: float = 0.1  # fraction; lamps differ
     contrast: float = 0.1
     saturation: float = 0.1  # hue is left alone: a blue-white veil is a diagnosis
 
@@ -165,6 +165,6 @@ def preset(name: str, **changes: object) -> Config:
 
 
 def basis_note(generated: bool, split: str = "lesion") -> str:
-    """What must stand on every figure made from such data: nothing for an honest real run."""
+    """The caveats that every figure of such data must show; "" for real data split by lesion."""
     parts = ["generated sample"] * generated + ["split by image: optimistic"] * (split == "image")
     return "; ".join(parts)

@@ -33,7 +33,7 @@ CAPTIONS = {
     "with melanoma, or without; their intervals are the exact ones for so many.",
     "confident_errors": "The ten errors of each model with the highest confidence.",
     "explanations": "Heat maps scored on the test split, for the class that a model predicts and "
-    "for melanoma: share of the heat inside the lesion mask, hottest pixel inside, intersection "
+    "for melanoma: fraction of the heat inside the lesion mask, hottest pixel inside, intersection "
     "over union with the map cut where that was best on validation images, faithfulness (ROAD, on "
     "a part of the images), and the first score minus that of a centre prior and of the same "
     "network with random weights. Empty maps have no score.",

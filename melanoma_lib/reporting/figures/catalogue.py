@@ -11,30 +11,29 @@ CHAPTERS = {
     "08": "Comparing the models",
 }
 CATALOG = {
-    "01-1-class-counts": "Images and lesions per diagnosis, with their shares of all images and of "
-    "all lesions.",
+    "01-1-class-counts": "Images and lesions per diagnosis, in numbers and in per cent of all.",
     "01-2-patients": "Age, sex and body site, each lesion counted once. Beside the bars: lesions, "
-    "and the share of them that is malignant.",
+    "and the fraction of them that is malignant.",
     "01-3-examples": "Dermatoscopic images of the seven diagnoses, one row per diagnosis.",
-    "01-4-lesion-leak": "Images per lesion (left), and the share of held-out images whose lesion "
-    "also has images in the training split when the data are split by image (right).",
+    "01-4-lesion-leak": "Images per lesion (left), and the fraction of held-out images whose "
+    "lesion also has images in the training split when the data are split by image (right).",
     "01-5-abcde": "Asymmetry, border, colour and diameter, measured with the lesion masks. Boxes "
     "span the quartiles, whiskers the 5th to the 95th percentile; dashed: the median of melanoma.",
     "02-1-augmentation": "One training image and random augmentations of it, as in training.",
     "03-1-architectures": "Trainable parameters, and multiply-adds to classify one image.",
     "04-1-training-curves": "Loss and accuracy on the training and the validation split after "
     "each epoch. The weights of the marked epoch are kept.",
-    "04-2-confusion-matrix": "Confusion matrix on the test split: number of images and share of "
-    "the row (true diagnosis). Darker cells hold larger shares.",
+    "04-2-confusion-matrix": "Confusion matrix on the test split: number of images and fraction of "
+    "the row (true diagnosis). Darker cells hold larger fractions.",
     "05-1-reliability": "Accuracy against confidence on the test split before and after "
     "temperature scaling, with 95% intervals of independent images and, below, images per bin. On "
     "the diagonal confidence equals accuracy; ECE is the expected calibration error.",
     "05-2-temperature": "Negative log-likelihood on the validation split against the temperature "
     "that divides the logits. Markers: fitted temperatures; at temperature 1 nothing changes.",
-    "05-3-melanoma-reliability": "Share of melanomas against the predicted probability of melanoma "
-    "on the test split, before and after temperature scaling, with 95% intervals of independent "
-    "images and, below, images per bin. On the diagonal the probability can be taken at its word; "
-    "ECE is its mean distance from there.",
+    "05-3-melanoma-reliability": "Fraction of melanomas against the predicted probability of "
+    "melanoma on the test split, before and after temperature scaling, with 95% intervals of independent "
+    "images and, below, images per bin. On the diagonal the predicted probability is the "
+    "observed frequency; ECE is the mean distance from it.",
     "06-1-roc": "Receiver operating characteristic for melanoma against all other diagnoses on "
     "the test split, with the chosen operating points. Right: the region framed on the left.",
     "06-2-thresholds": "Sensitivity and specificity for melanoma on the test split against the "
@@ -45,16 +44,16 @@ CATALOG = {
     "the test split, against the threshold at which one acts; one unit is one melanoma found per "
     "image without a false alarm. Grey: acting on every image, or on none.",
     "07-1-grad-cam": "Grad-CAM heat maps of the models: where the evidence for melanoma lies in "
-    "the image, whatever its diagnosis. Dark all over: nothing speaks for melanoma; bright all "
-    "over: all places speak alike, however little. White outline: the lesion mask.",
+    "the image, whatever its diagnosis. Dark all over: no evidence for melanoma; bright all over: "
+    "equal evidence in every cell, however little. White outline: the lesion mask.",
     "07-2-mask-overlap": "Grad-CAM maps of the diagnosis that a model predicts, scored against "
     "the lesion masks of the test split, and how much more of its probability is lost with the "
     "hottest fifth of the pixels than with the coldest (ROAD): means with 95% intervals. Grey: the "
-    "models with random weights, and maps that do not look at the image (dashed; their ROAD is of "
+    "models with random weights, and baselines that ignore the image (dashed; their ROAD is that of "
     "the first model).",
-    "07-3-doubtful-maps": "Test images, picked by rule, whose Grad-CAM maps should not be taken "
-    "at their word. Dark all over: nothing speaks for the class; bright all over: all places "
-    "speak alike, however little. White outline: the lesion mask.",
+    "07-3-doubtful-maps": "Test images, chosen by rule, whose Grad-CAM maps should be doubted. Dark "
+    "all over: no evidence for the class; bright all over: equal evidence in every cell, however "
+    "little. White outline: the lesion mask.",
     "07-4-randomised-weights": "How alike the maps of a model are to its own while its weights are "
     "made random layer by layer, from the output on: mean rank correlation, with 95% intervals. A "
     "map that stays alike does not show what the model has learned. Empty maps are left out.",
@@ -64,8 +63,8 @@ CATALOG = {
     "08-1-comparison": "The models on the same test split, with 95% intervals and values.",
     "08-2-training-curves": "Loss and accuracy of each model on the training and the validation "
     "part after each epoch. The weights of the marked epoch are kept.",
-    "08-3-confusion-matrices": "Confusion matrices on the test split: number of images and share "
-    "of the row (true diagnosis). Darker cells hold larger shares.",
+    "08-3-confusion-matrices": "Confusion matrices on the test split: number of images and "
+    "fraction of the row (true diagnosis). Darker cells hold larger fractions.",
     "08-4-accuracy-latency": "Accuracy on the test split against the time to classify one image, "
     "with 95% intervals. Larger markers: more parameters, given in millions (M).",
     "08-5-subgroups": "One model on groups of the test split, with 95% intervals. In parentheses: "

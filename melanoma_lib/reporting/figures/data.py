@@ -71,7 +71,7 @@ def patients(metadata: pd.DataFrame) -> Figure:
         elements.named_bars(axes, groups.index, groups["size"], texts, colours)
         axes.barh(groups.index, groups["sum"], 0.75, color=MALIGNANT)
         elements.count_ticks(axes.xaxis)
-        axes.set_xlabel("Lesions (share malignant)")
+        axes.set_xlabel("Lesions (fraction malignant)")
     for column, title in titles.items():
         unknown = len(lesions) - len(known[column])
         panels[column].set_title(f"{title} ({unknown:,} of {len(lesions):,} unknown)")
@@ -135,10 +135,10 @@ def abcde(table: pd.DataFrame) -> Figure:
     table: one row per lesion with dx and the columns of `abcde.measure`.
     """
     titles = {
-        "asymmetry": "Asymmetry (share\nnot mirrored)",
+        "asymmetry": "Asymmetry (fraction\nnot mirrored)",
         "border": "Border (a disc\nhas 1)",
         "colours": "Colours (standard\ndeviation)",
-        "diameter": "Diameter (share of\nthe diagonal)",
+        "diameter": "Diameter (fraction of\nthe diagonal)",
     }
     groups = table.groupby("dx")  # alphabetical by code, as CLASS_NAMES
     figure, panels = elements.subplots(3.4, 1, 4, sharey=True)

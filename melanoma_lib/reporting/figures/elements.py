@@ -93,9 +93,9 @@ def class_labels(codes: Iterable[str], width: int = 99) -> list[str]:
     return [textwrap.fill(name, width, break_long_words=False) for name in names]
 
 
-def percent_ticks(share: float, _position: int) -> str:
+def percent_ticks(fraction: float, _position: int) -> str:
     """Formats the ticks of an axis of fractions."""
-    return f"{round(100 * share, 6):g}%"
+    return f"{round(100 * fraction, 6):g}%"
 
 
 def count_ticks(axis: Axis) -> None:

@@ -36,7 +36,7 @@ def grad_cam(rows: Sequence[Mapping]) -> Figure:
     for axes, name in zip(grid[0], ["image", *models], strict=True):
         axes.set_title(textwrap.fill(name, 13, break_long_words=False), size=7, loc="center")
     bar = figure.colorbar(heat, ax=grid, location="bottom", shrink=0.4, aspect=30, pad=0.02)
-    bar.set_label("Grad-CAM heat (share of the map's maximum)", size=8)
+    bar.set_label("Grad-CAM heat (fraction of the map's maximum)", size=8)
     bar.outline.set_visible(False)
     return figure
 
@@ -45,7 +45,7 @@ def grad_cam(rows: Sequence[Mapping]) -> Figure:
 def mask_overlap(table: pd.DataFrame) -> Figure:
     """Dots with intervals; table: model, score (its panel), value, low, high.
 
-    Values are shares, or NaN. A model is a name, or begins with "baseline" or "random weights".
+    Values are fractions, or NaN. A model is a name, or begins with "baseline" or "random weights".
     """
     figure, panels = elements.interval_panels(table, "score", 2, "{:.1%}")
     for axes in panels:
@@ -56,9 +56,9 @@ def mask_overlap(table: pd.DataFrame) -> Figure:
 
 @style()
 def randomised_weights(curves: Mapping[str, Mapping[str, pd.DataFrame]], images: int) -> Figure:
-    """Similarity of maps against the share of layers whose weights are random.
+    """Similarity of maps against the fraction of layers whose weights are random.
 
-    curves: method -> model -> table of share (0 to 1), value, low, high (-1 to 1); so many images.
+    curves: method -> model -> table of share (of the layers, 0 to 1), value, low, high (-1 to 1); so many images.
     """
     figure, panels = elements.subplots(3.2, 1, len(curves), sharey=True)
     for axes, (method, models) in zip(panels, curves.items(), strict=True):

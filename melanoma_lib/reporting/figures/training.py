@@ -40,7 +40,7 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
 @style()
 def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence[str]) -> Figure:
-    """Counts and shares of the row; matrices: model -> int (C, C), rows true; class_names: C."""
+    """Counts and fractions of the row; matrices: model -> int (C, C), rows true; class_names: C."""
     import seaborn as sns  # slow to import
 
     single = len(matrices) == 1
@@ -49,15 +49,15 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence
     figure, panels = elements.panel_grid(len(matrices), 2, 4.6 if single else 2.3, 0.9,
                                          x="Predicted diagnosis", y="True diagnosis")
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
-        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        texts = [f"{count}\n{share:.0%}" if share >= 0.005 else f"{count}\n<1%" if count else "0"
-                 for count, share in zip(matrix.flat, shares.flat, strict=True)]
+        fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        texts = [f"{count}\n{fraction:.0%}" if fraction >= 0.005 else f"{count}\n<1%" if count else "0"
+                 for count, fraction in zip(matrix.flat, fractions.flat, strict=True)]
         labels = {"xlabel": axes.get_xlabel(), "ylabel": axes.get_ylabel()}
-        sns.heatmap(shares, annot=np.reshape(texts, matrix.shape), fmt="", cmap="Blues", vmin=0,
+        sns.heatmap(fractions, annot=np.reshape(texts, matrix.shape), fmt="", cmap="Blues", vmin=0,
                     vmax=1, cbar=False, xticklabels=names, yticklabels=names, ax=axes,
                     annot_kws={"size": larger, "linespacing": 1.1})
-        for text, share in zip(axes.texts, shares.flat, strict=True):
-            text.set_color("white" if share > 0.55 else DARK)  # seaborn's white comes too early
+        for text, fraction in zip(axes.texts, fractions.flat, strict=True):
+            text.set_color("white" if fraction > 0.55 else DARK)  # seaborn's white comes too early
         axes.set(**labels)
         title = elements.joined(name, f"(n = {matrix.sum():,} images)")
         axes.set_title(title, size="medium")
