@@ -31,9 +31,9 @@ CATALOG = {
     "05-2-temperature": "Negative log-likelihood on the validation split against the temperature "
     "that divides the logits. Markers: fitted temperatures; at temperature 1 nothing changes.",
     "05-3-melanoma-reliability": "Fraction of melanomas against the predicted probability of "
-    "melanoma on the test split, before and after temperature scaling, with 95% intervals of independent "
-    "images and, below, images per bin. On the diagonal the predicted probability is the "
-    "observed frequency; ECE is the mean distance from it.",
+    "melanoma on the test split, before and after temperature scaling, with 95% intervals of "
+    "independent images and, below, images per bin. On the diagonal the predicted probability is "
+    "the observed frequency; ECE is the mean distance from it.",
     "06-1-roc": "Receiver operating characteristic for melanoma against all other diagnoses on "
     "the test split, with the chosen operating points. Right: the region framed on the left.",
     "06-2-thresholds": "Sensitivity and specificity for melanoma on the test split against the "
@@ -49,10 +49,10 @@ CATALOG = {
     "07-2-mask-overlap": "Grad-CAM maps of the diagnosis that a model predicts, scored against "
     "the lesion masks of the test split, and how much more of its probability is lost with the "
     "hottest fifth of the pixels than with the coldest (ROAD): means with 95% intervals. Grey: the "
-    "models with random weights, and baselines that ignore the image (dashed; their ROAD is that of "
-    "the first model).",
-    "07-3-doubtful-maps": "Test images, chosen by rule, whose Grad-CAM maps should be doubted. Dark "
-    "all over: no evidence for the class; bright all over: equal evidence in every cell, however "
+    "models with random weights, and baselines that ignore the image (dashed; their ROAD is that "
+    "of the first model).",
+    "07-3-doubtful-maps": "Test images, chosen by rule, whose Grad-CAM maps should be doubted. "
+    "Dark all over: no evidence for the class; bright all over: equal evidence in every cell, however "
     "little. White outline: the lesion mask.",
     "07-4-randomised-weights": "How alike the maps of a model are to its own while its weights are "
     "made random layer by layer, from the output on: mean rank correlation, with 95% intervals. A "

@@ -58,7 +58,8 @@ def mask_overlap(table: pd.DataFrame) -> Figure:
 def randomised_weights(curves: Mapping[str, Mapping[str, pd.DataFrame]], images: int) -> Figure:
     """Similarity of maps against the fraction of layers whose weights are random.
 
-    curves: method -> model -> table of share (of the layers, 0 to 1), value, low, high (-1 to 1); so many images.
+    curves: method -> model -> table of share (of the layers), value, low, high (-1 to 1);
+    images: how many.
     """
     figure, panels = elements.subplots(3.2, 1, len(curves), sharey=True)
     for axes, (method, models) in zip(panels, curves.items(), strict=True):

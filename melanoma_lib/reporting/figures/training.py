@@ -50,8 +50,8 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence
                                          x="Predicted diagnosis", y="True diagnosis")
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
         fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        texts = [f"{count}\n{fraction:.0%}" if fraction >= 0.005 else f"{count}\n<1%" if count else "0"
-                 for count, fraction in zip(matrix.flat, fractions.flat, strict=True)]
+        texts = [f"{n}\n{fraction:.0%}" if fraction >= 0.005 else f"{n}\n<1%" if n else "0"
+                 for n, fraction in zip(matrix.flat, fractions.flat, strict=True)]
         labels = {"xlabel": axes.get_xlabel(), "ylabel": axes.get_ylabel()}
         sns.heatmap(fractions, annot=np.reshape(texts, matrix.shape), fmt="", cmap="Blues", vmin=0,
                     vmax=1, cbar=False, xticklabels=names, yticklabels=names, ax=axes,
