@@ -52,8 +52,8 @@ CATALOG = {
     "models with random weights, and baselines that ignore the image (dashed; their ROAD is that "
     "of the first model).",
     "07-3-doubtful-maps": "Test images, chosen by rule, whose Grad-CAM maps should be doubted. "
-    "Dark all over: no evidence for the class; bright all over: equal evidence in every cell, however "
-    "little. White outline: the lesion mask.",
+    "Dark all over: no evidence for the class; bright all over: equal evidence in every cell, "
+    "however little. White outline: the lesion mask.",
     "07-4-randomised-weights": "How alike the maps of a model are to its own while its weights are "
     "made random layer by layer, from the output on: mean rank correlation, with 95% intervals. A "
     "map that stays alike does not show what the model has learned. Empty maps are left out.",
