@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -73,6 +73,14 @@ class Config:
             raise MelanomaError(f"seed is {self.seed}; it must be below 2^32")
         if not self.learning_rate > 0:
             raise MelanomaError(f"learning_rate is {self.learning_rate}; it must be positive")
+
+    @classmethod
+    def from_json(cls, values: Mapping) -> "Config":
+        """The configuration from `dataclasses.asdict`, after it has been JSON."""
+        kinds = {"architectures": tuple, "augmentation": lambda changes: Augmentation(**changes),
+                 "operating_points": lambda points: tuple(map(tuple, points))}  # fmt: skip
+        kinds = {name: kind for name, kind in kinds.items() if name in values}
+        return cls(**values | {name: kind(values[name]) for name, kind in kinds.items()})
 
     @property
     def figures(self) -> Path:

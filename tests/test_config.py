@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -93,3 +94,8 @@ def test_operating_points_are_read_as_they_are_written():
 def test_what_is_no_operating_point_is_refused(text):
     with pytest.raises(MelanomaError, match="no operating point"):
         parse_operating_points([text])
+
+
+def test_a_configuration_comes_back_from_json():
+    config = preset("sample", architectures=("a", "b"), operating_points=(("sensitivity", 0.9),))
+    assert Config.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config

@@ -1,11 +1,12 @@
-"""The batch: executes the notebooks in order through papermill, and only what is not up to date.
+"""The notebooks executed in order through papermill; what is up to date is skipped.
 
-Chapters 05 to 07 wait for all trainings of chapter 04, and chapter 08 for everything, because it
-measures time and wants the machine for itself; what does not wait for each other may run side by
-side. A step is one execution of one notebook. Its key covers everything its outcome depends on:
-the notebook, the parameters it declares, the library, the dataset, and the keys of the steps it
-builds on. A step is up to date when it finished with the same key and its outputs exist. Executing
-chapter 04 again is cheap: a finished training is only read.
+A step is one execution of one notebook. Its key is a digest of everything its outcome depends on:
+the notebook, its parameters, the library, the dataset, and the keys of the steps whose results it
+reads. A step is up to date when it finished with the same key and its outputs exist. Executing
+chapter 04 again is cheap, because a finished training is only read.
+
+Chapters 05 to 07 wait for all trainings of chapter 04. Chapter 08 waits for everything, because it
+measures latency. Steps that do not wait for each other may run in parallel.
 """
 
 import ast
@@ -27,22 +28,22 @@ from melanoma_lib.core.progress import HEADLESS
 from melanoma_lib.pipeline.execute import DIED, execute_notebook, start_process
 
 NOTEBOOKS = PROJECT / "notebooks"
-LOCK = ".lock"  # in a run folder that a batch holds
-ASKED = "config.json"  # in a run folder: what it was last asked for
-SCHEMA = 2  # of the files that say how far a step has come
+LOCK = ".lock"  # in a run folder, held while its notebooks are executed
+ASKED = "config.json"  # in a run folder: the configuration and parameters it was last run with
+SCHEMA = 2  # of the status files of steps
 TRAINING = "04"  # executed once per architecture
 LAST = "08"  # measures time, so nothing runs beside it
 
 
 @dataclass(frozen=True)
 class Step:
-    """One execution of a notebook; `key` says what its outcome depends on."""
+    """One execution of a notebook; `key` is a digest of all that its outcome depends on."""
 
     name: str
     notebook: Path
     parameters: dict = field(compare=False)
     key: str
-    training_key: str = ""  # of a training: what its weights depend on
+    training_key: str = ""  # of chapter 04: identifies the training
 
     @property
     def chapter(self) -> str:
@@ -50,7 +51,7 @@ class Step:
         return self.notebook.stem[:2]
 
     def reads(self, other: "Step") -> bool:
-        """Whether this step reads what the other one leaves."""
+        """Whether this step reads results of the other one."""
         if self.chapter == LAST:
             return TRAINING <= other.chapter < LAST
         return self.chapter > TRAINING == other.chapter
@@ -61,12 +62,12 @@ class Step:
 
 
 def chapters() -> list[Path]:
-    """The notebooks the batch runs, in order."""
+    """The notebooks of a run, in order."""
     return sorted(NOTEBOOKS.glob("0[0-8]_*.ipynb"))
 
 
 def declared(notebook: Path) -> list[str]:
-    """The names in a notebook's parameters cell."""
+    """The names of the parameters that a notebook declares."""
     cells = read_json(notebook)["cells"]
     found = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     tree = ast.parse("".join(line for cell in found for line in cell["source"]))
@@ -78,9 +79,9 @@ def plan(
 ) -> list[Step]:
     """The steps of a run in order.
 
-    `fingerprint` is what trainings know of the dataset, `contents` what figures show beside that
-    (its masks). `extra` are notebook parameters beside the configuration's; raises
-    `MelanomaError` for one that no notebook declares, or that the configuration holds.
+    `fingerprint` identifies the table and images of the dataset, `contents` its masks, which only
+    figures depend on. `extra` are notebook parameters that the configuration does not hold. Raises
+    `MelanomaError` for a parameter that no notebook declares, or that the configuration holds.
     """
     extra = extra or {}
     fixed = sorted(set(extra) & {*Config.__dataclass_fields__, "architecture"})
@@ -112,7 +113,7 @@ def plan(
 
 
 def _trained_elsewhere(config: Config) -> str:
-    """What the run on the other split was trained with, if one is named."""
+    """Identifies the training of the run on the other split; "" without one."""
     if not config.other_split:
         return ""
     record = read_json(Path(config.other_split) / config.architectures[0] / "run.json")
@@ -120,7 +121,7 @@ def _trained_elsewhere(config: Config) -> str:
 
 
 def _values(config: Config, architecture: str) -> dict[str, object]:
-    """The configuration as notebook parameters, which are scalars."""
+    """The configuration as notebook parameters: strings, numbers and booleans."""
     values = {name: getattr(config, name) for name in Config.__dataclass_fields__}
     del values["augmentation"]
     return values | {
@@ -140,12 +141,12 @@ def _library_digest() -> str:
 
 
 def step_status_path(config: Config, step: Step) -> Path:
-    """The file that says how far a step has come, and with which key."""
+    """The status file of a step in its run folder: state, key and outputs."""
     return Path(config.output_dir) / "steps" / f"{step.name}.json"
 
 
 def state_of(config: Config, step: Step) -> str:
-    """`done`, `stale` (done with other inputs), `failed`, `started` or `waiting`."""
+    """One of `waiting`, `started`, `failed`, `done`, and `stale`: done, but with another key."""
     path = step_status_path(config, step)
     if not path.exists():
         return "waiting"
@@ -160,13 +161,13 @@ def state_of(config: Config, step: Step) -> str:
 
 
 def _trained(config: Config, step: Step) -> bool:
-    """Whether the run folder holds the training that a step of chapter 04 left there."""
+    """Whether the run folder holds the finished training of a step of chapter 04."""
     key = step.training_key
     return not key or config.trained(step.parameters["architecture"], key)
 
 
 def _files(config: Config, step: Step) -> dict[str, int]:
-    """What a step may have written, with the time it was written: notebook, figures, tables."""
+    """A step's notebook, figures and tables that exist, with the times they were written."""
     output, architecture = Path(config.output_dir), step.parameters.get("architecture", "")
     ending = f"-{architecture}" if architecture else ""
     found = [output / "notebooks" / f"{step.name}.ipynb"]
@@ -185,12 +186,12 @@ def run(
     devices: Sequence[str] = (),
     asked: Mapping[str, object] | None = None,
 ) -> None:
-    """Executes the steps that are not up to date, up to `jobs` side by side.
+    """Executes the steps that are not up to date, up to `jobs` in parallel.
 
-    The first in the order given begins that waits for nothing. `devices` are GPUs as
-    CUDA_VISIBLE_DEVICES names them; side by side, each has one in turn. What `plan` was `asked`
-    for is recorded with the configuration. A step that fails does not stop the others that do not
-    wait for it; `MelanomaError` is raised then.
+    Steps begin in the order given as soon as they wait for nothing. `devices` are GPUs as in
+    CUDA_VISIBLE_DEVICES; parallel steps get one each, in turn. `asked`, the arguments of `plan`, is
+    recorded with the configuration. Steps that do not wait for a failed one still run; then
+    `MelanomaError` is raised.
     """
     waiting = []
     with lock(Path(config.output_dir) / LOCK):
@@ -213,7 +214,7 @@ def run(
 def _work(
     config: Config, waiting: list[Step], jobs: int, shared: int, devices: Sequence[str]
 ) -> list[MelanomaError]:
-    """Executes steps side by side, `shared` of them while one is a training; what went wrong."""
+    """Executes steps in parallel, only `shared` at a time while there are trainings; the errors."""
     running: dict[Connection, _Execution] = {}
     errors = []
     free = list(itertools.islice(itertools.cycle(devices or [""]), jobs))
@@ -245,7 +246,7 @@ def _work(
 
 
 class _Execution:
-    """A step that another process executes, and what the run folder records about it."""
+    """A step in execution by another process, and its status file."""
 
     def __init__(self, config: Config, step: Step, threads: int, device: str):
         self.config, self.step, self.device = config, step, device
@@ -267,7 +268,7 @@ class _Execution:
         )  # fmt: skip
 
     def ended(self) -> bool:
-        """Takes a message of the process; returns whether it was the last, and records that."""
+        """Handles a message of the process; returns whether it was the last, and records that."""
         try:
             message = self.messages.recv()
         except EOFError:

@@ -1,10 +1,10 @@
-"""What is done, what runs, and how long it will take, read from a run folder."""
+"""The state of a run: what is done, what is running, and how long it will take."""
 
 import re
 import time
 from pathlib import Path
 
-from melanoma_lib.config import Augmentation, Config
+from melanoma_lib.config import Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_history, read_json
 from melanoma_lib.core.locks import locked
@@ -15,7 +15,7 @@ GUIDE = PROJECT / "docs" / "thesis_guide.md"
 
 
 def find_runs(output_dir: str = "") -> list[Path]:
-    """The run in a folder, or else all that are in the project's; `MelanomaError` if none is."""
+    """The run in a folder, or else all in the project's `runs`; `MelanomaError` if there is none."""
     folders = [Path(output_dir).resolve()] if output_dir else sorted(RUNS.glob("*"))
     if found := [folder for folder in folders if _asked(folder)]:
         return found
@@ -26,15 +26,10 @@ def find_runs(output_dir: str = "") -> list[Path]:
 
 
 def recorded(folder: Path) -> tuple[Config, list[Step]]:
-    """The configuration and the steps that a run was last asked for, from its folder alone."""
+    """The configuration and the steps with which a run was last started, from its folder alone."""
     record = _asked(folder)
     try:
-        values = record["config"] | {
-            "output_dir": str(folder),
-            "architectures": tuple(record["config"]["architectures"]),
-            "augmentation": Augmentation(**record["config"]["augmentation"]),
-        }
-        config = Config(**values)
+        config = Config.from_json(record["config"] | {"output_dir": str(folder)})
     except (KeyError, TypeError) as error:
         raise MelanomaError(
             f"{folder} was made by another version ({error}); give status the run's options"
@@ -43,7 +38,7 @@ def recorded(folder: Path) -> tuple[Config, list[Step]]:
 
 
 def _asked(folder: Path) -> dict:
-    """What `run` recorded; of trainings without notebooks, or an earlier version, their own."""
+    """What `run` recorded; for trainings without notebooks, or of earlier versions, their own."""
     trained = [read_json(path) for path in sorted(folder.glob("*/run.json"))]
     record = read_json(folder / ASKED, {})
     if record or not trained:
@@ -75,9 +70,9 @@ def report(config: Config, steps: list[Step]) -> str:
 
 
 def finished_epochs(config: Config, step: Step) -> list[dict[str, str]]:
-    """The history of the training that a step of chapter 04 asks for.
+    """The history so far of the training of a step of chapter 04; [] if it has not begun.
 
-    Not of one that will be set aside for it: with other parameters, or of more epochs.
+    A training in the folder with other parameters, or with more epochs, does not count.
     """
     folder = Path(config.output_dir) / step.parameters["architecture"]
     record = read_json(folder / "run.json", {})
@@ -86,7 +81,7 @@ def finished_epochs(config: Config, step: Step) -> list[dict[str, str]]:
 
 
 def time_left(config: Config, steps: list[Step]) -> str:
-    """How long the trainings still take, from the epochs measured in this run so far."""
+    """How long the trainings will still take, estimated from the epochs of this run so far."""
     seconds, unknown = 0.0, []
     for step in steps:
         if not step.training_key:
@@ -103,7 +98,7 @@ def time_left(config: Config, steps: list[Step]) -> str:
 
 
 def sections(guide: str) -> dict[str, list[str]]:
-    """The names in backquotes below each numbered heading of the thesis guide, by heading."""
+    """The names in backticks below each numbered heading of the thesis guide, by heading."""
     parts = re.split(r"^###? (.*)\n", guide, flags=re.MULTILINE)[1:]
     named = zip(parts[::2], parts[1::2], strict=True)
     return {
@@ -112,9 +107,9 @@ def sections(guide: str) -> dict[str, list[str]]:
 
 
 def thesis(config: Config, steps: list[Step]) -> str:
-    """Every section of the thesis guide: ready, open or text only, and what it has and lacks.
+    """The state of every section of the thesis guide, and the figures and tables it has and lacks.
 
-    A figure or table is there when it was written by a chapter that is up to date.
+    States: ready, open, text only. A figure or table counts if its chapter is up to date.
     """
     from melanoma_lib.reporting.figures import CATALOG, PER_MODEL  # slow to import
     from melanoma_lib.reporting.tables import CAPTIONS, table_file

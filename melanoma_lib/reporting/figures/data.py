@@ -61,7 +61,7 @@ def patients(metadata: pd.DataFrame) -> Figure:
         bins=np.arange(-2.5, 103, 5), stat="proportion", common_norm=False,  # ages: 0, 5, 10, ...
         element="step", alpha=0.5, legend=False, ax=panels["age"],
     )
-    panels["age"].set(xlabel="Age (years)", ylabel="Share of the group")
+    panels["age"].set(xlabel="Age (years)", ylabel="Fraction of the group")
     panels["age"].yaxis.set_major_formatter(elements.percent_ticks)
     for column in ("sex", "localization"):
         axes, groups = panels[column], known[column].groupby(column)["malignant"]
