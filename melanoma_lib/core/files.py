@@ -16,19 +16,18 @@ from safetensors import SafetensorError
 from melanoma_lib.core.errors import MelanomaError
 
 PROJECT = Path(__file__).resolve().parents[2]
-_UMASK = os.umask(0)  # read once: it belongs to all threads, and is read by being changed
+_UMASK = os.umask(0)  # read once: reading it means changing it, for all threads
 os.umask(_UMASK)
 
 
 @contextmanager
 def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
-    """Yields a temporary path that becomes `path` only when the block ends without an error.
+    """Yields a temporary path that replaces `path` when the block ends without an error.
 
-    The temporary file lies in the same folder and keeps the suffix, so that writers which
-    choose a format by name do the right thing. Whatever was at `path` stays until then. With
-    `checksum`, the final name also carries the content's SHA-256 (see `checksum_holds`), so
-    that content and checksum appear in one step. Raises `MelanomaError` when the file cannot be
-    written, for example because the disk is full.
+    The temporary file lies in the same folder and has the same suffix, which some writers choose a
+    format by. With `checksum`, the final name also holds the SHA-256 of the content (see
+    `checksum_holds`), so that both appear in one step. Raises `MelanomaError` when the file cannot
+    be written, for example because the disk is full; what was there before is then unchanged.
     """
     path, temporary = Path(path), None
     try:
@@ -56,8 +55,8 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Removes the temporary files of killed writers; only where no other process writes."""
+def remove_temporary_files(folder: Path) -> None:
+    """Removes the temporary files of killed processes; safe only where no other process writes."""
     for path in folder.glob(".*-*"):  # not the folders that editors leave
         path.unlink()
 
@@ -80,9 +79,10 @@ def write_json(path: Path | str, value: object) -> Path:
 
 
 def read_json(path: Path | str, otherwise: dict | None = None) -> dict:
-    """Reads a JSON object, or takes another where there is no file.
+    """Reads a JSON object; `otherwise` is returned where there is no file.
 
-    Raises `MelanomaError` when it is missing and there is no other, or holds something else.
+    Raises `MelanomaError` when the file is missing and there is no `otherwise`, or when it holds
+    anything but an object.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def read_json(path: Path | str, otherwise: dict | None = None) -> dict:
 def write_csv(
     path: Path | str, rows: Sequence[Mapping[str, object]], heads: Sequence[str] = ()
 ) -> Path:
-    """Writes dictionaries with equal keys as a CSV table, atomically; `heads` if there are none."""
+    """Writes dictionaries with equal keys as CSV, atomically; `heads` are the columns if empty."""
     buffer = io.StringIO(newline="")
     names = list(rows[0] if rows else heads)
     writer = csv.DictWriter(buffer, fieldnames=names, lineterminator="\n")
@@ -128,7 +128,7 @@ def sha256(path: Path | str) -> str:
 
 
 def checksum_holds(path: Path) -> bool:
-    """Whether a file written with its checksum in its name still has that content."""
+    """Whether a file has the checksum that `atomic_path` put into its name."""
     return sha256(path)[:16] == path.stem.rpartition("-")[2]
 
 

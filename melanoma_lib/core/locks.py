@@ -1,4 +1,4 @@
-"""Locks between processes: a file that a process holds for as long as it lives."""
+"""Locks between processes, held on a file for as long as the process lives."""
 
 import fcntl
 import os
@@ -14,15 +14,15 @@ from melanoma_lib.core.errors import MelanomaError
 
 @contextmanager
 def lock(path: Path, waiting: str = "") -> Iterator[None]:
-    """Holds a lock file for this process; raises `MelanomaError` naming who holds it already.
+    """Holds a lock file inside the block.
 
-    With `waiting`, prints that and waits instead. The lock ends with the process, however that
-    ends. Who only looks whether it is held (`locked`) never keeps anybody from it.
+    If another process holds it, raises `MelanomaError` naming that process, or prints `waiting`
+    and waits if that is given. The lock ends with the process, however that ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         while not _flock(file, fcntl.LOCK_EX):
-            if _flock(file, fcntl.LOCK_SH):  # nobody holds it: somebody looks, for microseconds
+            if _flock(file, fcntl.LOCK_SH):  # it is only being tested, by `locked`
                 fcntl.flock(file, fcntl.LOCK_UN)
                 time.sleep(0.001)
             elif waiting:
@@ -42,9 +42,9 @@ def lock(path: Path, waiting: str = "") -> Iterator[None]:
 
 
 def locked(path: Path) -> bool:
-    """Whether a process holds the lock file at this moment.
+    """Whether a process holds the lock file; testing it never makes `lock` fail.
 
-    A lock that is shared can be had while others look, and not while somebody holds the file.
+    A shared lock is compatible with other tests, and not with the exclusive lock of a holder.
     """
     if not path.exists():
         return False

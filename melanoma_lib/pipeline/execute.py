@@ -1,7 +1,8 @@
-"""One notebook executed through papermill in a process of its own, with torch imported already.
+"""One notebook executed through papermill, in a process that has torch imported already.
 
-papermill's own engine starts a Jupyter kernel, which imports torch anew: that takes longer than
-many a chapter. Here cells run in a fork of a process that has imported it.
+papermill's own engine starts a Jupyter kernel, which imports torch anew, and that takes longer
+than a short chapter. This engine runs the cells in IPython's shell in the process it is in: a fork
+of one that has imported what notebooks import.
 """
 
 import base64
@@ -24,16 +25,16 @@ from melanoma_lib.core.errors import MelanomaError
 DIED = "its process died; run again to go on, with fewer --jobs if memory was short"
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
 PRELOAD = "melanoma_lib.pipeline.preload"
-# Elsewhere a fork of so much is not safe. And the server's socket, which lies in the folder of
-# temporary files, may have a name of 107 characters.
+# Elsewhere a fork with so much imported is not safe. The fork server's socket lies in the folder
+# of temporary files, and its path may have 107 characters.
 FORKS = sys.platform == "linux" and len(tempfile.gettempdir()) < 70
 
 
 def start_process(function: Callable, *arguments: object) -> tuple:
-    """Calls `function(send, *arguments)` in another process: the process, and a `Connection`.
+    """Calls `function(send, *arguments)` in another process; returns it and a `Connection`.
 
-    From that one comes what the function sends, at last what it returns or raises, and EOFError.
-    The process does not hear Ctrl-C, and ends with this one if not before.
+    The connection receives what the function sends, then what it returns or the exception that it
+    raises. The process ignores Ctrl-C, and ends when this one ends.
     """
     context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
     if FORKS:
@@ -49,7 +50,7 @@ def start_process(function: Callable, *arguments: object) -> tuple:
 
 
 def call(function: Callable, *arguments: object) -> object:
-    """What `function(*arguments)` returns or raises, called in such a process."""
+    """Calls a function in such a process; returns what it returns, or raises what it raises."""
     process, messages = start_process(_without_sending, function, *arguments)
     try:
         result = messages.recv()
@@ -92,8 +93,9 @@ def execute_notebook(
 ) -> None:
     """Executes a notebook in this process and writes it, with its outputs, to `target`.
 
-    What cells print is appended to `log`, and the lines of a training's table are sent. Raises
-    `MelanomaError` for an exception in a cell; the notebook is then `<target>.failed.ipynb`.
+    What cells print is appended to the file `log`; lines of a training's table are also sent.
+    Raises `MelanomaError` for an exception in a cell, and then leaves the notebook with the ending
+    `.failed.ipynb`.
     """
     import papermill
     from IPython.core.interactiveshell import InteractiveShell
@@ -139,7 +141,7 @@ def execute_notebook(
 
 
 def _use(environment: Mapping[str, str]) -> None:
-    """Sets environment variables, threads and random states as in a new process."""
+    """Sets environment, threads and random states as they would be in a new process."""
     import numpy as np
     import threadpoolctl
     import torch
@@ -153,7 +155,7 @@ def _use(environment: Mapping[str, str]) -> None:
 
 
 def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
-    """Runs a cell in an IPython shell and keeps its outputs; returns whether nothing was raised."""
+    """Runs a cell in an IPython shell and stores its outputs; returns whether it succeeded."""
     from nbformat.v4 import new_output
 
     def display(data: Mapping, metadata: Mapping | None = None, kind="display_data", **_) -> None:
@@ -180,7 +182,7 @@ def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
 
 
 class _Stream(io.TextIOBase):
-    """What a cell prints, kept in its outputs and shown line by line."""
+    """A stream that stores what a cell prints in its outputs, and shows it line by line."""
 
     def __init__(self, name: str, outputs: list, show: Callable[[str], None]):
         self.of, self.outputs, self.show, self.rest = name, outputs, show, ""

@@ -15,7 +15,7 @@ GUIDE = PROJECT / "docs" / "thesis_guide.md"
 
 
 def find_runs(output_dir: str = "") -> list[Path]:
-    """The run in a folder, or else all in the project's `runs`; `MelanomaError` if there is none."""
+    """The run in a folder, or else all in the project's `runs`; `MelanomaError` without any."""
     folders = [Path(output_dir).resolve()] if output_dir else sorted(RUNS.glob("*"))
     if found := [folder for folder in folders if _asked(folder)]:
         return found

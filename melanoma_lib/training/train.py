@@ -13,7 +13,14 @@ from torch import nn
 from melanoma_lib.config import PRECISIONS, TRAINING_FIELDS, Config
 from melanoma_lib.core.environment import device_name, pick_device, versions
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.core.files import atomic_path, read_history, read_json, sha256, sweep, write_json
+from melanoma_lib.core.files import (
+    atomic_path,
+    read_history,
+    read_json,
+    remove_temporary_files,
+    sha256,
+    write_json,
+)
 from melanoma_lib.core.locks import lock
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import open_dataset
@@ -71,7 +78,7 @@ def train_architecture(config: Config, key: str) -> Path:
 def _train(config: Config, key: str) -> Path:
     data = prepare(config)
     folder = Path(config.output_dir) / key
-    sweep(folder)
+    remove_temporary_files(folder)
     training_key = config.training_key(key, data.files.fingerprint)
     record = prepare_run_folder(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)

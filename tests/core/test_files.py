@@ -14,7 +14,7 @@ from melanoma_lib.core.files import (
     digest,
     read_history,
     read_json,
-    sweep,
+    remove_temporary_files,
     write_csv,
     write_json,
     write_text,
@@ -100,9 +100,9 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path):
         (tmp_path / name).mkdir()
     for name in (".checkpoint-0001-ab12.pt", "history.csv", "folder/.deeper-1"):
         (tmp_path / name).touch()
-    sweep(tmp_path)
+    remove_temporary_files(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [editors, "folder", "history.csv"]
-    sweep(tmp_path / "absent")
+    remove_temporary_files(tmp_path / "absent")
 
 
 def test_a_missing_file_may_have_a_default(tmp_path):
