@@ -162,7 +162,7 @@ def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
         cell.outputs.append(new_output(kind, data=_as_text(data), metadata=metadata or {}))
 
     def display_result(value: object) -> None:
-        if value is not None:
+        if value is not None and not shell.displayhook.quiet():  # no semicolon at the end
             display(*shell.display_formatter.format(value), kind="execute_result")
 
     def display_error(kind: type, error: BaseException, traceback: list[str]) -> None:

@@ -193,8 +193,8 @@ def test_each_notebook_has_its_own_folder_threads_and_random_numbers(tmp_path):
     for name in ("a", "b"):
         run_here(path, tmp_path / f"{name}.ipynb", {})
         cells = nbformat.read(tmp_path / f"{name}.ipynb", 4).cells
-        shown.append([cell.outputs[0].data["text/plain"] for cell in cells[-2:]])
-    assert shown[0][0] == shown[1][0] == str((str(tmp_path), 1, "x"))
+        shown.append([eval(cell.outputs[0].data["text/plain"]) for cell in cells[-2:]])
+    assert shown[0][0] == shown[1][0] == (str(tmp_path), 1, "x")
     assert shown[0][1] != shown[1][1]
 
 

@@ -104,10 +104,10 @@ def test_the_documentation_shows_what_was_measured():
     again = measured["calls"]["second"]["notebooks"]
     for said in (
         f"{measured['gpu_memory_mib'] * 2**20 / 1e9:.1f} GB at most",
-        f"after {minutes} min {rest} s all",
+        f"fter {minutes} min {rest} s all",
         f"({sum(seconds.values()):.0f} s of training)",
         f"{seconds['resnet50']:.0f} s of training |",
-        f"the fourth took {again['04_training-densenet121']:.0f} s, 05 "
+        f"took {again['04_training-densenet121']:.0f} s, 05 "
         f"{again['05_calibration']:.0f} s and 06 {again['06_operating_thresholds']:.0f} s",
     ):
         assert said in text

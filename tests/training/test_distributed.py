@@ -82,7 +82,7 @@ def test_a_batch_is_shared_without_loss(monkeypatch):
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(MelanomaError, match="batch of 32 cannot be shared equally by 3"), \
+    with pytest.raises(MelanomaError, match="batch of 32 cannot be divided equally among 3"), \
             distributed.group(Config()):
         pass
 

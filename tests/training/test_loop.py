@@ -200,7 +200,7 @@ def test_a_checkpoint_holds_its_epoch_though_the_next_one_runs(tmp_path, monkeyp
         save_checkpoint(folder, state)
 
     monkeypatch.setattr(loop, "validate", validate)
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr("melanoma_lib.training.checkpoint.save_checkpoint", save)
     data = coloured()
     loop.fit(new_model(), data, data, dataclasses.replace(CONFIG, epochs=2), tmp_path)
     for path, weights in zip(sorted(tmp_path.glob("checkpoint-*")), after, strict=True):
@@ -282,7 +282,7 @@ def test_an_epoch_that_cannot_be_written_stops_the_training(tmp_path, monkeypatc
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(loop, "save_checkpoint", full)
+    monkeypatch.setattr("melanoma_lib.training.checkpoint.save_checkpoint", full)
     with pytest.raises(OSError, match="No space left"):
         loop.fit(new_model(), coloured(), coloured(), CONFIG, tmp_path)
 

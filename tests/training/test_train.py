@@ -56,9 +56,9 @@ def test_a_run_folder_is_complete(config, protocol):
     assert torch.__version__.startswith(record["versions"]["torch"])
     split = pd.read_csv(folder.parent / "split.csv")
     predictions = load_predictions(folder / "predictions.parquet")
-    for part in ("val", "test"):
-        expected = split["image_id"][split["part"].str.contains(part)]
-        assert predictions.part(part).image_ids.tolist() == expected.tolist()
+    for name in ("val", "test"):
+        expected = split["image_id"][split["part"].str.contains(name)]
+        assert predictions.split(name).image_ids.tolist() == expected.tolist()
     if protocol == "image":
         val, test = predictions.split("val"), predictions.split("test")
         assert np.array_equal(val.logits, test.logits)
