@@ -124,7 +124,7 @@ def test_the_documentation_shows_what_was_measured():
         f"accuracy {format_estimate(earlier['accuracy'])} and melanoma AUC "
         f"{format_estimate(earlier['melanoma_auc'])}, as far from"
     ) in text
-    assert f"DeLong's test (p = {delong:.2g}, by the resamples {resamples:.2g})" in text
+    assert f"DeLong's test (p = {delong:.2g}; by the bootstrap p = {resamples:.2g})" in text
     others = [row[test]["p_holm"] for row in pairs.values()
               for test in ("accuracy", "mcnemar", "melanoma_auc", "delong")]  # fmt: skip
     assert sorted(others)[3] > 0.05  # of both tests on accuracy, and of DeLong's
