@@ -1,4 +1,4 @@
-"""Heat maps of what speaks for a class in an image: Grad-CAM and LayerCAM."""
+"""Heat maps of the evidence for a class in an image: Grad-CAM and LayerCAM."""
 
 from collections.abc import Iterable, Sequence
 

@@ -36,7 +36,7 @@ OVERLAPS = {
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run says: its results, predictions by model, and the dataset's table."""
+    """A finished run: its results, predictions by model, and the dataset's table."""
 
     folder: Path
     results: dict
@@ -341,9 +341,9 @@ PLOTS: dict[str, Callable[[Run, Sequence[str]], Figure | None]] = {
 
 
 def plot(run: Run, name: str, key: str = "") -> Figure | None:
-    """The figure `name`, of one model where it is drawn per model; None if that needs more.
+    """The figure `name`, of the model `key` where each model has one; None if it cannot be plotted.
 
-    More is models, images, the dataset's table, or a run on the other split.
+    Some figures need models, images, the dataset's table, or a run on the other split.
     """
     table, price = run.metadata is not None, "price_of_leakage" in run.results
     if name not in PLOTS or (name < "02" and not table) or (name.startswith("08-6") and not price):
