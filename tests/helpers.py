@@ -1,5 +1,8 @@
 """What tests of several rooms make: a small dataset, runs, tables of patients."""
 
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +135,12 @@ def coloured(n=40):
 
 def weights_of(model):
     return torch.cat([value.flatten().float() for value in model.state_dict().values()])
+
+
+def report_process(number):
+    """The process it is called in, whether torch is imported there, a variable, the number."""
+    if number < 0:
+        raise FileNotFoundError(f"{number}")
+    if number == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid(), "torch" in sys.modules, os.environ.get("OF_NOW"), number

@@ -11,6 +11,7 @@ import nbformat
 import papermill
 import pytest
 import torch
+from helpers import report_process
 from nbformat.v4 import new_code_cell, new_notebook
 
 from melanoma_lib.core.errors import MelanomaError
@@ -18,15 +19,6 @@ from melanoma_lib.pipeline import execute
 
 forked = pytest.mark.skipif(not execute.FORKS, reason="processes are forked on Linux only")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
-
-
-def of_here(number):
-    """Whose process called it, whether torch is imported there, and the number."""
-    if number < 0:
-        raise FileNotFoundError(f"{number}")
-    if number == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid(), "torch" in sys.modules, os.environ.get("OF_NOW"), number
 
 
 def python(code, *folders, **environment):
@@ -44,12 +36,12 @@ def test_a_function_is_called_elsewhere_and_its_error_comes_back(monkeypatch):
     monkeypatch.setenv("OF_NOW", "no")
     execute.call(os.getpid)  # what forks are made from is there before the change
     monkeypatch.setenv("OF_NOW", "yes")
-    process, imported, value, number = execute.call(of_here, 3)
+    process, imported, value, number = execute.call(report_process, 3)
     assert process != os.getpid() and imported and value == "yes" and number == 3
     with pytest.raises(FileNotFoundError, match="-1"):
-        execute.call(of_here, -1)
+        execute.call(report_process, -1)
     with pytest.raises(MelanomaError, match="its process died"):
-        execute.call(of_here, 0)
+        execute.call(report_process, 0)
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
@@ -74,9 +66,8 @@ def test_an_interrupt_is_heard_while_imports_run_and_told_by_one_process(tmp_pat
     (tmp_path / "pandas.py").write_text(slow)  # one of those that are imported
     code = (
         "from melanoma_lib.pipeline import execute\n"
-        "from test_execute import of_here\n"
         f"import os; os.chdir({str(tmp_path)!r})\n"
-        "try:\n    execute.call(of_here, 3)\nexcept KeyboardInterrupt:\n    print('interrupted')"
+        "try:\n    execute.call(os.getpid)\nexcept KeyboardInterrupt:\n    print('interrupted')"
     )
     process = python(code, tmp_path)
     wait_for(lambda: (tmp_path / "begun").exists())
@@ -113,11 +104,11 @@ def test_where_nothing_can_be_forked_a_process_begins_from_nothing(tmp_path):
     """A server's socket would lie in this folder, and its name may have 107 characters."""
     (deep := tmp_path / ("d" * 90)).mkdir()
     code = (
-        "from melanoma_lib.pipeline import execute; from test_execute import of_here\n"
-        "if __name__ == '__main__': print(execute.FORKS, execute.call(of_here, 3)[-1])"
+        "import os; from melanoma_lib.pipeline import execute\n"
+        "if __name__ == '__main__': print(execute.FORKS, execute.call(os.getpid) != os.getpid())"
     )
     out, err = python(code, TMPDIR=str(deep)).communicate()
-    assert out.strip() == "False 3", err
+    assert out.strip() == "False True", err
 
 
 def notebook(path, *cells):
