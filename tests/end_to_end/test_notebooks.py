@@ -71,6 +71,44 @@ def test_prose_and_calls_but_no_long_definitions(book):
                 assert node.end_lineno - node.lineno < 6, node.name
 
 
+def test_a_chapter_that_opens_the_dataset_takes_its_table_and_images_from_elsewhere(book):
+    code = "\n".join(cell.source for cell in code_cells(book))
+    if "open_dataset(data_dir" in code or "data_dir=data_dir" in code:
+        declared = {line.partition(" =")[0] for line in code_cells(book)[0].source.splitlines()}
+        assert {"data_dir", "metadata", "img_dir"} <= declared
+        assert "open_dataset(data_dir)" not in code
+
+
+@pytest.fixture
+def apart(dataset, tmp_path):
+    """The flags that name a dataset whose table and images lie in different folders."""
+    table = tmp_path / "tables" / "HAM10000_metadata.csv"
+    table.parent.mkdir()
+    (dataset / table.name).rename(table)
+    return ["--metadata", str(table), "--img-dir", str(dataset / "images")]
+
+
+def test_the_command_of_the_thesis(apart, tmp_path, capfd):
+    """With all its flags, from the trainings to the last chapter, and again, which does nothing."""
+    flags = [*apart, "--output-dir", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "16",
+             "--seed", "1", "--image-size", "32", "--no-pretrained"]  # fmt: skip
+    assert main(["train", KEYS[0], *flags]) == 0
+    flags += ["--architectures", *KEYS]
+    assert main(["run", *flags]) == 0
+    results = tmp_path / "run" / "comparison_results.json"
+    assert set(read_json(results)["models"]) == set(KEYS)
+    capfd.readouterr()
+    assert main(["run", *flags]) == 0
+    assert capfd.readouterr().out.count("up to date") == 8 + len(KEYS)
+    assert main(["status", *flags]) == 0
+    assert capfd.readouterr().out.count("done") == 8 + len(KEYS)
+    page = ["--output-dir", str(tmp_path / "page"), "--metadata", apart[1]]
+    assert main(["figures", "--results", str(results), *page]) == 0
+    evaluate = ["evaluate", "--bundle", str(tmp_path / "run"), *apart]
+    assert main(evaluate) == 2  # the run has seen all of these
+    assert "trained and tested on" in capfd.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def finished(sample_dir, tmp_path_factory):
     """A whole run of the command on the sample, with two networks that train in seconds."""
