@@ -161,9 +161,9 @@ def test_conda_installs_the_project_and_states_no_dependency_of_its_own():
 
 
 def test_the_page_of_figures_is_current():
-    from melanoma_lib.reporting.figures import catalog_page
+    from melanoma_lib.reporting.figures import catalog_markdown
 
-    assert (ROOT / "figures" / "README.md").read_text() == catalog_page()
+    assert (ROOT / "figures" / "README.md").read_text() == catalog_markdown()
 
 
 def test_links_between_pages_lead_somewhere():

@@ -76,7 +76,7 @@ def configuration(options: argparse.Namespace) -> Config:
         given["architectures"] = tuple(dict.fromkeys(names))
     if given["operating_points"]:
         given["operating_points"] = parse_operating_points(given["operating_points"])
-    weights = name_values(given["weights"], "--weights")
+    weights = parse_name_values(given["weights"], "--weights")
     given["weights"] = {
         name: str(Path(file).expanduser().resolve()) for name, file in weights.items()
     }
@@ -85,7 +85,7 @@ def configuration(options: argparse.Namespace) -> Config:
     return preset(options.preset, **given)
 
 
-def name_values(texts: Sequence[str], flag: str) -> dict[str, str]:
+def parse_name_values(texts: Sequence[str], flag: str) -> dict[str, str]:
     """NAME=VALUE texts as a dictionary; raises `MelanomaError` for anything else."""
     pairs = dict(text.partition("=")[::2] for text in texts)
     if not all(pairs) or not all(pairs.values()):
@@ -95,7 +95,8 @@ def name_values(texts: Sequence[str], flag: str) -> dict[str, str]:
 
 def notebook_parameters(options: argparse.Namespace) -> dict[str, object]:
     """What `-p` sets, each value as a number or another literal if it is one."""
-    return {name: _scalar(text) for name, text in name_values(options.parameter, "-p").items()}
+    given = parse_name_values(options.parameter, "-p")
+    return {name: _scalar(text) for name, text in given.items()}
 
 
 def _scalar(text: str) -> object:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from melanoma_lib.core.errors import MelanomaError, summarize_items
-from melanoma_lib.models.features import as_map
+from melanoma_lib.models.features import feature_map
 
 # By name, the class in pytorch_grad_cam. Only methods that need nothing but features and
 # gradients. HiResCAM is left out: before pooling and one linear layer it equals Grad-CAM.
@@ -31,7 +31,7 @@ def heat_maps(
     """
     layer = layer or cam_layer(model, inputs)
     found = class_gradients(model, [layer], inputs, classes).get(layer)
-    if found is None or as_map(model, found[0]) is None:
+    if found is None or feature_map(model, found[0]) is None:
         raise MelanomaError(
             f"layer {layer} has no feature map; the last that has one is {cam_layer(model, inputs)}"
         )
@@ -52,7 +52,7 @@ def compute_cam(
     # out in full contrast. Its constructor wants any module with a parameter; given no layers, it
     # registers no hooks.
     formula = getattr(pytorch_grad_cam, METHODS[method])(nn.PReLU(), [])
-    arrays = [as_map(model, values).cpu().numpy() for values in (features, gradient)]
+    arrays = [feature_map(model, values).cpu().numpy() for values in (features, gradient)]
     signed = formula.get_cam_image(None, None, None, *arrays, False)  # (n, cells, cells)
     heat = F.relu(torch.from_numpy(signed).to(features.device))[:, None]
     heat = F.interpolate(heat, (size, size), mode="bilinear")[:, 0]
@@ -71,7 +71,7 @@ def cam_layer(model: nn.Module, inputs: torch.Tensor) -> str:
     names = [name for name, _ in model.named_modules() if name]
     found = []
     for name, (_, gradient) in class_gradients(model, names, inputs[:1], [0]).items():
-        cells = as_map(model, gradient)
+        cells = feature_map(model, gradient)
         if cells is not None and cells.shape[1] == model.num_features and cells.any():
             found.append((cells.shape[2] > 1, len(found), name))  # 1 x 1 only if nothing else
     if not found:

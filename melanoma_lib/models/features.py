@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def as_map(model: nn.Module, features: torch.Tensor) -> torch.Tensor | None:
+def feature_map(model: nn.Module, features: torch.Tensor) -> torch.Tensor | None:
     """Features as a map (n, channels, side, side), or None if they have no positions.
 
     features: a map with channels first or last, or the tokens (n, tokens, channels) of a

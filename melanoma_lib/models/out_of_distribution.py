@@ -19,7 +19,7 @@ from torch import nn
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import atomic_path, sha256
-from melanoma_lib.models.features import as_map
+from melanoma_lib.models.features import feature_map
 
 FILE = "known.safetensors"
 N_NEIGHBOURS = 5
@@ -55,7 +55,7 @@ def capture_features(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     stage = math.ceil(3 * len(model.feature_info) / 4) - 1
     features = []
     hook = model.get_submodule(model.feature_info[stage]["module"]).register_forward_hook(
-        lambda *call: features.append(as_map(model, call[2]).float().mean((2, 3)))
+        lambda *call: features.append(feature_map(model, call[2]).float().mean((2, 3)))
     )
     try:
         yield features

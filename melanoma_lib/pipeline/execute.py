@@ -49,7 +49,7 @@ def start_process(function: Callable, *arguments: object) -> tuple:
     return process, receiver
 
 
-def call(function: Callable, *arguments: object) -> object:
+def run_in_process(function: Callable, *arguments: object) -> object:
     """Calls a function in such a process; returns what it returns, or raises what it raises."""
     process, messages = start_process(_without_sending, function, *arguments)
     try:

@@ -233,7 +233,7 @@ def _work(
                 waiting.remove(step)
             for messages in wait(list(running)):
                 execution = running[messages]
-                if execution.ended():
+                if execution.handle_message():
                     del running[messages]
                     free.append(execution.device)
                     if execution.error:
@@ -267,7 +267,7 @@ class _Execution:
             environment,
         )  # fmt: skip
 
-    def ended(self) -> bool:
+    def handle_message(self) -> bool:
         """Handles a message of the process; returns whether it was the last, and records that."""
         try:
             message = self.messages.recv()

@@ -25,7 +25,7 @@ def find_runs(output_dir: str = "") -> list[Path]:
     )
 
 
-def recorded(folder: Path) -> tuple[Config, list[Step]]:
+def recorded_run(folder: Path) -> tuple[Config, list[Step]]:
     """The configuration and the steps with which a run was last started, from its folder alone."""
     record = _asked(folder)
     try:

@@ -22,7 +22,7 @@ from melanoma_lib.explanation.mask_metrics import (
     pointing_game,
 )
 from melanoma_lib.models.build import build_model
-from melanoma_lib.models.features import as_map
+from melanoma_lib.models.features import feature_map
 
 # The layers that the method's authors, or those of the package grad-cam, name for each family.
 LAYERS = {
@@ -54,7 +54,7 @@ def test_it_agrees_with_the_package_grad_cam_on_the_layers_it_names(key):
     model, inputs = build(key, 96)
     targets = [ClassifierOutputTarget(index) for index in (4, 5)]
     layer = model.get_submodule(LAYERS[key])
-    reshape = (lambda tokens: as_map(model, tokens)) if key == "vit_b_16" else None
+    reshape = (lambda tokens: feature_map(model, tokens)) if key == "vit_b_16" else None
     with GradCAM(model, [layer], reshape_transform=reshape) as cam:
         theirs = cam(input_tensor=inputs, targets=targets)
     compared = 0
@@ -108,8 +108,8 @@ def test_a_feature_map_is_found_in_every_kind_of_network(key, size, side):
     model, inputs = build(key, size)
     layer = cam_layer(model, inputs)
     features, gradient = class_gradients(model, [layer], inputs, [4, 5])[layer]
-    assert as_map(model, features).shape == (2, model.num_features, side, side)
-    assert as_map(model, gradient).any()
+    assert feature_map(model, features).shape == (2, model.num_features, side, side)
+    assert feature_map(model, gradient).any()
     heat = heat_maps(model, inputs, [4, 5])
     assert heat.shape == (2, size, size) and heat.min() >= 0
     assert set(heat.max((1, 2))) <= {0.0, 1.0}  # relative to the maximum, or all zero

@@ -16,25 +16,9 @@ from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.inference import app, wording
-from melanoma_lib.inference.predictor import Predictor
 from melanoma_lib.pipeline.run import NOTEBOOKS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.fixture(scope="module")
-def predictor(sample_run):
-    return Predictor(sample_run / KEYS[0])
-
-
-@pytest.fixture(scope="module")
-def images(sample_dir):
-    return sorted((sample_dir / "images").iterdir())[:8]
-
-
-@pytest.fixture
-def prediction(predictor, images):
-    return predictor.predict([predictor.load_image(images[0])])[0]
 
 
 def test_the_fragments_show_the_numbers_of_the_prediction(predictor, prediction):

@@ -17,7 +17,6 @@ from melanoma_lib.data.images import decode
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.explanation.gradcam import heat_maps
 from melanoma_lib.inference.predictor import (
-    Predictor,
     best_bundle,
     heat_to_rgba,
     list_images,
@@ -26,22 +25,6 @@ from melanoma_lib.inference.predictor import (
     predict_files,
 )
 from melanoma_lib.reporting.compare import compare
-
-
-@pytest.fixture(scope="module")
-def predictor(sample_run):
-    return Predictor(sample_run / KEYS[0])
-
-
-@pytest.fixture(scope="module")
-def some(sample_dir):
-    """Paths of a few images of the sample."""
-    return sorted((sample_dir / "images").iterdir())[:6]
-
-
-@pytest.fixture
-def prediction(predictor, some):
-    return predictor.predict([predictor.load_image(some[0])])[0]
 
 
 def test_it_predicts_what_the_run_predicted(predictor, sample_dir):
@@ -112,14 +95,14 @@ def test_noise_is_out_of_distribution_and_the_test_split_is_not(predictor, sampl
     assert all(each.out_of_distribution for each in predictor.predict(noise))
 
 
-def test_the_heat_map_is_that_of_grad_cam(predictor, some):
-    loaded = [predictor.load_image(path) for path in some[:2]]
+def test_the_heat_map_is_that_of_grad_cam(predictor, images):
+    loaded = [predictor.load_image(path) for path in images[:2]]
     right = heat_maps(predictor.model, predictor._to_inputs(np.stack(loaded)), [4, 0])
     assert np.allclose(predictor.heat_maps(loaded, ["mel", "akiec"]), right, atol=1e-5)
 
 
-def test_threads_get_their_own_maps(predictor, some):
-    loaded = [predictor.load_image(path) for path in some]
+def test_threads_get_their_own_maps(predictor, images):
+    loaded = [predictor.load_image(path) for path in images]
     right = [predictor.heat_maps([image], ["mel"]) for image in loaded]
     wrong = []
 
@@ -147,25 +130,25 @@ def test_an_overlay_leaves_cold_pixels_alone():
     assert shown[0, 0] == pytest.approx(0.6 * hot + 0.4 * image[0, 0], abs=2)
 
 
-def test_bad_images_are_reported_and_the_rest_goes_on(predictor, some, tmp_path):
+def test_bad_images_are_reported_and_the_rest_goes_on(predictor, images, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     Image.new("RGB", (30, 30)).save(tmp_path / "image.gif")
     (tmp_path / "large.png").write_bytes(bytes(21_000_000))
-    (tmp_path / "cut.jpg").write_bytes(some[0].read_bytes()[:-300])
+    (tmp_path / "cut.jpg").write_bytes(images[0].read_bytes()[:-300])
     bad = [tmp_path / name for name in ("text.jpg", "image.gif", "large.png", "cut.jpg", "none")]
-    paths = [bad[0], some[0], *bad[1:], some[1]]
+    paths = [bad[0], images[0], *bad[1:], images[1]]
     rows = list(predict_files(predictor, paths, overlay_dir=tmp_path / "heat"))
     assert [path.name in row["error"] for path, row in
             zip(bad, [row for row in rows if "error" in row], strict=True)] == [True] * 5
     good = [row for row in rows if "error" not in row]
-    assert [row["image"] for row in good] == [str(path) for path in some[:2]]
+    assert [row["image"] for row in good] == [str(path) for path in images[:2]]
     for row in good:
         assert Image.open(row["overlay"]).size == (predictor.image_size, predictor.image_size)
     assert sum(good[0]["probabilities"].values()) == pytest.approx(1)
 
 
-def test_images_of_equal_names_have_overlays_of_their_own(predictor, some, tmp_path):
-    rows = list(predict_files(predictor, [some[0], some[0]], overlay_dir=tmp_path))
+def test_images_of_equal_names_have_overlays_of_their_own(predictor, images, tmp_path):
+    rows = list(predict_files(predictor, [images[0], images[0]], overlay_dir=tmp_path))
     assert len({row["overlay"] for row in rows}) == len(list(tmp_path.iterdir())) == 2
 
 

@@ -34,14 +34,14 @@ def python(code, *folders, **environment):
 @forked
 def test_a_function_is_called_elsewhere_and_its_error_comes_back(monkeypatch):
     monkeypatch.setenv("OF_NOW", "no")
-    execute.call(os.getpid)  # what forks are made from is there before the change
+    execute.run_in_process(os.getpid)  # what forks are made from is there before the change
     monkeypatch.setenv("OF_NOW", "yes")
-    process, imported, value, number = execute.call(report_process, 3)
+    process, imported, value, number = execute.run_in_process(report_process, 3)
     assert process != os.getpid() and imported and value == "yes" and number == 3
     with pytest.raises(FileNotFoundError, match="-1"):
-        execute.call(report_process, -1)
+        execute.run_in_process(report_process, -1)
     with pytest.raises(MelanomaError, match="its process died"):
-        execute.call(report_process, 0)
+        execute.run_in_process(report_process, 0)
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
@@ -67,7 +67,8 @@ def test_an_interrupt_is_heard_while_imports_run_and_told_by_one_process(tmp_pat
     code = (
         "from melanoma_lib.pipeline import execute\n"
         f"import os; os.chdir({str(tmp_path)!r})\n"
-        "try:\n    execute.call(os.getpid)\nexcept KeyboardInterrupt:\n    print('interrupted')"
+        "try:\n    execute.run_in_process(os.getpid)\n"
+        "except KeyboardInterrupt:\n    print('interrupted')"
     )
     process = python(code, tmp_path)
     wait_for(lambda: (tmp_path / "begun").exists())
@@ -105,7 +106,8 @@ def test_where_nothing_can_be_forked_a_process_begins_from_nothing(tmp_path):
     (deep := tmp_path / ("d" * 90)).mkdir()
     code = (
         "import os; from melanoma_lib.pipeline import execute\n"
-        "if __name__ == '__main__': print(execute.FORKS, execute.call(os.getpid) != os.getpid())"
+        "if __name__ == '__main__': "
+        "print(execute.FORKS, execute.run_in_process(os.getpid) != os.getpid())"
     )
     out, err = python(code, TMPDIR=str(deep)).communicate()
     assert out.strip() == "False True", err

@@ -9,7 +9,7 @@ from melanoma_lib.reporting.figures.catalogue import (
     CHAPTERS,
     EXTERNAL,
     PER_MODEL,
-    catalog_page,
+    catalog_markdown,
 )
 from melanoma_lib.reporting.figures.data import (
     abcde,
@@ -31,7 +31,7 @@ from melanoma_lib.reporting.figures.style import (
     MODEL_COLOURS,
     STYLE,
     WIDTH,
-    Saved,
+    SavedFigure,
     page,
     save,
     style,

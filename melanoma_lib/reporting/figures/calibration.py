@@ -34,7 +34,7 @@ def reliability(
             upper.yaxis.set_major_formatter(elements.percent_ticks)
             gaps = (table["accuracy"] - table["confidence"]).abs() * table["count"]
             ece = gaps.sum() / max(table["count"].sum(), 1)
-            title = elements.joined(f"{name}, {moment} scaling:", f"ECE {ece:.3f}")
+            title = elements.join_label(f"{name}, {moment} scaling:", f"ECE {ece:.3f}")
             upper.set_title(title, size="medium")
             lower.bar(table["low"], table["count"], table["high"] - table["low"], align="edge",
                       color=LIGHT, edgecolor="white")

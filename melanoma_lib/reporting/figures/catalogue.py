@@ -87,7 +87,7 @@ EXTERNAL = {
 PER_MODEL = ("04-1-training-curves", "04-2-confusion-matrix", "08-5-subgroups")
 
 
-def catalog_page() -> str:
+def catalog_markdown() -> str:
     """The catalogue as Markdown by chapter."""
     lines = ["# Figures", ""]
     for chapter, title in CHAPTERS.items():

@@ -50,7 +50,7 @@ def panel_grid(
     return figure, list(grid.flat[:count])
 
 
-def joined(label: str, rest: str) -> str:
+def join_label(label: str, rest: str) -> str:
     """A label and what belongs to it, in two lines where the page is narrow."""
     return label + ("\n" if is_narrow() else " ") + rest
 

@@ -56,7 +56,7 @@ def accuracy_latency(table: pd.DataFrame, images: int) -> Figure:
     axes.grid()
     axes.yaxis.set_major_formatter(elements.percent_ticks)
     axes.set(xlabel="Latency (ms per image)",
-             ylabel=elements.joined("Accuracy", f"(n = {images:,} images)"))
+             ylabel=elements.join_label("Accuracy", f"(n = {images:,} images)"))
     elements.legend(figure, handles)
     return figure
 

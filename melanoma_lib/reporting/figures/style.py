@@ -94,7 +94,7 @@ def is_narrow() -> bool:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedFigure:
     """The files of a figure; as the last line of a notebook's cell it shows the picture saved."""
 
     png: Path
@@ -115,7 +115,7 @@ class Saved:
 @style()
 def save(
     figure: Figure, name: str, folder: Path | str, variant: str = "", note: str = ""
-) -> Saved:
+) -> SavedFigure:
     """Writes `<name>[-variant].png` and `.pdf` into `folder` and closes the figure.
 
     Equal figures give equal bytes. `note` is set small and grey at the lower right edge. What
@@ -141,4 +141,4 @@ def save(
                 figure.set_layout_engine(None)  # places are found once, and are the same in both
     finally:
         plt.close(figure)
-    return Saved(*paths, captions[name] + f" ({variant})" * bool(variant))
+    return SavedFigure(*paths, captions[name] + f" ({variant})" * bool(variant))

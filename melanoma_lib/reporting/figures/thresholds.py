@@ -36,8 +36,9 @@ def roc(curves: Mapping[str, pd.DataFrame], areas: Mapping, points: pd.DataFrame
             for point in points[points["model"] == name].itertuples():
                 if axes is full or point.alarms <= right:
                     axes.plot(point.alarms, point.sensitivity, **marks[point.point] | face)
-        axes.set(xlabel=elements.joined("1 − specificity", f"({points['others'][0]:,} others)"),
-                 ylabel=elements.joined("Sensitivity", f"({points['melanomas'][0]:,} melanomas)"))
+        others, melanomas = points["others"][0], points["melanomas"][0]
+        axes.set(xlabel=elements.join_label("1 − specificity", f"({others:,} others)"),
+                 ylabel=elements.join_label("Sensitivity", f"({melanomas:,} melanomas)"))
         axes.xaxis.set_major_formatter(elements.percent_ticks)
         axes.yaxis.set_major_formatter(elements.percent_ticks)
     left, top = -0.005, 1.005  # shows lines along the edges in full
@@ -118,7 +119,7 @@ def operating_points(table: pd.DataFrame) -> Figure:
                 axes.axvline(target, color=DARK, linestyle="--", linewidth=1, zorder=1)
             axes.xaxis.set_major_formatter(elements.percent_ticks)
             number = f"{table[kind].iloc[0]:,} {kind}" if alike else kind
-            axes.set_xlabel(elements.joined(measure.capitalize(), f"({number})"))
+            axes.set_xlabel(elements.join_label(measure.capitalize(), f"({number})"))
             axes.label_outer()
     return figure
 
@@ -138,7 +139,7 @@ def decision_curves(curves: Mapping[str, pd.DataFrame], images: int) -> Figure:
     top = max(curve[["model", "treat_all"]].to_numpy().max() for curve in curves.values())
     axes.set(xlim=(0, curve["threshold"].max()), ylim=(-0.15 * top, 1.05 * top),
              xlabel="Threshold on the predicted probability",
-             ylabel=elements.joined("Net benefit per image", f"(n = {images:,})"))
+             ylabel=elements.join_label("Net benefit per image", f"(n = {images:,})"))
     axes.xaxis.set_major_formatter(elements.percent_ticks)
     elements.legend(figure)
     return figure

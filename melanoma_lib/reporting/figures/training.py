@@ -59,7 +59,7 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], class_names: Sequence
         for text, fraction in zip(axes.texts, fractions.flat, strict=True):
             text.set_color("white" if fraction > 0.55 else DARK)  # seaborn's white comes too early
         axes.set(**labels)
-        title = elements.joined(name, f"(n = {matrix.sum():,} images)")
+        title = elements.join_label(name, f"(n = {matrix.sum():,} images)")
         axes.set_title(title, size="medium")
         axes.tick_params(length=0, labelsize=size)
         axes.tick_params(axis="x", rotation=90)
