@@ -80,9 +80,8 @@ def run_notebooks(options: argparse.Namespace) -> None:
         sizes, most = run_in_process(_preflight, config, files, keys)
         decode(files, config.image_size)  # once
         jobs = options.jobs or len(devices) or most
-        if jobs > 1:  # the trainings first, and of them the largest: they take longest
-            steps.sort(key=lambda s: (s.chapter, sizes.get(s.parameters.get("architecture"), 0)))
-            steps.reverse()
+        # Chapters 00 to 03 can be read while networks train; the largest networks take longest.
+        steps.sort(key=lambda s: (s.chapter, -sizes.get(s.parameters.get("architecture"), 0)))
     name = f"melanoma run {Path(config.output_dir).name}"
     with run_callbacks(options.track, options.notify, name):
         run.run(config, steps, jobs, devices, asked)

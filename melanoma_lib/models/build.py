@@ -1,8 +1,8 @@
 """The four architectures that are compared, and one way to build any model of timm."""
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import timm
@@ -14,11 +14,15 @@ from melanoma_lib.core.errors import MelanomaError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network architecture: its name in commands and folders, in print, and in timm."""
+    """A network architecture: its name in commands and folders, in print, and in timm.
+
+    options: arguments of `timm.create_model`, where timm has only a larger network of its kind.
+    """
 
     name: str
     display_name: str
     timm_name: str
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 # The tag after the dot names the ImageNet weights; timm changes its defaults now and then.
@@ -29,6 +33,15 @@ ARCHITECTURES = {
         Architecture("efficientnet_b3", "EfficientNet-B3", "efficientnet_b3.ra2_in1k"),
         Architecture("densenet121", "DenseNet-121", "densenet121.ra_in1k"),
         Architecture("vit_b_16", "ViT-B/16", "vit_base_patch16_224.augreg2_in21k_ft_in1k"),
+        # A small sibling of each, which learns the generated sample on two cores in minutes.
+        Architecture("resnet10t", "ResNet-10-T", "resnet10t"),
+        Architecture("efficientnet_lite0", "EfficientNet-Lite0", "tf_efficientnet_lite0.in1k"),
+        # 52 layers: 2 for each of 24 in the blocks, 2 between blocks, the first and the last.
+        Architecture(
+            "densenet52", "DenseNet-52", "densenet121",
+            {"growth_rate": 16, "block_config": (4, 8, 12)},
+        ),
+        Architecture("vit_ti_16_6", "ViT-Ti/16 (6 blocks)", "vit_tiny_patch16_224", {"depth": 6}),
     )
 }
 
@@ -57,23 +70,28 @@ def build_model(
     Raises `MelanomaError` when the hub cannot be reached, or when the file lacks weights or has
     others than the network's.
     """
-    timm_name = get_architecture(architecture).timm_name
-    cfg = timm.get_pretrained_cfg(timm_name)
+    entry = get_architecture(architecture)
+    cfg = timm.get_pretrained_cfg(entry.timm_name)
     # Transformers have position embeddings for one image size.
-    options = {"img_size": image_size} if cfg.fixed_input_size else {}
+    options = dict(entry.options)
+    if cfg.fixed_input_size:
+        options["img_size"] = image_size
     if pretrained and not weights:
         weights = _hub_file(architecture, cfg)
     if weights and not Path(weights).is_file():
         raise MelanomaError(f"the weights file {weights} for {architecture} does not exist")
     try:
         if weights:
-            # timm refuses a file that lacks weights only if the output layers are alike, too.
-            overlay = {"file": str(Path(weights).resolve()), **_classes_of(weights, cfg)}
+            model = timm.create_model(entry.timm_name, **options)
+            state = _with_timm_names(timm.models.load_state_dict(weights), model.state_dict())
+            # timm refuses weights that lack some only if the output layers are alike, too.
+            overlay = {"state_dict": state, **_classes_of(state, cfg)}
             options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
-            model = timm.create_model(timm_name, **options)
+            model = timm.create_model(entry.timm_name, **options)
+            del model.pretrained_cfg["state_dict"]  # or every copy of the model would copy them
             model.reset_classifier(classes)
         else:
-            model = timm.create_model(timm_name, num_classes=classes, **options)
+            model = timm.create_model(entry.timm_name, num_classes=classes, **options)
         _init_classifier(model)
         # Convolutions are faster with the colours of a pixel side by side; results are the same.
         return model.to(memory_format=torch.channels_last)
@@ -83,9 +101,18 @@ def build_model(
         raise MelanomaError(f"{fault} {architecture} at {image_size} px: {reason}") from error
 
 
-def _classes_of(weights: str, cfg) -> dict[str, int]:
-    """The number of outputs in a file of weights, for timm's configuration; 0 without a layer."""
-    state = timm.models.load_state_dict(weights)
+def _with_timm_names(state: Mapping, expected: Mapping) -> dict:
+    """Weights under the names of timm, also those of another implementation of the same network.
+
+    Such weights are known by having no name in common with timm's, and the same shapes in order.
+    """
+    shapes = [[tuple(value.shape) for value in weights.values()] for weights in (state, expected)]
+    foreign = not set(state) & set(expected) and shapes[0] == shapes[1]
+    return dict(zip(expected if foreign else state, state.values(), strict=True))
+
+
+def _classes_of(state: Mapping, cfg) -> dict[str, int]:
+    """The number of outputs in weights of a file, for timm's configuration; 0 without a layer."""
     head = cfg.classifier if isinstance(cfg.classifier, str) else (cfg.classifier or ("",))[0]
     if f"{head}.weight" in state:
         return {"num_classes": len(state[f"{head}.weight"])}

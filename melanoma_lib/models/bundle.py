@@ -79,7 +79,7 @@ def find_bundles(folder: Path | str) -> list[Path]:
         raise MelanomaError(
             f"there is no trained model in {folder}; train first, on HAM10000 with `melanoma run` "
             "or on generated images with `melanoma run --preset sample`, and name the folder of "
-            "the run, or one in it, with --bundle, for example runs/sample/resnet50"
+            "the run, or one in it, with --bundle, for example runs/sample/resnet10t"
         )
     return found
 

@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_python_block_runs(sample_run, sample_dir, tmp_path, monkeypatch, capsys):
     (block,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
     for link, target in {
-        "runs/sample/resnet50": sample_run / KEYS[1],
+        "runs/sample/resnet10t": sample_run / KEYS[1],
         "data/sample": sample_dir,
     }.items():
         (tmp_path / link).parent.mkdir(parents=True)
