@@ -4,6 +4,7 @@ Every module of a room is imported where it is used: importing torch takes secon
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0, 1 when some images could not be read, 2 for bad input, 130 when interrupted.
     """
     options = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that it cannot show are escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return options.command(options) or 0
     except MelanomaError as error:

@@ -1,8 +1,9 @@
 """The dataset folder: its table is read and checked, its images and masks are found."""
 
 import hashlib
-import os
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pandas as pd
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import digest
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.data.layouts import COLUMNS, HAM10000, Layout, RawTable, find_table, read_table
+from melanoma_lib.data.layouts import COLUMNS, HAM10000, Layout
+from melanoma_lib.data.picture_files import list_files, sort_pictures, without_copies
+from melanoma_lib.data.tables import RawTable, find_tables, missing_column, read_table
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+OLDEST = 120  # years; tables write missing ages as -1, 999 or infinity
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,7 @@ def validate_table(table: RawTable) -> pd.DataFrame:
     path, metadata = table.path, table.rows
     missing = [column for column in COLUMNS if column not in metadata.columns]
     if missing:
-        raise MelanomaError(
-            f"{path}: missing column {summarize_items(missing)}; "
-            f"the table needs {', '.join(COLUMNS)}"
-        )
+        raise missing_column(table.path, metadata, missing, ", ".join(COLUMNS))
     if metadata.empty:
         raise MelanomaError(f"{path}: the table has no rows")
     unknown = sorted(set(metadata["dx"].fillna("(empty)")) - set(CLASS_NAMES))
@@ -78,11 +78,76 @@ def validate_table(table: RawTable) -> pd.DataFrame:
     repeated = metadata["image_id"][metadata["image_id"].duplicated()].unique()
     if len(repeated):
         raise MelanomaError(f"{path}: image_id listed more than once: {summarize_items(repeated)}")
-    age = pd.to_numeric(metadata["age"], errors="coerce")
-    wrong = metadata["age"][age.isna() & metadata["age"].notna() & (metadata["age"] != "unknown")]
-    if len(wrong):
-        raise MelanomaError(f"{path}: age is not a number: {summarize_items(wrong.unique())}")
-    return metadata.assign(age=age)
+    wrong = set(metadata["age"][_ages(table).isna()].dropna()) - {"unknown"}
+    if wrong:
+        raise MelanomaError(f"{path}: age is not a number: {summarize_items(sorted(wrong))}")
+    return metadata.assign(age=_ages(table).where(~impossible_ages(table)))
+
+
+def _ages(table: RawTable) -> pd.Series:
+    return pd.to_numeric(table.rows["age"], errors="coerce")
+
+
+def impossible_ages(table: RawTable) -> pd.Series:
+    """Where the age is a number and nobody's, such as -1 or 999, which `validate_table` drops."""
+    return (_ages(table) < 0) | (_ages(table) > OLDEST)
+
+
+@dataclass(frozen=True)
+class LocatedFiles:
+    """What lies in a dataset's folders, before its table is checked.
+
+    images, masks: all files of an image id that are not copies of each other; other_tables:
+    those that were passed over; unreadable: why folders cannot be read; root: of the images.
+    """
+
+    table: RawTable
+    images: dict[str, list[Path]]
+    masks: dict[str, list[Path]]
+    other_tables: list[Path]
+    unreadable: list[str]
+    root: Path
+
+    def problems(self) -> list[str]:
+        """What stops a run: images of the table that are absent, ids with different files."""
+        names = self.table.rows["image_id"]
+        problems = []
+        absent = [name for name in names if name not in self.images]
+        if absent and self.table.images is None:
+            as_mask = sum(name in (path.stem for path in self.masks[name])
+                          for name in absent if name in self.masks)  # fmt: skip
+            problems.append(
+                f"{len(absent)} of the {len(names)} images in {self.table.path} are not below "
+                f"{self.root}: {summarize_items(absent)}"
+                + f" ({as_mask} lie in folders whose names speak of masks)" * bool(as_mask)
+            )
+        hint = "one of them must go, or into a folder called masks if it is one"
+        for kind, found in (("image", self.images), ("mask", self.masks)):
+            several = [
+                f"{name} ({summarize_items(found[name])})"
+                for name in names if len(found.get(name, ())) > 1
+            ]  # fmt: skip
+            if several:
+                problems.append(
+                    f"{len(several)} image ids have different files as their {kind}; {hint}: "
+                    f"{summarize_items(several, 3)}"
+                )
+        return problems
+
+    def remarks(self) -> list[str]:
+        """What does not stop a run and should be known: tables passed over, ages dropped, …."""
+        remarks = list(self.unreadable)
+        if self.other_tables:
+            others = summarize_items(self.other_tables)
+            remarks.append(f"the table is {self.table.path}; passed over: {others}")
+        if "age" in self.table.rows:
+            ages = self.table.rows["age"][impossible_ages(self.table)]
+            if len(ages):
+                remarks.append(
+                    f"{self.table.path}: {len(ages)} ages below 0 or above {OLDEST} count as "
+                    f"missing: {summarize_items(ages.unique())}"
+                )
+        return remarks
 
 
 def open_dataset(
@@ -93,32 +158,33 @@ def open_dataset(
 ) -> DatasetFiles:
     """Opens and checks a dataset, by its folder or by the paths of its table and its images.
 
-    The folder has the published layout: a table named HAM10000_metadata*, images named by
-    their id in one folder or several, and optionally masks named `<id>_segmentation.png`. With
-    `external`, any layout of `layouts.LAYOUTS` is accepted. Raises `MelanomaError` when the
-    table is wrong or an image it lists is absent.
+    The folder has the published layout: a table named HAM10000_metadata, images named by their id
+    in one folder or several, and optionally masks, named `<id>_segmentation` or in a folder called
+    masks. With `external`, any layout of `layouts.LAYOUTS` is accepted. What is odd is printed on
+    stderr. Raises `MelanomaError` when the table is wrong, an image it lists is absent, or
+    different files have one id.
     """
-    table, paths, masks = locate_files(data_dir, metadata, img_dir)
-    if table.layout is not HAM10000 and not external:
+    files = locate_files(data_dir, metadata, img_dir)
+    table = files.table
+    if not (table.layout.trainable or external):
         raise MelanomaError(
-            f"{table.path} is a table of {table.layout.name}; a run needs HAM10000's own layout, "
-            "and melanoma evaluate tests a trained run on this one"
+            f"{table.path} is a table of {table.layout.name}; a run needs HAM10000, and melanoma "
+            "evaluate tests a trained run on this one"
         )
     rows = validate_table(table)
+    if problems := files.problems():
+        raise MelanomaError("; ".join([*problems, *files.unreadable]))
+    for remark in files.remarks():
+        print(f"melanoma: {remark}", file=sys.stderr)
+    names = rows["image_id"]
     images = table.images
     if images is None:
-        absent = [name for name in rows["image_id"] if name not in paths]
-        if absent:
-            raise MelanomaError(
-                f"{len(absent)} of the {len(rows)} images in {table.path} are not below "
-                f"{img_dir or data_dir or '.'}: {summarize_items(absent)}"
-            )
-        images = [paths[name] for name in rows["image_id"]]
+        images = [files.images[name][0] for name in names]
     return DatasetFiles(
         metadata=rows,
         images=images,
-        masks={name: masks[name] for name in rows["image_id"] if name in masks},
-        fingerprint=_fingerprint(table.path, [] if table.images is not None else images),
+        masks={name: files.masks[name][0] for name in names if name in files.masks},
+        fingerprint=_fingerprint(table.sources, [] if table.images is not None else images),
         generated=table.generated,
         layout=table.layout,
         excluded=table.excluded,
@@ -127,8 +193,8 @@ def open_dataset(
 
 def locate_files(
     data_dir: Path | str = "", metadata: Path | str = "", img_dir: Path | str = ""
-) -> tuple[RawTable, dict[str, Path], dict[str, Path]]:
-    """The dataset's table, not yet checked, and the paths of all images and masks by image id.
+) -> LocatedFiles:
+    """The dataset's table, not yet checked, and all images and masks by image id.
 
     Raises `MelanomaError` when there is no folder or no table that can be read.
     """
@@ -138,38 +204,27 @@ def locate_files(
             f"the dataset folder {root} does not exist; name it with --data-dir (melanoma data "
             "download fetches HAM10000)"
         )
-    table = read_table(Path(metadata) if metadata else find_table(Path(data_dir or ".")))
-    images, masks = find_images_and_masks(root)
-    if data_dir and img_dir:
-        masks |= find_images_and_masks(Path(data_dir))[1]
-    return table, images, masks
+    path, *others = [Path(metadata)] if metadata else find_tables(Path(data_dir or "."))
+    table = read_table(path)
+    ids = frozenset(table.rows.get("image_id", ()))
+    files, unreadable = list_files(root)
+    images, masks = sort_pictures(root, files, ids)
+    if data_dir and img_dir:  # masks may lie beside the images or beside the table
+        files, more = list_files(Path(data_dir))
+        unreadable += more
+        for name, paths in sort_pictures(Path(data_dir), files, ids)[1].items():
+            masks[name] += paths
+    for found in (images, masks):
+        for name in [name for name, paths in found.items() if len(paths) > 1]:
+            found[name] = without_copies(found[name])
+    return LocatedFiles(table, dict(images), dict(masks), others, unreadable, root)
 
 
-def find_images_and_masks(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """The paths of all images and all masks below a folder by image id; the first of equal ids."""
-    images: dict[str, Path] = {}
-    masks: dict[str, Path] = {}
-    seen = set()  # resolved folders: links may form a cycle
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        if os.path.realpath(folder) in seen:
-            subfolders.clear()
-            continue
-        seen.add(os.path.realpath(folder))
-        # macOS archives hold a shadow "._name" of every file
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(("__", ".")))
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)  # noqa: PTH122 - ten times faster than Path
-            if name.startswith(".") or suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            found, key = (masks, stem[:-13]) if stem.endswith("_segmentation") else (images, stem)
-            found.setdefault(key, Path(folder, name))
-    return images, masks
-
-
-def _fingerprint(table: Path, images: list[Path]) -> str:
-    """A digest of the table's content and of the images' names and sizes in bytes."""
-    with table.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256")
+def _fingerprint(tables: Sequence[Path], images: list[Path]) -> str:
+    """A digest of the tables' content and of the images' names and sizes in bytes."""
+    checksum = hashlib.sha256()
+    for table in tables:
+        checksum.update(table.read_bytes())
     for path in images:
         try:
             checksum.update(f"{path.name} {path.stat().st_size}\n".encode())

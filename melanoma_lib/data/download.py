@@ -4,12 +4,11 @@ requests fetches and tenacity tries again; a file goes on where it broke off, wh
 """
 
 import hashlib
+import os
 import shutil
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import requests
@@ -20,7 +19,7 @@ from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import progress
-from melanoma_lib.data.dataset_files import IMAGE_SUFFIXES, find_images_and_masks
+from melanoma_lib.data.picture_files import list_files, sort_pictures
 
 SERVER = "https://dataverse.harvard.edu/api/access/datafile/"
 DOI = "https://doi.org/10.7910/DVN/DBW86T"
@@ -33,7 +32,6 @@ TIMEOUT = (15, 60)  # seconds to connect, and without a byte
 ATTEMPTS = 6  # that bring nothing, with 1, 2, 4, 8 and 16 seconds between them
 CHUNK = 1_000_000  # bytes
 FINAL = (401, 403, 404, 410)  # answers that waiting does not change
-GROWTH = 4  # a zip of pictures that unpacks to more than so many times its size is a bomb
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ def download(
         for file, source in found.items():
             source = source or _fetch(folder, file, [f.name for f in missing if not found[f]])
             if file.pictures:
-                unpack(source, folder / file.stem, file.pictures)
-                print(f"{file.stem}: {file.pictures:,} pictures unpacked", flush=True)
+                print(f"{file.stem}: unpacking {file.pictures:,} pictures", flush=True)
+                unpack(source, folder / file.stem)
             elif source.parent != folder:
                 with atomic_path(folder / file.name) as temporary:
                     shutil.copyfile(source, temporary)
@@ -118,10 +116,11 @@ def _complete(folder: Path, file: OfficialFile) -> bool:
     """Whether what a file holds is there: in its own folder, or with its part's all together."""
     if not file.pictures:
         return _published(file, folder) is not None
-    kind = int(file.part == "masks")
+    found = sort_pictures(folder, list_files(folder)[0])[file.part == "masks"]
     whole = sum(f.pictures for f in FILES if (f.dataset, f.part) == (file.dataset, file.part))
-    return (len(find_images_and_masks(folder / file.stem)[kind]) >= file.pictures
-            or len(find_images_and_masks(folder)[kind]) >= whole)  # fmt: skip
+    own = [paths for paths in found.values()
+           if any(path.is_relative_to(folder / file.stem) for path in paths)]  # fmt: skip
+    return len(own) >= file.pictures or len(found) >= whole
 
 
 def _published(file: OfficialFile, folder: Path | str) -> Path | None:
@@ -226,40 +225,12 @@ def _append(file: OfficialFile, stream: IO[bytes], start: int) -> None:
         stream.writelines(progress(chunks, file.stem, count, initial=start // CHUNK, unit="MB"))
 
 
-def unpack(archive: Path, folder: Path, count: int) -> None:
-    """Unpacks the `count` pictures of a zip file into `folder`, all of them or none.
-
-    Folders inside count for nothing, and neither do the shadow files that macOS adds. Raises
-    `MelanomaError` for a broken file, another number of pictures, or some that would grow beyond
-    all measure.
-    """
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a zip file into `folder`, all of it or nothing."""
     scratch = folder.with_name(f".{folder.name}-unpacking")
     shutil.rmtree(scratch, ignore_errors=True)  # of a killed process
     try:
-        with zipfile.ZipFile(archive) as file:
-            pictures = _pictures(file)
-            size = sum(member.file_size for member in pictures.values())
-            if len(pictures) != count:
-                raise zipfile.BadZipFile(f"{len(pictures)} pictures instead of {count}")
-            if size > GROWTH * archive.stat().st_size:
-                raise zipfile.BadZipFile(f"it would grow to {size / 1e9:.2f} GB")
-            for member in progress(pictures.values(), f"unpacking {folder.name}"):
-                file.extract(member, scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in scratch.iterdir():
-            path.replace(folder / path.name)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise MelanomaError(f"{archive} cannot be unpacked ({error}); fetch it again") from None
+        shutil.unpack_archive(archive, scratch)
+        shutil.copytree(scratch, folder, copy_function=os.replace, dirs_exist_ok=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _pictures(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The pictures in a zip file by their names without folders, under which they are written."""
-    pictures = {}
-    for member in archive.infolist():
-        path = PurePosixPath(member.filename)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            member.filename = path.name
-            pictures[path.name] = member
-    return pictures

@@ -1,22 +1,33 @@
 """Reading images, and decoding a whole dataset once into one uint8 array."""
 
 import os
+import struct
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import PROJECT, atomic_path
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.dataset_files import DatasetFiles
+from melanoma_lib.data.picture_files import list_files, sort_pictures
 
 # A dermoscopic image has far fewer; beyond that it is a mistake or a decompression bomb.
 MAX_PIXELS = 50_000_000
 # What cameras and scanners write; Pillow's decoders of other formats are not used.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+TURNS = {  # by the orientation of EXIF
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+DARKEST_WHITE = 64  # of 255: the least that the brightest value of a 16-bit picture may be
+MASK_FRACTION = 0.95  # of a mask's pixels are black or white
 
 
 def read_image(path: Path | str | np.ndarray, size: int | None = None) -> np.ndarray:
@@ -24,27 +35,110 @@ def read_image(path: Path | str | np.ndarray, size: int | None = None) -> np.nda
 
     path: an image file, or its pixels, uint8 (height, width, 3). The image is resized without
     cropping, so that no part of a lesion is lost. Raises `MelanomaError` for a file that is not
-    an image, is truncated, or has more than `MAX_PIXELS` pixels.
+    an image, is truncated, has more than `MAX_PIXELS` pixels, or whose grey values have no known
+    range.
     """
     try:
         decoded = isinstance(path, np.ndarray)
         with Image.fromarray(path) if decoded else Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise MelanomaError(f"{path}: {image.width} x {image.height} pixels is too large")
+                raise ValueError(f"{image.width} x {image.height} pixels is too large")
+            bits = _bits_per_channel(image)
             image.load()  # only loading finds a truncated file
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip and not scale
-                image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
-            image = ImageOps.exif_transpose(image).convert("RGB")
+            if (turn := _turn(image)) is not None:
+                image = image.transpose(turn)
+            image = _to_rgb(image, bits)
             if size:
                 image = image.resize((size, size), Image.Resampling.BICUBIC)
             return np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MelanomaError(f"{path}: not a readable image ({error})") from None
+    except Exception as error:  # decoders raise many types; one picture must not stop the others
+        reason = str(error) or type(error).__name__
+        raise MelanomaError(f"{path}: not a readable image ({reason})") from None
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How the camera says that an image must be turned; all else in its EXIF is ignored."""
+    # Not `ImageOps.exif_transpose`, which fails at any odd entry, nor `getexif` alone, which drops
+    # what comes after one.
+    try:
+        orientation = _orientation(image.info.get("exif", b""))
+        return TURNS.get(orientation or image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # a damaged block says nothing
+        return None
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation in an EXIF block, 0 if it has none."""
+    block = exif.removeprefix(b"Exif\0\0")
+    order = ">" if block.startswith(b"MM") else "<"
+    with suppress(struct.error):  # the block ends early
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", block, place)
+            if tag == ExifTags.Base.Orientation:
+                return value
+    return 0
+
+
+def _bits_per_channel(image: Image.Image) -> int:
+    """The bits of a channel in an opened file; Pillow keeps 8 of a colour's 16 without a word."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,)))
+    return 16 if image.format == "PNG" and ";16" in str(image.tile) else 8
+
+
+def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
+    """8 bits a channel from 1, 8, 12 or 16; raises ValueError where white is not known."""
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            "nothing says which of its floating-point or 32-bit values is white; save it with 8 "
+            "bits a channel"
+        )
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint32) * 255 // (2**bits - 1)
+        image = Image.fromarray(values.astype(np.uint8))
+    image = image.convert("RGB")
+    if bits == 16 and np.asarray(image).max() < DARKEST_WHITE:
+        raise ValueError(
+            "its 16-bit values are all near black, as if a camera had fewer bits; save it with 8 "
+            "bits a channel"
+        )
+    return image
 
 
 def read_mask(path: Path | str, size: int | None = None) -> np.ndarray:
-    """Reads a lesion mask as bool (size, size), or (height, width) without `size`."""
-    return read_image(path, size)[..., 0] >= 128
+    """Reads a lesion mask as bool (size, size), or (height, width) without `size`.
+
+    The lesion is 255, or 1 in a mask of zeros and ones.
+    """
+    values = read_image(path, size)[..., 0]
+    return values >= (1 if values.max() == 1 else 128)
+
+
+def looks_like_mask(pixels: np.ndarray) -> bool:
+    """Whether an image, uint8 (height, width, 3), has two values of grey, but for blurred edges."""
+    if (pixels[..., 0] != pixels[..., 1]).any() or (pixels[..., 0] != pixels[..., 2]).any():
+        return False
+    grey = pixels[..., 0].astype(int)
+    low, high = grey.min(), grey.max()
+    tolerance = (high - low) // 8  # JPEG does not keep two values apart exactly
+    two_valued = ((grey <= low + tolerance) | (grey >= high - tolerance)).mean() > MASK_FRACTION
+    return bool(low < high and two_valued)
+
+
+def list_pictures(folder: Path | str) -> tuple[list[Path], list[str]]:
+    """The picture files below a folder without lesion masks, and why folders cannot be read.
+
+    A picture that is named like a mask is left out only if it looks like one.
+    """
+    root = Path(folder)
+    files, unreadable = list_files(root)
+    images, masks = sort_pictures(root, files)
+    doubtful = list(chain.from_iterable(masks.values()))
+    are_masks, _ = map_images(lambda path: looks_like_mask(read_image(path)), doubtful, "masks")
+    pictures = [path for path, is_mask in zip(doubtful, are_masks, strict=True) if not is_mask]
+    return sorted([*chain.from_iterable(images.values()), *pictures]), unreadable
 
 
 def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> np.ndarray:
@@ -57,7 +151,7 @@ def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> n
     folder = Path(cache or os.environ.get("MELANOMA_CACHE") or PROJECT / "data" / "cache")
     path = folder / f"{files.fingerprint}-{size}px.npy"
     shape = (len(files.images), size, size, 3)
-    if path.exists():
+    with suppress(OSError, ValueError, EOFError):  # absent, or damaged by a disk
         pixels = np.load(path, mmap_mode="r")
         if pixels.shape == shape:
             return pixels
@@ -75,7 +169,10 @@ def _decode_into(pixels: np.ndarray, images: Sequence[Path] | np.ndarray) -> Non
     """Reads every image into its row of `pixels` (n, size, size, 3); raises as `decode` does."""
 
     def read_one(row: int) -> None:
-        pixels[row] = read_image(images[row], pixels.shape[1])
+        image = read_image(images[row])
+        if looks_like_mask(image):
+            raise MelanomaError(f"{images[row]}: not an image but a mask, of two values of grey")
+        pixels[row] = read_image(image, pixels.shape[1])
 
     _, errors = map_images(read_one, range(len(images)), "decoding")
     if errors:

@@ -1,8 +1,8 @@
 """A report on a dataset folder: its numbers beside the published ones, and what is wrong."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ from melanoma_lib.config import PROTOCOLS, Config
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.data import layouts
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
-from melanoma_lib.data.dataset_files import locate_files, validate_table
-from melanoma_lib.data.images import map_images, read_image
-from melanoma_lib.data.layouts import RawTable
+from melanoma_lib.data.dataset_files import LocatedFiles, locate_files, validate_table
+from melanoma_lib.data.images import looks_like_mask, map_images, read_image
 from melanoma_lib.data.split import lesion_groups, make_split
+from melanoma_lib.data.tables import RawTable
 
 # HAM10000 as it was published (Tschandl et al., 2018; masks: Tschandl et al., 2020).
 PUBLISHED = {
@@ -32,29 +32,33 @@ def validate_dataset(
 
     Reads every image and every mask. Raises `MelanomaError` when there is no table.
     """
-    table, image_paths, mask_paths = locate_files(data_dir, metadata, img_dir)
+    files = locate_files(data_dir, metadata, img_dir)
+    table = files.table
     try:
         rows = validate_table(table)
     except MelanomaError as error:
-        counts = f"{len(image_paths):,} images, {len(mask_paths):,} masks"
+        counts = f"{len(files.images):,} images, {len(files.masks):,} masks"
         return f"{table.path.parent}: {counts}, and a table that cannot be used", [str(error)]
     names = list(rows["image_id"])
-    images = {name: image_paths[name] for name in names if name in image_paths}
+    images = {name: files.images[name][0] for name in names if name in files.images}
     if table.images is not None:
         images = dict(zip(names, table.images, strict=True))
-    masks = {name: mask_paths[name] for name in names if name in mask_paths}
-    hashes, unreadable = map_images(_pixel_hash, images.values(), "reading images")
-    _, unreadable_masks = map_images(_pixel_hash, masks.values(), "reading masks")
+    masks = {name: files.masks[name][0] for name in names if name in files.masks}
+    looks, unreadable = map_images(_look_at, images.values(), "reading images")
+    mask_looks, unreadable_masks = map_images(_look_at, masks.values(), "reading masks")
+    hashes = {name: look and look[0] for name, look in zip(images, looks, strict=True)}
+    swapped = [name for name, look in zip(images, looks, strict=True) if look and look[1]]
+    not_masks = [name for name, look in zip(masks, mask_looks, strict=True) if look and not look[1]]
     faults = {
-        "images are in the table and not in the folder": [n for n in names if n not in images],
         "images cannot be read": unreadable,
         "masks cannot be read": unreadable_masks,
+        "images are masks, of two values of grey": swapped,
     }
-    problems = [f"{len(f):,} {kind}: {summarize_items(f)}" for kind, f in faults.items() if f]
-    lines = _counts(table, rows, masks)
-    unlisted = set(image_paths) - set(names)
-    lines += _oddities(table, rows, dict(zip(images, hashes, strict=True)), unlisted, masks)
-    if table.layout is layouts.HAM10000:
+    problems = files.problems()
+    problems += [f"{len(f):,} {kind}: {summarize_items(f)}" for kind, f in faults.items() if f]
+    lines = [*_chosen(files, images, masks), *_counts(table, rows, masks)]
+    lines += _oddities(files, rows, hashes, masks, not_masks)
+    if table.layout.trainable:
         for protocol in PROTOCOLS:
             try:
                 sizes = make_split(rows, protocol, Config().seed)["part"].value_counts()
@@ -66,13 +70,28 @@ def validate_dataset(
     return "\n".join(lines), problems
 
 
-def _pixel_hash(image: Path | np.ndarray) -> str:
+def _chosen(files: LocatedFiles, images: Mapping, masks: Mapping) -> list[str]:
+    """The heading, and which table and which folders of images and masks would be used."""
+    table = files.table
+    name = "generated sample" if table.generated else table.layout.name
+    lesions = table.rows["lesion_id"].nunique()
+    lines = [f"{name}: {len(table.rows):,} images of {lesions:,} lesions, {len(masks):,} masks"]
+    lines += [f"table: {path}" for path in table.sources]
+    for label, chosen in (("images", images), ("masks", masks)):
+        folders = Counter(path.parent for path in chosen.values() if isinstance(path, Path))
+        lines += [f"{label}: {folder} ({count:,})" for folder, count in folders.items()]
+    return [*lines, *files.remarks(), ""]
+
+
+def _look_at(image: Path | np.ndarray) -> tuple[str, bool]:
+    """A hash of the pixels, and whether they look like a mask."""
     pixels = read_image(image)
-    return hashlib.sha256(pixels.tobytes() + str(pixels.shape).encode()).hexdigest()
+    text = pixels.tobytes() + str(pixels.shape).encode()
+    return hashlib.sha256(text).hexdigest(), looks_like_mask(pixels)
 
 
 def _counts(table: RawTable, rows: pd.DataFrame, masks: Mapping) -> list[str]:
-    """The heading, and a line for each number, beside the published one for HAM10000."""
+    """A line for each number, beside the published one for HAM10000."""
     lesions = rows["lesion_id"].value_counts()
     counts = {
         "images": len(rows), "lesions": len(lesions),
@@ -80,13 +99,8 @@ def _counts(table: RawTable, rows: pd.DataFrame, masks: Mapping) -> list[str]:
         "ages missing": int(rows["age"].isna().sum()),
         **{code: int((rows["dx"] == code).sum()) for code in CLASS_NAMES},
     }  # fmt: skip
-    name = "generated sample" if table.generated else table.layout.name
-    compared = table.layout is layouts.HAM10000 and not table.generated
-    lines = [
-        f"{name}: {len(rows):,} images of {len(lesions):,} lesions, {len(masks):,} masks",
-        "",
-        f"{'':42}{'here':>8}" + f"{'published':>12}" * compared,
-    ]
+    compared = table.layout.trainable and not table.generated
+    lines = [f"{'':42}{'here':>8}" + f"{'published':>12}" * compared]
     for key, count in counts.items():
         label = f"{key:6}{DISPLAY_NAMES[key]}" if key in DISPLAY_NAMES else key
         line = f"{label:42}{count:8,}"
@@ -97,9 +111,14 @@ def _counts(table: RawTable, rows: pd.DataFrame, masks: Mapping) -> list[str]:
 
 
 def _oddities(
-    table: RawTable, rows: pd.DataFrame, hashes: Mapping, unlisted: set[str], masks: Mapping
+    files: LocatedFiles,
+    rows: pd.DataFrame,
+    hashes: Mapping,
+    masks: Mapping,
+    not_masks: Sequence[str],
 ) -> list[str]:
     """A line for each oddity that does not stop a run."""
+    table = files.table
     names_of = defaultdict(list)
     for name, value in hashes.items():
         names_of[value].append(name)
@@ -114,8 +133,9 @@ def _oddities(
         "same pixels under several image ids": [" = ".join(names) for names in duplicates],
         "of these, in different lesions": [" = ".join(names) for names in across],
         "lesions with several diagnoses": list(diagnoses.index[diagnoses > 1]),
-        "images that are not in the table": sorted(unlisted),
+        "images that are not in the table": sorted(set(files.images) - set(rows["image_id"])),
         "images without a mask": unmasked if masks else [],
+        "masks that do not look like masks": not_masks,
     }
     lines = [
         f"{label:42}{len(items):8,}" + f"   {summarize_items(items, 3)}" * bool(items)

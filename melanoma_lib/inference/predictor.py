@@ -18,8 +18,7 @@ from melanoma_lib.config import basis_note
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.data.classes import MELANOMA
-from melanoma_lib.data.dataset_files import find_images_and_masks
-from melanoma_lib.data.images import read_image
+from melanoma_lib.data.images import list_pictures, read_image
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.metrics import auc
 from melanoma_lib.evaluation.operating_points import operating_point_estimates
@@ -214,7 +213,7 @@ def list_images(paths: Sequence[Path | str]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        images = sorted(find_images_and_masks(path)[0].values()) if path.is_dir() else [path]
+        images = list_pictures(path)[0] if path.is_dir() else [path]
         if not images:
             raise MelanomaError(f"{path} holds no images")
         found += images

@@ -1,9 +1,15 @@
+"""A dataset's table and files as they are found and checked, and its split."""
+
+import shutil
+
 import pandas as pd
 import pytest
 
+from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.dataset_files import open_dataset, read_metadata
 from melanoma_lib.data.split import SAME_LESION, is_leaked, lesion_groups, make_split, split_rows
+from melanoma_lib.data.validate import validate_dataset
 
 
 def table_of(dataset):
@@ -13,24 +19,6 @@ def table_of(dataset):
 def edit(dataset, change):
     table = change(pd.read_csv(table_of(dataset), dtype=str))
     table.to_csv(table_of(dataset), index=False)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.drop(columns="dx"), "missing column dx"),
-        (lambda t: t.assign(dx="melanoma"), "unknown diagnosis melanoma"),
-        (lambda t: pd.concat([t, t.head(2)]), "listed more than once: ISIC_9000001, ISIC_9000002"),
-        (lambda t: t.assign(age="old"), "age is not a number: old"),
-        (lambda t: t.assign(image_id="../" + t["image_id"]), "unsafe image_id"),
-        (lambda t: t.head(0), "no rows"),
-    ],
-)
-def test_a_wrong_table_is_named_in_one_line(dataset, change, message):
-    edit(dataset, change)
-    with pytest.raises(MelanomaError, match=message) as error:
-        read_metadata(table_of(dataset))
-    assert "\n" not in str(error.value)
 
 
 def test_variants_of_the_published_table_are_read(dataset):
@@ -71,6 +59,78 @@ def test_images_may_lie_in_two_folders_and_shadow_files_are_ignored(dataset):
     assert [p.name for p in parts.images] == [p.name for p in whole.images]
     assert len(parts.masks) == len(whole.images)
     assert parts.fingerprint == whole.fingerprint and not parts.generated
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "copy"),
+    [
+        ("image", "images/ISIC_9000002.jpg", "augmented/ISIC_9000001.jpg"),
+        ("image", "images/ISIC_9000002.jpg", "images/ISIC_9000001.png"),
+        ("image", "masks/ISIC_9000001_segmentation.png", "labels/ISIC_9000001.png"),
+        ("mask", "masks/ISIC_9000002_segmentation.png", "masks/ISIC_9000001.png"),
+    ],
+)
+def test_different_files_for_one_id_are_named(dataset, capsys, kind, source, copy):
+    (dataset / copy).parent.mkdir(exist_ok=True)
+    content = (dataset / source).read_bytes()
+    (dataset / copy).write_bytes(content + b"2" * (kind == "mask"))  # all masks are the same
+    with pytest.raises(MelanomaError, match=f"1 image ids .* as their {kind}") as error:
+        open_dataset(dataset)
+    assert copy in str(error.value) and str(error.value).count(f"{dataset}/") == 2
+    assert main(["data", "check", str(dataset)]) == 2
+    assert copy in capsys.readouterr().err
+
+
+def test_copies_of_a_file_are_no_contradiction(dataset):
+    before = open_dataset(dataset).fingerprint
+    shutil.copytree(dataset / "images", dataset / "ham10000_images")
+    assert open_dataset(dataset).fingerprint == before
+
+
+@pytest.mark.parametrize("folder", ["masks", "ISIC_Segmentation_Masks", "lesion-mask/png"])
+def test_masks_may_be_named_like_the_images(dataset, folder):
+    (dataset / "masks").rename(dataset / "moved")
+    (dataset / folder).mkdir(parents=True)
+    for mask in (dataset / "moved").iterdir():
+        mask.rename(dataset / folder / mask.name.replace("_segmentation", ""))
+    files = open_dataset(dataset)
+    assert {path.parent for path in files.images} == {dataset / "images"}
+    assert {path.parent for path in files.masks.values()} == {dataset / folder}
+    assert len(files.masks) == 105
+
+
+def test_a_name_in_the_table_is_an_image_however_it_ends(dataset):
+    image = dataset / "images" / "ISIC_9000001.jpg"
+    image.rename(image.with_stem("left_segmentation"))
+    edit(dataset, lambda t: t.replace({"image_id": {"ISIC_9000001": "left_segmentation"}}))
+    files = open_dataset(dataset)
+    assert files.images[0].name == "left_segmentation.jpg" and len(files.masks) == 104
+
+
+def test_images_in_a_folder_that_speaks_of_masks_are_said_to_lie_there(dataset):
+    (dataset / "images").rename(dataset / "segmentation")
+    with pytest.raises(MelanomaError, match=r"105 of the 105 .*\(105 lie in folders whose names"):
+        open_dataset(dataset)
+
+
+def test_a_folder_that_cannot_be_read_is_named(dataset, closed_folders, capsys):
+    closed_folders.add(str(dataset / "masks"))
+    assert not open_dataset(dataset).masks
+    assert "masks cannot be read (Permission denied)" in capsys.readouterr().err
+    assert main(["data", "check", str(dataset)]) == 0
+    assert "masks cannot be read (Permission denied)" in capsys.readouterr().out
+    closed_folders.add(str(dataset / "images"))
+    with pytest.raises(MelanomaError, match=r"105 of the 105 .*images cannot be read"):
+        open_dataset(dataset)
+
+
+def test_impossible_ages_count_as_missing_and_are_said(dataset, capsys):
+    edit(dataset, lambda t: t.assign(age=["-1", "999", "inf", "0", *t["age"][4:]]))
+    metadata = open_dataset(dataset).metadata
+    assert metadata["age"][:3].isna().all() and metadata["age"][3] == 0
+    assert "3 ages below 0 or above 120 count as missing: -1, 999, inf" in capsys.readouterr().err
+    report, problems = validate_dataset(dataset)
+    assert not problems and "-1, 999, inf" in report
 
 
 def test_table_and_images_may_be_given_separately(dataset, tmp_path):

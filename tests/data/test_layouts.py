@@ -10,10 +10,13 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
-from melanoma_lib.data.layouts import COLUMNS, LAYOUTS, find_table, layout_of, read_table
+from melanoma_lib.data.layouts import COLUMNS, DERMAMNIST_TEST, layout_of
+from melanoma_lib.data.tables import find_tables, read_table
+from melanoma_lib.data.validate import validate_dataset
 
 ISIC_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 ISIC_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
+TRAINING = "ISIC2018_Task3_Training_GroundTruth.csv"
 
 
 def one_hot(path, heads, codes, first=1, **more):
@@ -46,22 +49,44 @@ def test_the_test_set_of_isic_2018_in_the_layout_of_the_challenge(tmp_path):
     assert list(files.metadata["lesion_id"]) == list(files.metadata["image_id"]) == names[:-1]
     assert [path.stem for path in files.images] == names[:-1]
     assert files.metadata["age"].isna().all() and set(files.metadata["sex"]) == {"unknown"}
+    assert set(COLUMNS) <= set(files.metadata)
 
 
-def test_the_test_set_of_isic_2018_as_the_dataverse_has_it(tmp_path):
+@pytest.mark.parametrize("name", ["isic_id", "image_id"])
+def test_the_test_set_of_isic_2018_as_the_dataverse_has_it(tmp_path, name):
     rows = pd.DataFrame({
-        "isic_id": ["ISIC_0034524", "ISIC_0034525", "ISIC_0035068"], "dx": ["nv", "mel", "nv"],
+        name: ["ISIC_0034524", "ISIC_0034525", "ISIC_0035068"], "dx": ["nv", "mel", "nv"],
         "lesion_id": ["HAM_1", None, "HAM_3"], "age": ["40", "", "3"],
     })  # fmt: skip
-    for name, columns in (("isic_id", {}), ("image_id", {"isic_id": "image_id"})):
-        table = tmp_path / name / "ISIC2018_Task3_Test_GroundTruth.tab"
-        table.parent.mkdir()
-        rows.rename(columns=columns).to_csv(table, sep="\t", index=False)
-        write_images(table.parent, rows["isic_id"])
-        files = open_dataset(table.parent, external=True)
-        assert list(files.metadata["dx"]) == ["nv", "mel"]
-        assert list(files.metadata["lesion_id"]) == ["HAM_1", "ISIC_0034525"]
-        assert files.metadata["age"].tolist()[0] == 40 and files.excluded == {"synthetic": 1}
+    rows.to_csv(tmp_path / "ISIC2018_Task3_Test_GroundTruth.tab", sep="\t", index=False)
+    write_images(tmp_path, rows[name])
+    files = open_dataset(tmp_path, external=True)
+    assert list(files.metadata["dx"]) == ["nv", "mel"]
+    assert list(files.metadata["lesion_id"]) == ["HAM_1", "ISIC_0034525"]
+    assert files.metadata["age"].tolist()[0] == 40 and files.excluded == {"synthetic": 1}
+
+
+def test_ham10000_in_the_layout_of_the_challenge_is_trained_on(tmp_path):
+    """The training set of ISIC 2018, whose lesions are in a table of their own."""
+    names = one_hot(tmp_path / "truth" / TRAINING, ISIC_2018, ["MEL", "NV", "NV"])
+    write_images(tmp_path / "ISIC2018_Task3_Training_Input", names)
+    with pytest.raises(MelanomaError, match=r"one lesion; put \S+_Training_LesionGroupings\.csv"):
+        open_dataset(tmp_path)
+    second = tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv"
+    groupings = pd.DataFrame({
+        "image": names, "lesion_id": ["HAM_1", "HAM_2", "HAM_2"],
+        "diagnosis_confirm_type": ["histopathology", "serial imaging showing no change", None],
+    })  # fmt: skip
+    groupings.to_csv(second, index=False)
+    files = open_dataset(tmp_path)
+    assert files.name == "HAM10000" and list(files.metadata["dx"]) == ["mel", "nv", "nv"]
+    assert list(files.metadata["lesion_id"]) == ["HAM_1", "HAM_2", "HAM_2"]
+    assert list(files.metadata["dx_type"]) == ["histo", "follow_up", "unknown"]
+    groupings.replace("HAM_1", "HAM_2").to_csv(second, index=False)
+    assert open_dataset(tmp_path).fingerprint != files.fingerprint
+    groupings[1:].to_csv(second, index=False)
+    with pytest.raises(MelanomaError, match="empty or unsafe lesion_id"):
+        open_dataset(tmp_path)
 
 
 def test_isic_2019_with_its_second_table(tmp_path):
@@ -88,31 +113,126 @@ def test_isic_2019_with_its_second_table(tmp_path):
         assert open_dataset(tmp_path, external=True).metadata["age"].isna().all()
 
 
+TWO_OF_EACH = np.arange(14) % 7
+
+
+def save_npz(path, size=28, labels=TWO_OF_EACH):
+    images = np.random.default_rng(0).integers(0, 255, (len(labels), size, size, 3), np.uint8)
+    np.savez(path, test_images=images, test_labels=labels.astype(np.uint8)[:, None])
+    return images
+
+
 @pytest.mark.parametrize("size", [28, 64])
 def test_dermamnist_is_one_file(tmp_path, size):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 255, (14, size, size, 3), np.uint8)
-    labels = np.arange(14, dtype=np.uint8)[:, None] % 7
-    arrays = {f"{split}_{what}": values for split in ("train", "val", "test")
-              for what, values in (("images", images), ("labels", labels))}  # fmt: skip
-    np.savez(tmp_path / f"dermamnist_{size}.npz", **arrays)
+    images = save_npz(tmp_path / f"dermamnist_{size}.npz", size)
     files = open_dataset(tmp_path, external=True)
     assert list(files.metadata["dx"]) == [*CLASS_NAMES, *CLASS_NAMES]
-    assert files.metadata["image_id"][13] == "test-00013" and "HAM10000" in files.layout.overlap
+    assert files.metadata["image_id"][13] == "test-00013"
     assert np.array_equal(decode(files, size, tmp_path / "cache"), images)
     assert decode(files, 32, tmp_path / "cache").shape == (14, 32, 32, 3)
-    arrays["test_images"] = images[::-1]
-    np.savez(tmp_path / f"dermamnist_{size}.npz", **arrays)
+    save_npz(tmp_path / f"dermamnist_{size}.npz", size, np.zeros(14))
     assert open_dataset(tmp_path, external=True).fingerprint != files.fingerprint
 
 
-def test_the_layout_follows_from_the_file_name(tmp_path):
-    names = [layout_of(tmp_path / name).name for name in (
-        "HAM10000_metadata", "ISIC2018_Task3_Test_GroundTruth.csv",
-        "ISIC_2019_Training_GroundTruth.csv", "dermamnist_224.npz", "mine.csv")]  # fmt: skip
-    assert names == [layout.name for layout in LAYOUTS] + ["HAM10000"]
-    with pytest.raises(MelanomaError, match=r"holds no HAM10000_metadata table.*dermamnist"):
-        find_table(tmp_path)
+def test_only_dermamnist_itself_is_said_to_have_been_seen(tmp_path):
+    published = np.repeat(range(7), DERMAMNIST_TEST)
+    assert len(published) == 2_005
+    for labels, seen in ((published, True), (published[1:], False)):
+        save_npz(tmp_path / "dermamnist.npz", 4, labels)
+        layout = read_table(tmp_path / "dermamnist.npz").layout
+        assert ("HAM10000" in layout.overlap) == seen and (layout.name == "DermaMNIST") == seen
+
+
+def test_of_several_sizes_the_largest_is_taken_and_the_others_are_named(tmp_path, capsys):
+    for name, size in (("dermamnist", 28), ("dermamnist_128", 128), ("dermamnist_64", 64)):
+        save_npz(tmp_path / f"{name}.npz", size)
+    assert open_dataset(tmp_path, external=True).images.shape[1] == 128
+    said = capsys.readouterr().err
+    assert all(f"{name}.npz" in said for name in ("dermamnist", "dermamnist_64", "dermamnist_128"))
+
+
+@pytest.mark.parametrize("flips", [True, False])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_npz_is_one_line(tmp_path, flips, save):
+    path = tmp_path / "dermamnist.npz"
+    images = save_npz(path)
+    save(path, test_images=images, test_labels=TWO_OF_EACH)
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[:half] + (bytes([content[half] ^ 4]) + content[half + 1 :]) * flips)
+    with pytest.raises(MelanomaError, match="cannot be read as DermaMNIST"):
+        open_dataset(tmp_path, external=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("HAM10000_metadata", "HAM10000"),
+        (TRAINING, "HAM10000"),
+        ("mine.csv", "HAM10000"),
+        ("ISIC2018_Task3_Validation_GroundTruth.csv", "ISIC 2018 validation set"),
+        ("ISIC2018_Task3_Test_GroundTruth.csv", "ISIC 2018 test set"),
+        ("ISIC_2019_Training_GroundTruth.csv", "ISIC 2019"),
+        ("dermamnist_224.npz", "DermaMNIST"),
+        ("mine.npz", "DermaMNIST"),
+    ],
+)
+def test_the_layout_follows_from_the_file_name(tmp_path, name, layout):
+    assert layout_of(tmp_path / name).name == layout
+
+
+COMMA = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["HAM10000_metadata.csv", "HAM10000_metadata (1).csv"], 0),
+        (["HAM10000_metadata", "Copy of HAM10000_metadata.csv", "a/HAM10000_metadata_old.csv"], 0),
+        (["HAM10000_metadata (1).csv", "HAM10000_metadata.pdf", "HAM10000_metadata.xlsx"], 0),
+        (["HAM10000_metadata (1).csv", "deep/er/HAM10000_metadata.tab"], 1),
+        (["HAM10000_metadata.csv", "old/HAM10000_metadata.csv"], 0),
+        (["HAM10000_metadata.csv", "ISIC2018_Task3_Test_GroundTruth.csv", "dermamnist.npz"], 0),
+        (["ham10000_metadata.csv", "notes.csv"], 0),
+        (["HAM10000_metadata.csv", "HAM10000_metadata.txt"], None),
+        (["a/HAM10000_metadata.csv", "b/HAM10000_metadata.csv"], None),
+        (["HAM10000_metadata (1).csv", "HAM10000_metadata (2).csv"], None),
+        (["ISIC_2019_Test_GroundTruth.csv", "ISIC_2019_Training_GroundTruth.csv"], None),
+        ([TRAINING, "dermamnist.npz"], None),
+    ],
+)
+def test_the_published_name_goes_first_and_equals_are_named(tmp_path, names, chosen):
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(COMMA + str(number))
+    if chosen is not None:
+        assert find_tables(tmp_path)[0] == tmp_path / names[chosen]
+    else:
+        with pytest.raises(MelanomaError, match="several tables") as error:
+            find_tables(tmp_path)
+        assert all(str(tmp_path / name) in str(error.value) for name in names)
+        for name in names:  # copies are no contradiction
+            (tmp_path / name).write_text(COMMA)
+        assert find_tables(tmp_path) == [tmp_path / names[0]]
+
+
+def test_tables_that_are_passed_over_are_said(dataset, capsys):
+    (dataset / "HAM10000_metadata (1).csv").write_text(COMMA)
+    open_dataset(dataset)
+    assert "passed over: " in (said := capsys.readouterr().err) and "metadata (1).csv" in said
+    report, _ = validate_dataset(dataset)
+    assert f"table: {dataset / 'HAM10000_metadata.csv'}\n" in report and "(1).csv" in report
+
+
+def test_a_file_that_only_has_the_name_of_a_table_is_named(tmp_path):
+    with pytest.raises(MelanomaError, match=r"holds no HAM10000_metadata table.*DermaMNIST"):
+        find_tables(tmp_path)
+    (tmp_path / "HAM10000_metadata.pdf").write_bytes(b"%PDF-1.7")
+    with pytest.raises(MelanomaError, match=r"metadata\.pdf is not a table"):
+        find_tables(tmp_path)
+    (tmp_path / "HAM10000_metadata.csv").write_bytes(b"%PDF-1.7\nobj\n")
+    with pytest.raises(MelanomaError, match=r"missing column .*first line reads %PDF-1\.7"):
+        open_dataset(tmp_path)
 
 
 def test_a_run_is_not_trained_on_another_layout(tmp_path, capsys):
@@ -161,9 +281,3 @@ def test_a_wrong_table_is_named_in_one_line(tmp_path, fault):
     make(tmp_path)
     with pytest.raises(MelanomaError, match=message):
         open_dataset(tmp_path, external=True)
-
-
-def test_every_layout_has_the_columns_of_ham10000(tmp_path):
-    one_hot(tmp_path / "ISIC2018_Task3_Test_GroundTruth.csv", ISIC_2018, ["MEL"])
-    rows = read_table(tmp_path / "ISIC2018_Task3_Test_GroundTruth.csv").rows
-    assert set(COLUMNS) <= set(rows) and not rows.drop(columns="age").isna().any().any()

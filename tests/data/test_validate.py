@@ -1,5 +1,6 @@
 """The report on a dataset folder: its numbers, what stops a run, and what is only odd."""
 
+import os
 import shutil
 
 import numpy as np
@@ -22,6 +23,9 @@ def test_a_whole_dataset_has_no_problem(dataset):
     report, problems = validate_dataset(dataset)
     assert not problems
     assert report.startswith("HAM10000: 105 images of 70 lesions, 105 masks\n")
+    assert line(report, "table: ") == f"table: {dataset / 'HAM10000_metadata.csv'}"
+    assert line(report, "images: ") == f"images: {dataset / 'images'} (105)"
+    assert line(report, "masks: ") == f"masks: {dataset / 'masks'} (105)"
     assert line(report, "images  ") == "images 105 10,015 differs"
     assert line(report, "mel ") == "mel melanoma 15 1,113 differs"
     assert line(report, "lesions with several images").endswith("35 1,956 differs")
@@ -38,6 +42,8 @@ def test_oddities_are_reported_and_stop_nothing(dataset, capsys):
     shutil.copy(images / "ISIC_9000001.jpg", images / "ISIC_9000105.jpg")
     shutil.copy(images / "ISIC_9000001.jpg", images / "ISIC_9999999.jpg")
     (dataset / "masks" / "ISIC_9000007_segmentation.png").unlink()
+    shutil.copy(images / "ISIC_9000001.jpg", dataset / "masks" / "ISIC_9000008_segmentation.jpg")
+    (dataset / "masks" / "ISIC_9000008_segmentation.png").unlink()
     assert main(["data", "check", str(dataset)]) == 0
     report = capsys.readouterr().out
     assert line(report, "same pixels").endswith("1 ISIC_9000001 = ISIC_9000105")
@@ -45,6 +51,7 @@ def test_oddities_are_reported_and_stop_nothing(dataset, capsys):
     assert "1 HAM_9000001" in line(report, "lesions with several diagnoses")
     assert line(report, "images that").endswith("1 ISIC_9999999")
     assert line(report, "images without").endswith("1 ISIC_9000007")
+    assert line(report, "masks that").endswith("1 ISIC_9000008")
 
 
 def test_everything_that_would_stop_a_run_is_named_at_once(dataset, capsys):
@@ -54,10 +61,13 @@ def test_everything_that_would_stop_a_run_is_named_at_once(dataset, capsys):
         path = images / f"ISIC_900000{number}.jpg"
         path.write_bytes(path.read_bytes()[:-200])
     (dataset / "masks" / "ISIC_9000009_segmentation.png").write_bytes(b"")
+    mask = (dataset / "masks" / "ISIC_9000004_segmentation.png").read_bytes()
+    (images / "ISIC_9000004.jpg").write_bytes(mask)
     assert main(["data", "check", "--data-dir", str(dataset)]) == 2
     out, error = capsys.readouterr()
     assert "105 images" in out and error.count("\n") == 1
-    assert "1 images are in the table and not in the folder: ISIC_9000001" in error
+    assert "1 of the 105 images" in error and ": ISIC_9000001" in error
+    assert "1 images are masks, of two values of grey: ISIC_9000004" in error
     assert "2 images cannot be read" in error and "ISIC_9000003.jpg" in error
     assert "1 masks cannot be read" in error and "ISIC_9000009" in error
 
@@ -79,6 +89,12 @@ def test_a_table_that_cannot_be_used(dataset, capsys, change, message):
     assert message in error and " masks" in out and error.count("\n") == 1
 
 
+def test_names_that_standard_output_cannot_show_are_escaped(dataset, capsysbinary):
+    (dataset / "images" / os.fsdecode(b"Gr\xfcn.jpg")).write_bytes(b"not UTF-8")
+    assert main(["data", "check", str(dataset)]) == 0
+    assert line(capsysbinary.readouterr().out.decode(), "images that").endswith("1 Gr\\udcfcn")
+
+
 def test_only_ham10000_is_compared_with_the_published_numbers(
     sample_dir, tmp_path, capsys
 ):
@@ -89,13 +105,13 @@ def test_only_ham10000_is_compared_with_the_published_numbers(
              test_labels=np.array([4, 5]))  # fmt: skip
     report, problems = validate_dataset(tmp_path)
     assert not problems and "DermaMNIST: 2 images" in report and "split by" not in report
-    assert "made of the images of HAM10000" in report
+    assert "made of the images of HAM10000" not in report
     (tmp_path / "dermamnist.npz").rename(tmp_path / "ISIC_1.npz")
     truth = "image,NV,SCC\nISIC_1,1,0\nISIC_2,0,1\n"
     (tmp_path / "ISIC_2019_Training_GroundTruth.csv").write_text(truth)
     report, problems = validate_dataset(tmp_path)
     assert "left out of the table: 1 of diagnosis scc" in report
-    assert "not in the folder" in problems[0]
+    assert "1 of the 1 images" in problems[0]
 
 
 def test_the_published_numbers_agree_with_the_files_that_are_downloaded():

@@ -62,6 +62,12 @@ def unchanged(table):
 GOOD_TABLES = {
     "a byte order mark": text(unchanged, "utf-8-sig"),
     "tabs": text(unchanged, sep="\t"),
+    "semicolons": text(unchanged, sep=";"),
+    "semicolons, and a name with a tab": text(lambda t: t.assign(**{"a\tb": "x"}), sep=";"),
+    "blanks around names and values": text(
+        lambda t: (" " + t + " ").rename(columns="  {} ".format)
+    ),
+    "a comma after every row": raw(lambda b: b.replace(b"back\n", b"back,\n")),
     "Windows line ends": text(unchanged, lineterminator="\r\n"),
     "quoted cells": text(unchanged, quoting=1),
     "an eighth column": text(lambda t: t.assign(dataset="vidir_modern")),
@@ -75,9 +81,9 @@ GOOD_TABLES = {
     ),
 }
 BAD_TABLES = {
+    "no dx": (text(lambda t: t.drop(columns="dx")), "missing column dx"),
     "no lesion_id": (text(lambda t: t.drop(columns="lesion_id")), "missing column lesion_id"),
     "no column at all known": (text(lambda t: t.set_axis(list("abcdefg"), axis=1)), "missing col"),
-    "semicolons": (text(unchanged, sep=";"), "missing column"),
     "no rows": (text(lambda t: t[:0]), "no rows"),
     "nothing at all": (raw(lambda _: b""), "cannot be read"),
     "an unknown diagnosis": (text(set_cell("dx", "melanoma")), "unknown diagnosis melanoma"),

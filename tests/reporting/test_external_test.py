@@ -64,7 +64,9 @@ def evaluate(run, folder, **options):
     return external_test.evaluate([run / KEY], files, "cpu", resamples=200, **options)
 
 
-def test_the_own_test_part_as_a_foreign_file_gives_the_numbers_of_the_normal_path(run, tmp_path):
+def test_the_own_test_part_as_a_foreign_file_gives_the_numbers_of_the_normal_path(
+    run, tmp_path, monkeypatch
+):
     """DermaMNIST's layout at the run's size: the same pixels, so the same logits and figures."""
     run, data = run
     split = pd.read_csv(run / "split.csv")
@@ -72,6 +74,8 @@ def test_the_own_test_part_as_a_foreign_file_gives_the_numbers_of_the_normal_pat
     pictures = [read_image(data / "images" / f"{name}.jpg", SIZE) for name in rows["image_id"]]
     labels = rows["dx"].map(CLASS_NAMES.index).to_numpy(np.uint8)[:, None]
     np.savez(tmp_path / "dermamnist.npz", test_images=np.stack(pictures), test_labels=labels)
+    counts = np.bincount(labels[:, 0], minlength=len(CLASS_NAMES))
+    monkeypatch.setattr("melanoma_lib.data.tables.DERMAMNIST_TEST", tuple(counts))
     results, predictions = evaluate(run, tmp_path)
     own = load_predictions(run / KEY / "predictions.parquet").split("test")
     assert np.allclose(predictions[KEY].logits, own.logits, atol=1e-5)
