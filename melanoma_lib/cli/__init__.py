@@ -18,9 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, 1 when some images could not be read, 2 for bad input, 130 when interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):  # of a name they cannot show, they show the codes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names that it cannot show are escaped
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return options.command(options) or 0
     except MelanomaError as error:
