@@ -20,7 +20,7 @@ ROOMS = {
     "data": ("core",),
     "models": ("core", "data"),
     "evaluation": ("core", "data", "models"),
-    "training": ("core", "data", "models", "evaluation"),
+    "training": ("core", "data", "models", "evaluation", "explanation"),
     "explanation": ("core", "data", "models", "evaluation"),
     "reporting": ("core", "data", "models", "evaluation", "explanation"),
     "inference": ("core", "data", "models", "evaluation", "explanation"),

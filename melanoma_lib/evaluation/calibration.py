@@ -32,6 +32,16 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return fitted if loss(fitted) <= loss(1.0) else 1.0
 
 
+def temperature_note(temperature: float) -> str:
+    """A sentence about a temperature at an end of `BOUNDS`; "" for any other."""
+    if not np.isclose(temperature, BOUNDS, rtol=0.001).any():
+        return ""
+    return (
+        f"The temperature {temperature:.2f} is at the end of its range ({BOUNDS[0]:g} to "
+        f"{BOUNDS[1]:g}): these logits cannot be calibrated by scaling."
+    )
+
+
 def reliability(confidence: np.ndarray, hit: np.ndarray) -> pd.DataFrame:
     """Confidence and accuracy in the equal-width bins of the ECE, one row a bin.
 

@@ -66,17 +66,27 @@ def cam_layer(model: nn.Module, inputs: torch.Tensor) -> str:
     Found with one forward and backward pass of the first of `inputs` (n, 3, height, width), so
     that it works for any timm model. In a convolutional network it is the last map before
     pooling; in a transformer with a class token the input of the last attention block, behind
-    which the logits depend on the class token alone. Raises `MelanomaError` if there is none.
+    which the logits depend on the class token alone. Maps with as many channels as the network
+    says to have features are preferred. Raises `MelanomaError` if there is none.
     """
     names = [name for name, _ in model.named_modules() if name]
     found = []
     for name, (_, gradient) in class_gradients(model, names, inputs[:1], [0]).items():
         cells = feature_map(model, gradient)
-        if cells is not None and cells.shape[1] == model.num_features and cells.any():
-            found.append((cells.shape[2] > 1, len(found), name))  # 1 x 1 only if nothing else
+        if cells is not None and cells.any():
+            last = cells.shape[1] == model.num_features
+            found.append((last, cells.shape[2] > 1, len(found), name))  # 1 x 1 if nothing else
     if not found:
         raise MelanomaError(f"{type(model).__name__} has no layer for Grad-CAM: no feature map")
-    return max(found)[2]
+    return max(found)[-1]
+
+
+def has_heat_maps(model: nn.Module, inputs: torch.Tensor) -> bool:
+    """Whether `cam_layer` finds a layer; some networks have no map of features."""
+    try:
+        return bool(cam_layer(model, inputs))
+    except MelanomaError:
+        return False
 
 
 def class_gradients(

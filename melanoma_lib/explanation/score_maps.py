@@ -5,6 +5,7 @@ uniform map. `score_heat_maps` scores every map; `map_metrics` makes estimates o
 """
 
 import copy
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,7 @@ def score_heat_maps(
     device: str = "auto",
     faithful_images: int = 32,
     chosen_on: int = 200,
-) -> pd.DataFrame:
+) -> pd.DataFrame | None:
     """Scores of one architecture's heat maps, a row a test image and map; kept in its folder.
 
     Columns: image_id, lesion_id, label and predicted (class codes), right; `network` (trained,
@@ -67,7 +68,8 @@ def score_heat_maps(
 
     Written to `explanations.parquet`, and returned from there as long as weights, masks and
     arguments are the same; `explanations.npz` beside it holds the maps of the images of `road`,
-    pooled, also with weights randomised from the output on (Adebayo et al., 2018).
+    pooled, also with weights randomised from the output on (Adebayo et al., 2018). None, and
+    nothing is written, for a network that has no heat maps.
     """
     folder = Path(folder)
     weights = read_json(folder / "bundle.json").get("weights_sha256")
@@ -85,6 +87,9 @@ def score_heat_maps(
     n_test = len(test.labels)
     faithful = subsample(range(n_test), max(1, min(faithful_images, n_test // 8)))
     scorer = _MapScorer(files, bundle, model.to(pick_device(device)))
+    if not gradcam.has_heat_maps(model, scorer.inputs(test.image_ids[:1])):
+        print(f"{folder.name} has no feature map, so there are no heat maps to score", flush=True)
+        return None
     thresholds = {name: int(np.nan_to_num(nan_mean(scores[:, 3:])).argmax())
                   for name, scores in scorer.mask_scores(val, chosen).items()}  # fmt: skip
     scores = scorer.mask_scores(test, masked), scorer.road_scores(test, faithful)
@@ -131,9 +136,12 @@ class _MapScorer:
         self.size = self.bundle["image_size"]
         self.pixels = decode(self.files, self.size)
         self.row_of = {name: row for row, name in enumerate(self.files.metadata["image_id"])}
-        first = self.inputs(self.files.metadata["image_id"][:1])
-        self.layer = gradcam.cam_layer(self.model, first)
         self.random = random_network(self.bundle).to(self.device)
+
+    @functools.cached_property
+    def layer(self) -> str:
+        first = self.inputs(self.files.metadata["image_id"][:1])
+        return gradcam.cam_layer(self.model, first)
 
     def inputs(self, image_ids: Sequence[str]) -> torch.Tensor:
         images = self.pixels[[self.row_of[name] for name in image_ids]]

@@ -24,7 +24,7 @@ from melanoma_lib.evaluation.metrics import auc
 from melanoma_lib.evaluation.operating_points import operating_point_estimates
 from melanoma_lib.evaluation.predictions import softmax
 from melanoma_lib.evaluation.trained_run import load_trained_run
-from melanoma_lib.explanation.gradcam import cam_layer, heat_maps
+from melanoma_lib.explanation.gradcam import cam_layer, has_heat_maps, heat_maps
 from melanoma_lib.models.build import normalise, to_input
 from melanoma_lib.models.bundle import find_bundles, load_bundle
 from melanoma_lib.models.out_of_distribution import capture_features, load_reference_set
@@ -133,7 +133,10 @@ class Predictor:
         self._lock = threading.Lock()  # hooks are registered on the model: one thread at a time
         shape = 1, self.image_size, self.image_size, 3
         noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        self._cam_layer = cam_layer(self.model, self._to_inputs(noise))
+        noise = self._to_inputs(noise)
+        self._cam_layer = cam_layer(self.model, noise) if has_heat_maps(self.model, noise) else ""
+        if not self._cam_layer:
+            self.note = "; ".join(filter(None, [self.note, "no heat maps of this network"]))
 
     @property
     def image_size(self) -> int:
@@ -195,7 +198,12 @@ class Predictor:
         )
 
     def heat_maps(self, images: Sequence[np.ndarray], codes: Sequence[str]) -> np.ndarray:
-        """Grad-CAM for one class code an image, (n, side, side) in [0, 1]."""
+        """Grad-CAM for one class code an image, (n, side, side) in [0, 1].
+
+        All zero for a network without a feature map.
+        """
+        if not self._cam_layer:
+            return np.zeros((len(images), self.image_size, self.image_size), np.float32)
         classes = [self.bundle["class_names"].index(code) for code in codes]
         inputs = self._to_inputs(np.stack(images))
         with self._lock:

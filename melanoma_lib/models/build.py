@@ -93,8 +93,10 @@ def build_model(
         else:
             model = timm.create_model(entry.timm_name, num_classes=classes, **options)
         _init_classifier(model)
-        # Convolutions are faster with the colours of a pixel side by side; results are the same.
-        return model.to(memory_format=torch.channels_last)
+        if not has_fragile_convolution(model):
+            # Convolutions are faster with the colours of a pixel side by side.
+            model.to(memory_format=torch.channels_last)
+        return model
     except Exception as error:  # timm raises a dozen unrelated types
         fault = f"{weights} does not fit" if weights else "timm cannot build"
         reason = " ".join(str(error).split())[:300]
@@ -118,6 +120,19 @@ def _classes_of(state: Mapping, cfg) -> dict[str, int]:
         return {"num_classes": len(state[f"{head}.weight"])}
     named_otherwise = any(name.startswith(head.partition(".")[0]) for name in state)
     return {} if named_otherwise else {"num_classes": 0}
+
+
+def has_fragile_convolution(model: nn.Module) -> bool:
+    """Whether it has a 1 x 1 convolution with a stride and few input channels.
+
+    Its gradient in channels_last is wrong on CPUs with AVX2, or kills the process (oneDNN issue
+    6035, with fewer than 8 channels).
+    """
+    return any(
+        isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+        and module.stride != (1, 1) and module.in_channels < 16
+        for module in model.modules()
+    )  # fmt: skip
 
 
 def _init_classifier(model: nn.Module) -> None:

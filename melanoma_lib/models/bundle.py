@@ -23,7 +23,7 @@ REQUIRED_METADATA = {  # what bundle.json must contain, and when it is valid
     "temperature": lambda value: isinstance(value, float | int) and value > 0,
     "operating_points": lambda value: isinstance(value, list),
     "weights_sha256": lambda value: isinstance(value, str),
-    "known_limit": lambda value: isinstance(value, float | int) and value > 0,
+    "known_limit": lambda value: isinstance(value, float | int) and value >= 0,
     "known_sha256": lambda value: isinstance(value, str),
 }
 

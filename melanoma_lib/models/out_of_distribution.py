@@ -8,7 +8,7 @@ measured (after Sun et al., 2022, who take the last features).
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,17 +50,28 @@ def capture_features(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     """Yields a list to which every forward pass in the block adds its features (n, channels).
 
     By a forward hook on the model, since not every model has timm's `forward_intermediates`;
-    two threads must not use the model at once.
+    two threads must not use the model at once. Of a model that does not say where its stages are,
+    the features are what its classifier gets.
     """
-    stage = math.ceil(3 * len(model.feature_info) / 4) - 1
-    features = []
-    hook = model.get_submodule(model.feature_info[stage]["module"]).register_forward_hook(
-        lambda *call: features.append(feature_map(model, call[2]).float().mean((2, 3)))
-    )
+    features, modules, stages = [], dict(model.named_modules()), model.feature_info
+    stage = modules.get(stages[math.ceil(3 * len(stages) / 4) - 1]["module"])
+    if stage and not isinstance(stage, nn.ModuleList):  # which is only iterated over
+        hook = stage.register_forward_hook(lambda *call: features.append(_means(model, call[2])))
+    else:
+        hook = model.get_classifier().register_forward_pre_hook(
+            lambda _, inputs: features.append(inputs[0].float())
+        )
     try:
         yield features
     finally:
         hook.remove()
+
+
+def _means(model: nn.Module, output: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean of each channel over all positions, (n, channels); of several tensors, the last."""
+    output = output if isinstance(output, torch.Tensor) else output[-1]
+    cells = feature_map(model, output)
+    return output.float().mean(1) if cells is None else cells.float().mean((2, 3))
 
 
 def fit_reference_set(features: np.ndarray, lesion_ids: np.ndarray) -> ReferenceSet:
@@ -84,9 +95,11 @@ def _kth_distances(
 ) -> np.ndarray:
     """Root mean square distance over channels to the k-th nearest reference image, (n,)."""
     squares = (features**2).sum(1)[:, None] + (reference**2).sum(1) - 2 * features @ reference.T
+    available = len(reference)
     if excluded is not None:
         squares[excluded] = np.inf
-    k = min(N_NEIGHBOURS, len(reference))
+        available -= excluded.sum(1).max()
+    k = min(N_NEIGHBOURS, available)
     nearest = np.partition(squares, k - 1, axis=1)[:, k - 1]
     return np.sqrt(np.maximum(nearest, 0) / features.shape[1])
 

@@ -20,6 +20,7 @@ from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, lesion_groups
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, bootstrap_weights
+from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.predictions import (
     Predictions,
     isic_submission,
@@ -103,7 +104,8 @@ def evaluate(
     predictions, models = {}, {}
     for folder in folders:
         run = own[folder.name]
-        print(f"{run.record['name']}: {len(rows):,} images", flush=True)
+        note = temperature_note(run.bundle["temperature"])
+        print(f"{run.record['name']}: {len(rows):,} images. {note}", flush=True)
         predictions[folder.name] = predict(folder, files, rows, device, batch_size)
         models[folder.name] = run._replace(
             record=run.record | {"dataset": dataset},

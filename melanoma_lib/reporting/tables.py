@@ -12,6 +12,7 @@ from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import describe_excluded
 from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.explanation.map_metrics import METHOD_NAMES
@@ -398,7 +399,7 @@ def summary(results: dict) -> str:
 
 def _model_text(model: dict, prevalence: float) -> str:
     metrics, point = model["metrics"], model["operating_points"][0]
-    test = point["test"]
+    test, note = point["test"], temperature_note(model["temperature"])
     return (
         f"- {model['name']}: melanoma AUC {format_estimate(metrics['melanoma_auc'])}, accuracy "
         f"{format_estimate(metrics['accuracy'])}, balanced accuracy "
@@ -409,7 +410,7 @@ def _model_text(model: dict, prevalence: float) -> str:
         f"{format_estimate(test['sensitivity'])} and specificity "
         f"{format_estimate(test['specificity'])}: with one image each of 1,000 lesions, "
         f"{prevalence:.1%} of them melanomas, {format_estimate(test['missed'])} missed melanomas "
-        f"and {format_estimate(test['false_alarms'])} false alarms."
+        f"and {format_estimate(test['false_alarms'])} false alarms.{note and ' ' + note}"
     )
 
 

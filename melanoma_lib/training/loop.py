@@ -16,17 +16,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from melanoma_lib.config import Config
-from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.augment import augment, generator, sample_parameters
-from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, to_device, to_gpu_memory
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader, to_device
 from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.models.build import normalisation, normalise, to_input
 from melanoma_lib.models.bundle import load_weights
 from melanoma_lib.training import callbacks, distributed
 from melanoma_lib.training.checkpoint import resume, save_epoch, training_state
 from melanoma_lib.training.cuda_graph import with_cuda_graph
+from melanoma_lib.training.micro_batches import step_that_fits
 from melanoma_lib.training.precision import ComputeSettings
 
 
@@ -43,64 +43,6 @@ def train_step(
     loss.backward()  # backward: a gradient for every weight
     optimizer.step()  # update: a small step against the gradient
     return loss.detach(), logits.detach()
-
-
-def step_in_micro_batches(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    count: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`train_step` with less memory: gradients accumulate over `count` micro-batches.
-
-    The update is that of the whole batch, but for batch normalisation, which sees micro-batches.
-    """
-    losses, logits = [], []
-    optimizer.zero_grad()
-    micro_batches = zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
-    for some, their_labels in micro_batches:
-        logits.append(model(some))
-        losses.append(F.cross_entropy(logits[-1], their_labels) * len(some) / len(images))
-        losses[-1].backward()
-    optimizer.step()
-    return torch.stack(losses).sum().detach(), torch.cat(logits).detach()
-
-
-def step_that_fits(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    count: int,
-    step: Callable = train_step,
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """A training step in `count` micro-batches, or in more if memory runs out.
-
-    Returns loss, logits and how many micro-batches it took; `step` is used for a single one.
-    Raises `MelanomaError` when one image does not fit.
-    """
-    while True:
-        try:
-            if count == 1:
-                return *step(model, optimizer, images, labels), 1
-            return *step_in_micro_batches(model, optimizer, images, labels, count), count
-        except (RuntimeError, MemoryError, ValueError) as error:
-            out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-            # Statistics over a batch need two images.
-            alone = count > 1 and "more than 1 value per channel" in str(error)
-            if not (out_of_memory or alone or "can't allocate memory" in str(error)):
-                raise
-        if count >= len(images) or distributed.size() > 1:  # all must take equal steps
-            shown = "one image" if count >= len(images) else f"{len(images)} images"
-            raise MelanomaError(
-                f"out of memory with {shown} of {images.shape[-1]} pixels a side; choose a "
-                "smaller --image-size or another architecture"
-            )
-        count = min(2 * count, len(images))
-        print(f"out of memory: a batch is now {count} micro-batches", flush=True)
-        optimizer.zero_grad()
-        torch.cuda.empty_cache()
 
 
 def train_epoch(
@@ -133,7 +75,7 @@ def train_epoch(
         images = augment(to_input(images, device), parameters[rows], config.augmentation)
         images = normalise(images, *mean_std)
         loss, logits, micro_batches = step_that_fits(
-            model, optimizer, images, labels, micro_batches, step
+            step, model, optimizer, images, labels, micro_batches
         )
         # Kept on the device: reading a number out would make a GPU wait.
         losses.append(loss)
@@ -172,7 +114,7 @@ def fit(
     folder: Path,
     settings: ComputeSettings | None = None,
 ) -> list[dict]:
-    """Trains for `config.epochs` epochs, resuming from the folder's checkpoint if it has one.
+    """Trains for `config.epochs` epochs on the model's device, resuming from the checkpoint if any.
 
     The resumed training is exactly the uninterrupted one if `settings` are the same. The model
     ends with the weights of the best epoch by validation accuracy (the first of equals), which
@@ -181,11 +123,10 @@ def fit(
     """
     if len(train) < config.batch_size:
         raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
-    device = pick_device(config.device)
+    device = next(model.parameters()).device
     settings = settings or ComputeSettings()
-    network = settings.wrap(model.to(device))
+    network = settings.wrap(model)
     shared = distributed.wrap(network)
-    train, val = to_gpu_memory(train, device), to_gpu_memory(val, device)
     optimizer, step = adam(model, config.learning_rate), with_cuda_graph(train_step, device)
     history, best = resume(model, optimizer, folder, config.epochs)
     print(HEADER)

@@ -12,6 +12,8 @@ from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.split import SPLITS, make_split, split_rows
 from melanoma_lib.models.build import build_model, get_architecture
+from melanoma_lib.training.precision import ComputeSettings
+from melanoma_lib.training.rehearsal import rehearse
 
 ROOM_FOR_TWO = 30e9  # bytes of a GPU's memory: two notebooks were seen to take 29.3e9
 
@@ -29,14 +31,15 @@ def check_training(
     """The number of parameters of each network that is still to be trained.
 
     Raises `MelanomaError` for what would stop a training later: an unknown architecture or device,
-    weights that do not fit, a split without melanomas, fewer training images than a batch holds.
+    a network that cannot be trained at the image size, weights that do not fit, a split without
+    melanomas, fewer training images than a batch holds.
     """
     for key in config.architectures:
         get_architecture(key)
     unused = set(config.weights) - set(config.architectures)
     if unused:
         raise MelanomaError(f"--weights names {', '.join(unused)}, which is not to be trained")
-    pick_device(config.device)
+    device = pick_device(config.device)
     split = make_split(files.metadata, config.split, config.seed)
     for name in SPLITS:
         rows = split.iloc[split_rows(split, name)]
@@ -49,6 +52,7 @@ def check_training(
     sizes = {}
     for key in filter(None, architectures):
         if not config.trained(key, config.training_key(key, files.fingerprint)):
+            rehearse(key, config.image_size, ComputeSettings(), device)
             weights = config.weights.get(key, "")
             with torch.device("cpu" if config.pretrained or weights else "meta"):  # no memory
                 model = build_model(

@@ -26,8 +26,8 @@ from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, make_split
-from melanoma_lib.data.torch_dataset import TrainingData
-from melanoma_lib.evaluation.calibration import fit_temperature
+from melanoma_lib.data.torch_dataset import HAM10000Dataset, TrainingData, to_gpu_memory
+from melanoma_lib.evaluation.calibration import fit_temperature, temperature_note
 from melanoma_lib.evaluation.operating_points import choose_operating_points
 from melanoma_lib.evaluation.predictions import (
     Predictions,
@@ -41,6 +41,7 @@ from melanoma_lib.models.bundle import save_bundle
 from melanoma_lib.training import distributed
 from melanoma_lib.training.loop import fit
 from melanoma_lib.training.precision import ComputeSettings, computes_bfloat16
+from melanoma_lib.training.rehearsal import rehearse
 
 OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
@@ -53,10 +54,14 @@ def prepare(config: Config) -> TrainingData:
     """Opens and checks the dataset, splits it (written to split.csv) and decodes its pixels."""
     files = open_dataset(config.data_dir, config.metadata, config.img_dir)
     split = make_split(files.metadata, config.split, config.seed)
+    first = distributed.rank() == 0
+    if not first:
+        distributed.wait()  # process 0 decodes
     pixels = decode(files, config.image_size)
-    if distributed.rank() == 0:
+    if first:
         with atomic_path(Path(config.output_dir) / "split.csv") as temporary:
             split.to_csv(temporary, index=False)
+        distributed.wait()
     labels = split["dx"].map(CLASS_NAMES.index).to_numpy()
     return TrainingData(files, split, pixels, labels)
 
@@ -69,28 +74,32 @@ def train_architecture(config: Config, key: str) -> Path:
     process 0 writes the files and the others only train. Raises `MelanomaError` when another
     process is training this architecture in this run.
     """
-    if distributed.rank():
-        return _train_worker(config, key)
-    with lock(config.training_lock(key)):
-        return _train(config, key)
+    folder, first = Path(config.output_dir) / key, distributed.rank() == 0
+    with lock(config.training_lock(key)) if first else contextlib.nullcontext():
+        data = prepare(config)
+        record = _open_record(folder, config, key, data) if first else {}
+        if not distributed.broadcast(record.get("finished")):
+            _train(folder, config, key, data, record)
+        if first:
+            _choose_operating_points(folder, config)
+    return folder
 
 
-def _train(config: Config, key: str) -> Path:
-    data = prepare(config)
-    folder = Path(config.output_dir) / key
+def _open_record(folder: Path, config: Config, key: str, data: TrainingData) -> dict:
+    """The content of run.json: as it is if the training is finished, or else that of its start."""
     remove_temporary_files(folder)
     training_key = config.training_key(key, data.files.fingerprint)
+    recipe = config.recipe(key, data.files.fingerprint)
     record = prepare_run_folder(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)
-    if distributed.broadcast(whole and record.get("finished") and record["schema"] == SCHEMA):
-        _check_weights(folder)
-        _renew_operating_points(folder, config)
-        return folder
+    if whole and record.get("finished") and record["schema"] == SCHEMA:
+        return record
     entry = get_architecture(key)
-    record |= {
+    return record | {
+        "finished": False,
         "schema": SCHEMA,
         "training_key": training_key,
-        "recipe": config.recipe(key, data.files.fingerprint),
+        "recipe": recipe,
         "architecture": key,
         "name": entry.display_name,
         "timm_name": entry.timm_name,
@@ -99,16 +108,31 @@ def _train(config: Config, key: str) -> Path:
         "versions": versions(),
         "epochs": config.epochs,
     }
-    model = _model(config, key)
-    with gpu_lock(config):
-        settings = _compute_settings(config, record)
+
+
+def _train(folder: Path, config: Config, key: str, data: TrainingData, record: dict) -> None:
+    """Trains; process 0 adds what is found to `record` and writes the files."""
+    first, device = distributed.rank() == 0, pick_device(config.device)
+    settings = _compute_settings(config, record, device) if first else None
+    if first:
         write_json(folder / "run.json", record)
-        history = _fit(config, key, data, model, distributed.broadcast(settings))
+    settings = distributed.broadcast(settings)
+    torch.manual_seed(config.seed)  # the new output layer, or all weights
+    model = build_model(
+        key, len(CLASS_NAMES), config.image_size, config.pretrained, config.weights.get(key, "")
+    )
+    with gpu_lock(folder.parent, device):
+        model.to(device)
+        train, val = (to_gpu_memory(data.dataset(name), device) for name in ("train", "val"))
+        history = fit(model, train, val, config, folder, settings)
+    if not first:
+        return
     predictions, reference = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
     validation = predictions.split("val")
     temperature = fit_temperature(validation.logits, validation.labels)
-    scores = validation.melanoma_score(temperature)
+    if note := temperature_note(temperature):
+        print(note, flush=True)
     mean, std = normalisation(model)
     save_bundle(
         folder,
@@ -119,9 +143,7 @@ def _train(config: Config, key: str) -> Path:
         mean=mean,
         std=std,
         temperature=temperature,
-        operating_points=choose_operating_points(
-            validation.is_melanoma, scores, config.operating_points
-        ),
+        operating_points=[],
         generated=data.files.generated,
     )
     record |= {
@@ -134,68 +156,57 @@ def _train(config: Config, key: str) -> Path:
         "processes": distributed.size(),
     }
     write_json(folder / "run.json", record)
-    return folder
 
 
-def _check_weights(folder: Path) -> None:
-    """Raises `MelanomaError` unless the weights have the checksum of the bundle."""
-    path = folder / "model.safetensors"
-    if sha256(path) != read_json(folder / "bundle.json")["weights_sha256"]:
-        raise MelanomaError(f"{path} is damaged; move {folder} away to train again")
+def _choose_operating_points(folder: Path, config: Config) -> None:
+    """Chooses the operating points of a finished training if others are asked for.
 
-
-def _renew_operating_points(folder: Path, config: Config) -> None:
-    """Chooses the operating points of a finished training again if others are asked for."""
-    bundle = read_json(folder / "bundle.json")
+    Raises `MelanomaError` unless the weights have the checksum of the bundle.
+    """
+    bundle, weights = read_json(folder / "bundle.json"), folder / "model.safetensors"
+    if sha256(weights) != bundle["weights_sha256"]:
+        raise MelanomaError(f"{weights} is damaged; move {folder} away to train again")
     chosen = [(point["criterion"], point["target"]) for point in bundle["operating_points"]]
     if chosen != list(config.operating_points):
         validation = load_predictions(folder / "predictions.parquet").split("val")
+        scores = validation.melanoma_score(bundle["temperature"])
         bundle["operating_points"] = choose_operating_points(
-            validation.is_melanoma,
-            validation.melanoma_score(bundle["temperature"]),
-            config.operating_points,
+            validation.is_melanoma, scores, config.operating_points
         )
         write_json(folder / "bundle.json", bundle)
 
 
 @contextlib.contextmanager
-def gpu_lock(config: Config) -> Iterator[None]:
-    """Holds the GPU for one training of this run at a time; does nothing on the CPU.
+def gpu_lock(run: Path, device: torch.device) -> Iterator[None]:
+    """Holds the GPU for one training of a run at a time; does nothing on the CPU.
 
     Several at once would each be slower. What precedes and follows a training needs little of a
     GPU, and overlaps with the next training.
     """
-    device = pick_device(config.device)
     if device.type == "cpu" or distributed.size() > 1:
         yield
         return
     which = torch.cuda.get_device_properties(device).uuid if device.type == "cuda" else device
-    path = Path(config.output_dir) / f".{which}.lock"
+    path = run / f".{which}.lock"
     with lock(path, waiting=f"waiting: another training computes on {device}"):
         yield
         torch.cuda.empty_cache()  # the next one needs what this process keeps for itself
 
 
-def _model(config: Config, key: str) -> nn.Module:
-    torch.manual_seed(config.seed)  # the new output layer, or all weights
-    return build_model(
-        key, len(CLASS_NAMES), config.image_size, config.pretrained, config.weights.get(key, "")
-    )
-
-
-def _compute_settings(config: Config, record: dict) -> ComputeSettings:
-    """The settings of a training: those in run.json if it is resumed, so that it stays exact."""
-    if "arithmetic" not in record:
-        precision, reason = _precision(config, record["dataset"]["fingerprint"])
-        record["arithmetic"] = dataclasses.asdict(ComputeSettings(precision))
+def _compute_settings(config: Config, record: dict, device: torch.device) -> ComputeSettings:
+    """The settings of a training, added to `record`: of a resumed one those that are there."""
+    if "arithmetic" in record:
+        settings, reason = ComputeSettings(**record["arithmetic"]), "as recorded"
     else:
-        reason = "as recorded"
-    settings = ComputeSettings(**record["arithmetic"])
+        precision, reason = _precision(config, record["dataset"]["fingerprint"], device)
+        settings = ComputeSettings(precision)
+        settings = rehearse(record["architecture"], config.image_size, settings, device)
+        record["arithmetic"] = dataclasses.asdict(settings)
     print(f"computes in {settings} ({reason})", flush=True)
     return settings
 
 
-def _precision(config: Config, fingerprint: str) -> tuple[str, str]:
+def _precision(config: Config, fingerprint: str, device: torch.device) -> tuple[str, str]:
     """The precision of a new training, and why; `auto` decides once for all trainings of a run."""
     if config.precision != PRECISIONS[0]:
         return config.precision, "as asked"
@@ -207,24 +218,9 @@ def _precision(config: Config, fingerprint: str) -> tuple[str, str]:
         )
         if same and "arithmetic" in other and other["dataset"]["fingerprint"] == fingerprint:
             return other["arithmetic"]["precision"], f"as {path.parent.name} of this run"
-    if computes_bfloat16(pick_device(config.device)):
+    if computes_bfloat16(device):
         return "bfloat16", "auto: the device computes in it natively"
     return "float32", "auto: the device does not compute in bfloat16 natively"
-
-
-def _fit(
-    config: Config, key: str, data: TrainingData, model: nn.Module, settings: ComputeSettings
-) -> list[dict]:
-    folder = Path(config.output_dir) / key
-    return fit(model, data.dataset("train"), data.dataset("val"), config, folder, settings)
-
-
-def _train_worker(config: Config, key: str) -> Path:
-    """The part of every process but the first: its shard of each batch, and no files."""
-    if not distributed.broadcast():  # whether the training is finished already
-        data, model = prepare(config), _model(config, key)
-        _fit(config, key, data, model, distributed.broadcast())  # the settings
-    return Path(config.output_dir) / key
 
 
 def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
@@ -234,30 +230,28 @@ def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
     there. The same training with more epochs is resumed from its checkpoint.
     """
     aside = folder.parent / "replaced"
-    record = read_json(folder / "run.json", {})
-    done = len(read_history(folder))
-    same = record.get("training_key") == training_key
+    record, done = read_json(folder / "run.json", {}), len(read_history(folder))
     trained = any(folder.glob("checkpoint-*"))
-    if trained and not (same and done <= epochs):
+    if trained and (record.get("training_key") != training_key or done > epochs):
         aside.mkdir(exist_ok=True)
         target = aside / f"{folder.name}-{record.get('training_key', 'unknown')}-{done}"
         shutil.rmtree(target, ignore_errors=True)  # the same training, kept before
         folder.replace(target)
         print(f"other parameters than before: the earlier {folder.name} is kept in {aside}")
         trained = False
-    if not trained:
-        kept = {int(path.name.rpartition("-")[2]): path
-                for path in aside.glob(f"{folder.name}-{training_key}-*")}  # fmt: skip
-        usable = [count for count in kept if count <= epochs]
-        if usable:
-            shutil.rmtree(folder, ignore_errors=True)  # without a checkpoint there is nothing in it
-            kept[max(usable)].replace(folder)
-            record = read_json(folder / "run.json")
-            same = True
+    kept = {int(path.name.rpartition("-")[2]): path
+            for path in aside.glob(f"{folder.name}-{training_key}-*")}  # fmt: skip
+    usable = [count for count in kept if count <= epochs]
+    if usable and not trained:
+        shutil.rmtree(folder, ignore_errors=True)  # without a checkpoint there is nothing in it
+        kept[max(usable)].replace(folder)
+        record = read_json(folder / "run.json")
     folder.mkdir(parents=True, exist_ok=True)
-    if same and record["epochs"] != epochs:
-        record = {"arithmetic": record["arithmetic"]} if "arithmetic" in record else {}
-    return record if same else {}
+    if record.get("training_key") != training_key:
+        return {}
+    if record["epochs"] != epochs:
+        return {name: record[name] for name in ("arithmetic",) if name in record}
+    return record
 
 
 def predict(
@@ -267,20 +261,20 @@ def predict(
 
     On the split by image, the two are the same images.
     """
-    mean_std = normalisation(model)
-    val, test = datasets = [data.dataset(name) for name in ("val", "test")]
+    split_of = {name: data.dataset(name).rows for name in ("val", "test")}
+    rows = np.concatenate(list(split_of.values()))
+    held_out = HAM10000Dataset(data.pixels, data.labels, np.unique(rows))
     with out_of_distribution.capture_features(model) as features:
-        logits = [predict_logits(model, val, batch_size, mean_std)]
-    logits.append(predict_logits(model, test, batch_size, mean_std))
-    rows = np.concatenate([dataset.rows for dataset in datasets])
+        logits = predict_logits(model, held_out, batch_size, normalisation(model))
+    features = torch.cat(features)[-len(held_out) :]  # after those of batches that were too large
     lesion_ids = data.split["lesion_id"].to_numpy(str)
     predictions = Predictions(
         image_ids=data.split["image_id"].to_numpy(str)[rows],
         lesion_ids=lesion_ids[rows],
-        splits=np.repeat(["val", "test"], [len(val), len(test)]),
+        splits=np.repeat(list(split_of), [len(found) for found in split_of.values()]),
         labels=data.labels[rows],
-        logits=np.concatenate(logits),
+        logits=logits[np.searchsorted(held_out.rows, rows)],
     )
-    features = torch.cat(features)[-len(val) :]  # after those of batches that were too large
-    features = features.cpu().numpy()
-    return predictions, out_of_distribution.fit_reference_set(features, lesion_ids[val.rows])
+    val = split_of["val"]
+    reference = features.cpu().numpy()[np.searchsorted(held_out.rows, val)]
+    return predictions, out_of_distribution.fit_reference_set(reference, lesion_ids[val])

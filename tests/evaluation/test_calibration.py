@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from melanoma_lib.evaluation.bootstrap import exact_interval
-from melanoma_lib.evaluation.calibration import fit_temperature, reliability
+from melanoma_lib.evaluation.calibration import fit_temperature, reliability, temperature_note
 from melanoma_lib.evaluation.metrics import ece, nll, top_class
 from melanoma_lib.evaluation.predictions import softmax
 
@@ -81,10 +81,13 @@ def test_a_search_that_ends_worse_than_it_began_changes_nothing(monkeypatch):
     assert fit_temperature(logits, labels_at(logits, 1.0)) == 1
 
 
-def test_images_that_are_all_right_or_all_wrong_have_a_temperature():
+def test_images_that_are_all_right_or_all_wrong_have_a_temperature_and_it_is_said():
     logits = np.random.default_rng(4).normal(scale=3, size=(50, 7))
-    assert fit_temperature(logits, logits.argmax(1)) == pytest.approx(0.05, rel=0.01)
-    assert fit_temperature(logits, logits.argmin(1)) == pytest.approx(20, rel=0.01)
+    for labels, end in ((logits.argmax(1), 0.05), (logits.argmin(1), 20)):
+        temperature = fit_temperature(logits, labels)
+        assert temperature == pytest.approx(end, rel=0.01)
+        assert f"{temperature:.2f} is at the end of its range" in temperature_note(temperature)
+    assert not any(map(temperature_note, (0.06, 1.0, 19.0)))
 
 
 @settings(max_examples=30, deadline=None)

@@ -12,6 +12,7 @@ from melanoma_lib.explanation.gradcam import (
     cam_layer,
     class_gradients,
     compute_cam,
+    has_heat_maps,
     heat_maps,
 )
 from melanoma_lib.explanation.mask_metrics import (
@@ -102,13 +103,15 @@ def test_gradients_of_several_classes_come_from_one_forward_pass():
         ("resmlp_12_224", 224, 14),  # tokens without a class token
         ("deit_tiny_distilled_patch16_224", 64, 4),  # two tokens that are no patches
         ("cait_xxs24_224", 64, 4),  # a class token that timm does not count
+        ("efficientvim_m1", 64, 1),  # says to have the features of all its stages together
     ],
 )
 def test_a_feature_map_is_found_in_every_kind_of_network(key, size, side):
     model, inputs = build(key, size)
     layer = cam_layer(model, inputs)
     features, gradient = class_gradients(model, [layer], inputs, [4, 5])[layer]
-    assert feature_map(model, features).shape == (2, model.num_features, side, side)
+    channels = model.num_features if key != "efficientvim_m1" else 320
+    assert feature_map(model, features).shape == (2, channels, side, side)
     assert feature_map(model, gradient).any()
     heat = heat_maps(model, inputs, [4, 5])
     assert heat.shape == (2, size, size) and heat.min() >= 0
@@ -151,6 +154,7 @@ def test_a_network_without_feature_maps_is_refused():
     model.num_features = 48
     with pytest.raises(MelanomaError, match="Sequential has no layer for Grad-CAM"):
         heat_maps(model, torch.randn(1, 3, 4, 4), [0])
+    assert not has_heat_maps(model, torch.randn(1, 3, 4, 4))
 
 
 def test_the_model_stays_as_it_is_and_may_be_frozen():

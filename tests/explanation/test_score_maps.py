@@ -1,5 +1,6 @@
 import math
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from helpers import KEYS, fast
 from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation.predictions import load_predictions
@@ -26,6 +28,7 @@ from melanoma_lib.explanation.score_maps import (
     road,
     score_heat_maps,
 )
+from melanoma_lib.inference.predictor import Predictor
 from melanoma_lib.reporting.compare import compare
 
 KEY = KEYS[0]
@@ -150,6 +153,20 @@ def test_without_masks_the_rest_is_still_there(sample_run, sample_dir, tmp_path)
     assert found["images"] == 0 and found["without_mask"] > 0
     centre = next(row for row in found["maps"] if row["map"] == "centre prior")
     assert centre["inside"]["value"] is None and centre["road"]["value"] is not None
+
+
+def test_a_network_without_a_feature_map_is_used_without_heat_maps(
+    sample_run, sample_files, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(sample_run, tmp_path / "run") / KEY
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr(gradcam, "cam_layer", Mock(side_effect=MelanomaError("none")))
+    assert score_heat_maps(folder, sample_files, "cpu") is None
+    assert sorted(folder.iterdir()) == before and "no feature map" in capsys.readouterr().out
+    predictor = Predictor(folder)
+    image = np.zeros((predictor.image_size, predictor.image_size, 3), np.uint8)
+    assert not predictor.heat_maps([image], ["mel"]).any()
+    assert "no heat maps" in predictor.note and predictor.predict([image])
 
 
 class Spot(torch.nn.Module):

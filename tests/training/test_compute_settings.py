@@ -5,8 +5,6 @@ from melanoma_lib.models.build import build_model
 from melanoma_lib.training.loop import adam, train_step
 from melanoma_lib.training.precision import LAYOUTS, ComputeSettings, computes_bfloat16
 
-CPU = torch.device("cpu")
-
 
 def new_model(key="test_efficientnet"):
     torch.manual_seed(0)
@@ -21,11 +19,6 @@ def outcome(settings, steps=3):
     for _ in range(steps):
         _, logits = train_step(network, optimizer, images, torch.arange(8) % 7)
     return logits, {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def test_the_default_is_the_model_itself():
-    model = new_model()
-    assert ComputeSettings().wrap(model) is model
 
 
 @pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("bfloat16", 0.05)])
@@ -46,30 +39,27 @@ def test_all_settings_give_the_same_within_their_digits(precision, layout, toler
 
 def test_a_wrapped_network_is_trained_and_read_like_the_model():
     model = new_model()
+    assert ComputeSettings().wrap(model) is model  # the default
     wrapped = ComputeSettings("bfloat16").wrap(model)
     assert wrapped.eval().training is model.training is False
     assert next(wrapped.parameters()) is next(model.parameters())
     assert wrapped.pretrained_cfg is model.pretrained_cfg
 
 
-@pytest.mark.parametrize(
-    "capabilities, native",
-    [
-        ({"avx512_bf16": True, "amx_bf16": True}, True),
-        ({"avx512_bf16": True, "amx_bf16": False}, False),  # slower, where it was measured
-        ({"architecture": "aarch64", "neon": True}, False),
-    ],
-)
-def test_a_processor_computes_in_bfloat16_where_it_has_matrix_units(
-    capabilities, native, monkeypatch
+@pytest.mark.parametrize("device, capabilities, native", [
+    ("cpu", {"avx512_bf16": True, "amx_bf16": True}, True),
+    ("cpu", {"avx512_bf16": True, "amx_bf16": False}, False),  # slower, where it was measured
+    ("cpu", {"architecture": "aarch64", "neon": True}, False),
+    ("cpu", None, False),  # an old version of PyTorch
+    ("mps", {"amx_bf16": True}, False),
+])  # fmt: skip
+def test_a_device_computes_in_bfloat16_where_it_has_matrix_units(
+    device, capabilities, native, monkeypatch
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert computes_bfloat16(CPU) is native
-
-
-def test_other_devices_and_old_versions_of_pytorch_compute_in_float32(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not computes_bfloat16(CPU) and not computes_bfloat16(torch.device("mps"))
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert computes_bfloat16(torch.device(device)) is native
 
 
 def test_the_number_of_threads_is_that_of_before_again():

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,25 +21,34 @@ from melanoma_lib.evaluation.latency import measure_latency
 from melanoma_lib.evaluation.metrics import auc
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.models.build import ARCHITECTURES
-from melanoma_lib.training import loop, train
+from melanoma_lib.training import train
 from melanoma_lib.training.train import OUTPUTS, train_architecture
 
 KEY = "test_efficientnet"
 
 
+def config_of(dataset, output_dir, **changes):
+    recipe = {"epochs": 2, "batch_size": 16, "image_size": 32, "learning_rate": 3e-3}
+    return Config(data_dir=str(dataset), output_dir=str(output_dir), architectures=(KEY,),
+                  pretrained=False, device="cpu", **recipe | changes)  # fmt: skip
+
+
 @pytest.fixture
-def config(dataset, tmp_path):
-    return Config(
-        data_dir=str(dataset),
-        output_dir=str(tmp_path / "run"),
-        architectures=(KEY,),
-        epochs=2,
-        batch_size=16,
-        image_size=32,
-        learning_rate=3e-3,
-        pretrained=False,
-        device="cpu",
-    )
+def config(_dataset, tmp_path):
+    return config_of(_dataset, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def _finished(_dataset, tmp_path_factory):
+    run = tmp_path_factory.mktemp("finished")
+    train_architecture(config_of(_dataset, run), KEY)
+    return run
+
+
+@pytest.fixture
+def folder(config, _finished):
+    """The folder of a training that is finished."""
+    return Path(shutil.copytree(_finished, config.output_dir)) / KEY
 
 
 def state(folder):
@@ -47,8 +57,7 @@ def state(folder):
 
 @pytest.mark.parametrize("protocol", ["lesion", "image"])
 def test_a_run_folder_is_complete(config, protocol):
-    config = dataclasses.replace(config, split=protocol)
-    folder = train_architecture(config, KEY)
+    folder = train_architecture(dataclasses.replace(config, split=protocol), KEY)
     assert all((folder / name).exists() for name in OUTPUTS)
     record = read_json(folder / "run.json")
     assert record["finished"] and record["config"]["split"] == protocol
@@ -71,21 +80,15 @@ def used(folder):
 def test_settings_are_recorded_and_kept(config, monkeypatch, capsys):
     """A resumed or longer training goes on as it began, whatever the device computes in by now."""
     monkeypatch.setattr(train, "computes_bfloat16", lambda device: True)
-    folder = train_architecture(config, KEY)
-    settings = used(folder)
-    assert settings == {"precision": "bfloat16", "layout": "channels_last",
-                        "threads": torch.get_num_threads()}  # fmt: skip
-    assert "computes in bfloat16, channels_last" in capsys.readouterr().out
+    folder, threads = train_architecture(config, KEY), torch.get_num_threads()
+    settings = {"precision": "bfloat16", "layout": "channels_last", "threads": threads}
+    assert used(folder) == settings
+    assert f"computes in bfloat16, channels_last, {threads}" in capsys.readouterr().out
     monkeypatch.setattr(train, "computes_bfloat16", lambda device: False)
-    given = []
-
-    def fit(model, train, val, config, folder, settings):
-        given.append(dataclasses.asdict(settings))
-        return loop.fit(model, train, val, config, folder, settings)
-
-    monkeypatch.setattr(train, "fit", fit)
+    given, fit = [], train.fit
+    monkeypatch.setattr(train, "fit", lambda *inputs: given.append(inputs[-1]) or fit(*inputs))
     train_architecture(dataclasses.replace(config, epochs=3), KEY)
-    assert given == [settings] and used(folder) == settings
+    assert dataclasses.asdict(given[0]) == settings == used(folder)
     asked = dataclasses.replace(config, precision="float32")
     assert asked.training_key(KEY, "") != config.training_key(KEY, "")
     assert used(train_architecture(asked, KEY))["precision"] == "float32"
@@ -106,8 +109,7 @@ def test_the_precision_is_chosen_once_for_all_trainings_of_a_run(config, monkeyp
         assert used(Path(config.output_dir) / key)["precision"] == expected
 
 
-def test_temperature_and_thresholds_come_from_validation(config):
-    folder = train_architecture(config, KEY)
+def test_temperature_and_thresholds_come_from_validation(folder):
     bundle = read_json(folder / "bundle.json")
     val = load_predictions(folder / "predictions.parquet").split("val")
     assert bundle["temperature"] == fit_temperature(val.logits, val.labels)
@@ -117,9 +119,10 @@ def test_temperature_and_thresholds_come_from_validation(config):
     assert bundle["class_names"][4] == "mel" and bundle["image_size"] == 32
 
 
-def test_other_operating_points_renew_the_bundle_of_a_finished_training(config, monkeypatch):
-    folder = train_architecture(config, KEY)
-    monkeypatch.setattr("melanoma_lib.training.train.fit", None)  # would raise if called
+def test_other_operating_points_renew_the_bundle_of_a_finished_training(
+    config, folder, monkeypatch
+):
+    monkeypatch.setattr(train, "fit", None)  # would raise if called
     train_architecture(dataclasses.replace(config, operating_points=(("sensitivity", 0.9),)), KEY)
     bundle = read_json(folder / "bundle.json")
     (point,) = bundle["operating_points"]
@@ -129,15 +132,16 @@ def test_other_operating_points_renew_the_bundle_of_a_finished_training(config, 
     assert (scores >= point["threshold"]).mean() >= 0.9
 
 
-def test_a_finished_training_is_only_read(config):
-    folder = train_architecture(config, KEY)
+def test_a_finished_training_is_only_read_unless_it_is_damaged(config, folder):
     before = state(folder)
-    assert train_architecture(config, KEY) == folder
-    assert state(folder) == before
+    assert train_architecture(config, KEY) == folder and state(folder) == before
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
+    with pytest.raises(MelanomaError, match=r"model\.safetensors is damaged; move .* away"):
+        train_architecture(config, KEY)
 
 
-def test_more_epochs_go_on_and_fewer_or_others_are_set_aside(config, capsys):
-    folder = train_architecture(config, KEY)
+def test_more_epochs_go_on_and_fewer_or_others_are_set_aside(config, folder, capsys):
     first = (folder / "history.csv").read_text()
     longer = dataclasses.replace(config, epochs=3)
     train_architecture(longer, KEY)
@@ -149,30 +153,21 @@ def test_more_epochs_go_on_and_fewer_or_others_are_set_aside(config, capsys):
     assert len(list((folder.parent / "replaced").iterdir())) == 1
     train_architecture(longer, KEY)  # the earlier training comes back untouched
     assert state(folder) == longer_state
-    train_architecture(config, KEY)
-    assert read_json(folder / "run.json")["epochs"] == 2
-    train_architecture(longer, KEY)  # back and forth, any number of times
-    train_architecture(config, KEY)
-    assert read_json(folder / "run.json")["epochs"] == 2
+    for again in (config, longer, config):  # back and forth, any number of times
+        train_architecture(again, KEY)
+        assert read_json(folder / "run.json")["epochs"] == again.epochs
 
 
-def test_an_earlier_training_comes_back_after_a_detour_that_got_nowhere(config, monkeypatch):
+def test_an_earlier_training_comes_back_after_a_detour_that_got_nowhere(
+    config, folder, monkeypatch
+):
     """Another training is begun by mistake and interrupted before its first checkpoint."""
-    folder = train_architecture(config, KEY)
     before = state(folder)
     monkeypatch.setattr("melanoma_lib.training.loop.train_epoch", None)
     with pytest.raises(TypeError):
         train_architecture(dataclasses.replace(config, learning_rate=1.0), KEY)
     assert not (folder / "history.csv").exists()
     assert train_architecture(config, KEY) == folder and state(folder) == before
-
-
-def test_a_damaged_model_is_not_passed_on(config):
-    folder = train_architecture(config, KEY)
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
-    with pytest.raises(MelanomaError, match=r"model\.safetensors is damaged; move .* away"):
-        train_architecture(config, KEY)
 
 
 def test_a_killed_run_goes_on(config, monkeypatch):
@@ -197,34 +192,27 @@ def test_results_are_the_same_for_a_seed_and_differ_for_another(config, tmp_path
 
 
 def test_an_architecture_is_trained_by_one_process_at_a_time(config, tmp_path):
-    with (
-        lock(tmp_path / "run" / f".{KEY}.lock"),
-        pytest.raises(MelanomaError, match="in use by process"),
-    ):
+    waits = pytest.raises(MelanomaError, match="in use by process")
+    with lock(tmp_path / "run" / f".{KEY}.lock"), waits:
         train_architecture(config, KEY)
 
 
-def test_trainings_of_a_run_take_turns_on_a_gpu(config, tmp_path, monkeypatch, capsys):
-    (tmp_path / "run").mkdir()
-    order, both = [], threading.Barrier(2, timeout=60)
+@pytest.mark.parametrize("device, orders", [("cpu", ["abab", "baba", "abba", "baab"]),
+                                            ("mps", ["aabb", "bbaa"])])  # fmt: skip
+def test_trainings_of_a_run_take_turns_on_a_gpu(tmp_path, device, orders, capsys):
+    order, both = [], threading.Barrier(2)
 
     def compute(name: str) -> None:
-        with train.gpu_lock(config):
+        with train.gpu_lock(tmp_path, torch.device(device)):
             order.append(name)
-            time.sleep(0.2)
+            time.sleep(0.2) if device == "mps" else both.wait(60)
             order.append(name)
-
-    def compute_together(_name: str) -> None:
-        with train.gpu_lock(config):
-            both.wait()
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(compute_together, "ab"))  # on the CPU
-        assert "waiting" not in capsys.readouterr().out
-        monkeypatch.setattr(train, "pick_device", lambda _: torch.device("mps"))
         list(pool.map(compute, "ab"))
-    assert order in (list("aabb"), list("bbaa"))
-    assert "waiting: another training computes on mps" in capsys.readouterr().out
+    assert "".join(order) in orders
+    waited = "waiting: another training computes on mps" in capsys.readouterr().out
+    assert waited == (device == "mps")
 
 
 def test_latency_is_measured_an_image_and_the_models_in_turn():
