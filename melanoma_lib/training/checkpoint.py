@@ -77,7 +77,10 @@ def save_epoch(folder: Path, state: dict) -> None:
 def save_results(folder: Path, history: list[dict], best: Mapping | None) -> None:
     """Writes history.csv, and the weights of the best epoch where they are given."""
     if best is not None:
-        weights = {name: value.contiguous() for name, value in best.items()}
+        weights = {  # some networks use one tensor under two names, which safetensors refuses
+            name: value.clone(memory_format=torch.contiguous_format)
+            for name, value in best.items()
+        }
         with atomic_path(folder / "model.safetensors") as temporary:
             save_file(weights, temporary)
     write_csv(folder / "history.csv", history)

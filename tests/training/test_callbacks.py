@@ -3,7 +3,6 @@
 import http.server
 import json
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -116,13 +115,13 @@ def test_a_listener_that_fails_costs_one_line(folder, inbox, monkeypatch, capsys
 
 
 def test_what_cannot_work_is_said_before_the_run(monkeypatch):
-    with pytest.raises(MelanomaError, match="apprise does not know") as caught, \
-            run_callbacks("", "carrier://secret", "run"):
+    unknown = pytest.raises(MelanomaError, match="apprise does not know")
+    with unknown as caught, run_callbacks("", "carrier://secret", "run"):
         pass
     assert "secret" not in str(caught.value)
     monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MelanomaError, match=r"mlflow is not installed.* -e '\.\[listen\]'"), \
-            run_callbacks("mlflow", "", "run"):
+    absent = pytest.raises(MelanomaError, match=r"mlflow is not installed.* -e '\.\[listen\]'")
+    with absent, run_callbacks("mlflow", "", "run"):
         pass
 
 
@@ -146,6 +145,5 @@ def test_a_training_is_followed_and_nothing_of_it_depends_on_who_listens(
     assert [title for title, _ in inbox.messages] == [
         *["test_vit has a new best"] * len(bests), "melanoma train test_vit is done"
     ]
-    everything = [path.read_bytes() for path in Path(tmp_path / "followed").rglob("*.*")
-                  if path.is_file()]  # fmt: skip
-    assert everything and not any(b"secret" in content for content in everything)
+    written = [path.read_bytes() for path in (tmp_path / "followed").rglob("*.*") if path.is_file()]
+    assert written and not any(b"secret" in content for content in written)

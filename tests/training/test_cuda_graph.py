@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import pytest
 import torch
 from helpers import CONFIG, coloured, weights_of
@@ -29,16 +31,17 @@ def as_a_graph_would(run):
     return replay, results
 
 
-def refuses(_):
-    raise RuntimeError("operation not permitted when stream is capturing\nmore")
+refuses = Mock(
+    side_effect=RuntimeError("operation not permitted when stream is capturing\nmore")
+)
 
 
-def epochs(step, data, device="cpu"):
+def epochs(step, data, device="cpu", precision="float32"):
+    """The losses of two epochs, and the weights after them."""
     model = new_model(device)
-    optimizer = adam(model, 1e-3)
-    rows = [
-        loop.train_epoch(model, optimizer, data, CONFIG, epoch, step=step) for epoch in (1, 2)
-    ]
+    network, optimizer = ComputeSettings(precision).wrap(model), adam(model, 1e-3)
+    rows = [loop.train_epoch(network, optimizer, data, CONFIG, epoch, step=step)
+            for epoch in (1, 2)]  # fmt: skip
     return [row["train_loss"] for row in rows], weights_of(model).cpu()
 
 
@@ -55,10 +58,10 @@ def test_a_recorded_step_trains_on_every_batch_once_like_the_plain_one(record, c
 
 
 def test_another_shape_takes_the_ordinary_step():
-    def mean_and_copy(model, optimizer, images, labels):
-        return labels.mean(), labels[:, None].repeat(1, 7)
-
-    step = CUDAGraphStep(mean_and_copy, as_a_graph_would)
+    step = CUDAGraphStep(
+        lambda model, optimizer, images, labels: (labels.mean(), labels[:, None].repeat(1, 7)),
+        as_a_graph_would,
+    )
     for count in [8] * (WARM_UP + 2) + [2]:
         labels = torch.full((count,), float(step.calls))
         loss, logits = step(None, None, torch.zeros(count, 3, 4, 4), labels)
@@ -66,10 +69,7 @@ def test_another_shape_takes_the_ordinary_step():
 
 
 def test_a_full_memory_while_recording_is_left_to_the_caller():
-    def full(_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    step = CUDAGraphStep(lambda *_: (0, 0), full)
+    step = CUDAGraphStep(lambda *_: (0, 0), Mock(side_effect=torch.OutOfMemoryError("CUDA")))
     inputs = torch.zeros(8, 3, 4, 4), torch.zeros(8)
     for _ in range(WARM_UP):
         step(None, None, *inputs)
@@ -87,14 +87,9 @@ def test_nothing_is_recorded_on_the_cpu():
 @pytest.mark.parametrize("precision, tolerance", [("float32", 0.02), ("bfloat16", 0.05)])
 def test_on_a_gpu_an_epoch_gives_what_the_cpu_gives(precision, tolerance):
     losses, _ = epochs(loop.train_step, coloured())
-    device = torch.device("cuda")
-    model = new_model(device)
-    network, optimizer = ComputeSettings(precision).wrap(model), adam(model, 1e-3)
-    step, data = with_cuda_graph(loop.train_step, device), GPUDataset(coloured(), device)
-    found = [
-        loop.train_epoch(network, optimizer, data, CONFIG, epoch, step=step)["train_loss"]
-        for epoch in (1, 2)
-    ]
+    step = with_cuda_graph(loop.train_step, torch.device("cuda"))
+    data = GPUDataset(coloured(), torch.device("cuda"))
+    found, _ = epochs(step, data, "cuda", precision)
     assert step.replay is not None
     assert found == pytest.approx(losses, abs=tolerance)
 
