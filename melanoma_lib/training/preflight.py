@@ -11,7 +11,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.split import SPLITS, make_split, split_rows
-from melanoma_lib.models.build import build_model, get_architecture
+from melanoma_lib.models.build import ARCHITECTURES, build_model, get_architecture
 from melanoma_lib.training.precision import ComputeSettings
 from melanoma_lib.training.rehearsal import rehearse
 
@@ -52,7 +52,8 @@ def check_training(
     sizes = {}
     for key in filter(None, architectures):
         if not config.trained(key, config.training_key(key, files.fingerprint)):
-            rehearse(key, config.image_size, ComputeSettings(), device)
+            if key not in ARCHITECTURES:  # those take every size
+                rehearse(key, config.image_size, ComputeSettings(), device)
             weights = config.weights.get(key, "")
             with torch.device("cpu" if config.pretrained or weights else "meta"):  # no memory
                 model = build_model(

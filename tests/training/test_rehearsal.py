@@ -18,6 +18,7 @@ from melanoma_lib.explanation.score_maps import score_heat_maps
 from melanoma_lib.inference.predictor import Predictor
 from melanoma_lib.training import rehearsal
 from melanoma_lib.training.precision import ComputeSettings
+from melanoma_lib.training.preflight import check_training
 from melanoma_lib.training.rehearsal import rehearse
 from melanoma_lib.training.train import train_architecture
 
@@ -82,12 +83,11 @@ def test_a_step_that_kills_its_process_is_not_used(monkeypatch, capsys):
     assert rehearse("fastvit_t8", 32, ComputeSettings(), CPU).layout == "contiguous"
 
 
-@pytest.mark.parametrize(
-    "key, size, sizes", [("inception_v3", 64, "96"), ("crossvit_tiny_240", 96, "240")]
-)
-def test_an_image_size_that_is_refused_is_one_line_with_those_that_are_not(key, size, sizes):
-    with pytest.raises(MelanomaError, match=f"of {size} px .*{sizes}.* px; see --image-size"):
-        rehearse(key, size, ComputeSettings(), CPU)
+@pytest.mark.parametrize("key, size", [("inception_v3", 96), ("crossvit_tiny_240", 240)])
+def test_an_image_size_that_is_refused_is_one_line_with_those_that_are_not(_dataset, key, size):
+    config = Config(architectures=(key,), image_size=64, batch_size=8, pretrained=False)
+    with pytest.raises(MelanomaError, match=f"of 64 px .* those of {size}.* px; see --image-size"):
+        check_training(config, open_dataset(_dataset), config.architectures)
 
 
 # What timm says of their features is missing, wrong, or several tensors.
@@ -106,7 +106,7 @@ def smallest_networks():
         size = sum(weight.numel() for weight in model.parameters())
         file = timm.models.model_entrypoint(name).__module__
         networks[file] = min(networks.get(file, (size, name)), (size, name))
-    return [name for _, name in sorted(networks.values())]
+    return [name for size, name in sorted(networks.values()) if size < 1e8]
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_network_of_every_file_of_timm_is_trained_or_refused_in_one_line(tmp_p
     """From the first step to heat maps and the web page, at 64 px or the least size it takes."""
     data = make_dataset(tmp_path / "data", lesions_per_class=7)
     outcomes = {}
-    for name in smallest_networks():
+    for name in smallest_networks():  # three files have none below 100 million parameters
         config = Config(data_dir=str(data), output_dir=str(tmp_path / name), architectures=(name,),
                         epochs=1, batch_size=8, image_size=64, pretrained=False)  # fmt: skip
         try:
