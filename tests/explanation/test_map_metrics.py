@@ -3,21 +3,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import KEYS, fast
+from helpers import KEYS
 from scipy.stats import spearmanr
 
-from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.explanation.map_metrics import (
     MAP_COLUMNS,
     MAPS_FILE,
     SCORES,
-    SCORES_FILE,
     map_agreement,
     rank_correlation,
     read_scores,
 )
-from melanoma_lib.reporting.compare import compare
 from melanoma_lib.reporting.run_figures import Run, overlap_table, plot
 from melanoma_lib.reporting.tables import explanations_table, latex
 
@@ -88,13 +85,3 @@ def test_agreement_is_between_the_maps_of_the_same_images(explained, tmp_path, s
     fewer = {"trained/grad_cam": maps["trained/grad_cam"][2:], "image_ids": maps["image_ids"][2:]}
     np.savez(twin / MAPS_FILE, **fewer)
     assert map_agreement([twin, explained / KEY], test, weights)["value"] == pytest.approx(1)
-
-
-def test_other_weights_are_not_given_the_scores_of_these(explained, sample_files, tmp_path):
-    folder = shutil.copytree(explained, tmp_path / "run")
-    bundle = read_json(folder / KEY / "bundle.json")
-    write_json(folder / KEY / "bundle.json", bundle | {"weights_sha256": "another"})
-    found = compare(folder, fast(KEY), sample_files.metadata, resamples=20)
-    assert found["models"][KEY]["explanations"] is None
-    (folder / KEY / SCORES_FILE).write_text("damaged")
-    assert read_scores(folder / KEY) is None

@@ -10,7 +10,7 @@ from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.core.files import read_json
+from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.explanation import gradcam, mask_metrics, score_maps
@@ -78,10 +78,7 @@ def test_a_second_time_does_nothing_until_weights_or_masks_change(
     assert again.equals(read_scores(explained / KEY))
     assert (explained / KEY / SCORES_FILE).stat().st_mtime_ns == before
 
-    def stop(*_):
-        raise InterruptedError
-
-    monkeypatch.setattr(score_maps, "pick_device", stop)
+    monkeypatch.setattr(score_maps, "pick_device", Mock(side_effect=InterruptedError))
     with pytest.raises(InterruptedError):
         score_heat_maps(explained / KEY, sample_files, "cpu", faithful_images=5, chosen_on=10)
 
@@ -100,12 +97,22 @@ def test_at_most_half_of_validation_chooses_the_thresholds(explained, sample_fil
     assert len(set(chosen)) == math.ceil(len(val) / 2) and set(chosen) <= set(val)
 
 
-def test_scores_without_their_maps_are_not_used(explained, sample_files, tmp_path):
-    folder = shutil.copytree(explained, tmp_path / "half") / KEY
+@pytest.mark.parametrize("damage", ["no maps", "other weights", "no table"])
+def test_scores_that_are_not_of_exactly_these_weights_are_not_used(
+    explained, sample_files, tmp_path, damage
+):
+    folder = shutil.copytree(explained, tmp_path / "run") / KEY
     assert read_scores(folder) is not None
-    (folder / MAPS_FILE).unlink()
+    if damage == "no maps":
+        (folder / MAPS_FILE).unlink()
+    elif damage == "no table":
+        (folder / SCORES_FILE).write_text("damaged")
+    else:
+        bundle = read_json(folder / "bundle.json")
+        write_json(folder / "bundle.json", bundle | {"weights_sha256": "another"})
     found = compare(folder.parent, fast(*KEYS), sample_files.metadata, resamples=20)
-    assert read_scores(folder) is None and found["models"][KEY]["explanations"] is None
+    assert found["models"][KEY]["explanations"] is None
+    assert (read_scores(folder) is None) == (damage != "other weights")
 
 
 def test_random_networks_are_the_same_every_time(explained):

@@ -43,6 +43,11 @@ def test_images_of_one_lesion_are_not_each_others_neighbours(features):
     assert fit_reference_set(again, np.arange(1200)).limit < 0.01  # five equal images are near
 
 
+@pytest.mark.parametrize("images", [2, 5])
+def test_a_handful_of_images_has_fewer_neighbours(features, images):
+    assert 0 < fit_reference_set(features[:images], np.arange(images)).limit < 10
+
+
 def test_a_reference_set_has_at_most_so_many_images(features, monkeypatch):
     monkeypatch.setattr(out_of_distribution, "MAX_IMAGES", 100)
     assert len(fit_reference_set(features, np.arange(300)).features) == 100
