@@ -75,11 +75,12 @@ def train_architecture(config: Config, key: str) -> Path:
     process is training this architecture in this run.
     """
     folder, first = Path(config.output_dir) / key, distributed.rank() == 0
+    device = pick_device(config.device)
     with lock(config.training_lock(key)) if first else contextlib.nullcontext():
         data = prepare(config)
         record = _open_record(folder, config, key, data) if first else {}
         if not distributed.broadcast(record.get("finished")):
-            _train(folder, config, key, data, record)
+            _train(folder, config, key, data, record, device)
         if first:
             _choose_operating_points(folder, config)
     return folder
@@ -88,13 +89,13 @@ def train_architecture(config: Config, key: str) -> Path:
 def _open_record(folder: Path, config: Config, key: str, data: TrainingData) -> dict:
     """The content of run.json: as it is if the training is finished, or else that of its start."""
     remove_temporary_files(folder)
+    entry, dataset = get_architecture(key), describe_split(data.files, data.split)
     training_key = config.training_key(key, data.files.fingerprint)
     recipe = config.recipe(key, data.files.fingerprint)
     record = prepare_run_folder(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)
     if whole and record.get("finished") and record["schema"] == SCHEMA:
         return record
-    entry = get_architecture(key)
     return record | {
         "finished": False,
         "schema": SCHEMA,
@@ -104,15 +105,17 @@ def _open_record(folder: Path, config: Config, key: str, data: TrainingData) -> 
         "name": entry.display_name,
         "timm_name": entry.timm_name,
         "config": dataclasses.asdict(config),
-        "dataset": describe_split(data.files, data.split),
+        "dataset": dataset,
         "versions": versions(),
         "epochs": config.epochs,
     }
 
 
-def _train(folder: Path, config: Config, key: str, data: TrainingData, record: dict) -> None:
+def _train(
+    folder: Path, config: Config, key: str, data: TrainingData, record: dict, device: torch.device
+) -> None:
     """Trains; process 0 adds what is found to `record` and writes the files."""
-    first, device = distributed.rank() == 0, pick_device(config.device)
+    first = distributed.rank() == 0
     settings = _compute_settings(config, record, device) if first else None
     if first:
         write_json(folder / "run.json", record)
