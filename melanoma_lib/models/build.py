@@ -92,7 +92,7 @@ def build_model(
             model.reset_classifier(classes)
         else:
             model = timm.create_model(entry.timm_name, num_classes=classes, **options)
-        _init_classifier(model)
+        _init_classifier(model, classes)
         if not has_fragile_convolution(model):
             # Convolutions are faster with the colours of a pixel side by side.
             model.to(memory_format=torch.channels_last)
@@ -135,16 +135,18 @@ def has_fragile_convolution(model: nn.Module) -> bool:
     )  # fmt: skip
 
 
-def _init_classifier(model: nn.Module) -> None:
+def _init_classifier(model: nn.Module, classes: int) -> None:
     """Initialises the output layer near zero, so that all classes begin about equally likely.
 
     timm scales EfficientNet's by the number of classes; with seven, the first losses are three
-    times those of a uniform prediction, and training from random weights suffers.
+    times those of a uniform prediction, and training from random weights suffers. Where timm sets
+    it to zero, no gradient would reach the layers before it.
     """
-    head = model.get_classifier()
-    if isinstance(head, nn.Linear):
-        nn.init.normal_(head.weight, std=0.01)
-        nn.init.zeros_(head.bias)
+    heads = model.get_classifier()
+    for layer in nn.ModuleList(heads if isinstance(heads, tuple) else [heads]).modules():
+        if isinstance(layer, nn.Linear) and layer.out_features == classes:
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
 
 
 def _hub_file(architecture: str, cfg) -> str:
