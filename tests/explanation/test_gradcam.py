@@ -104,7 +104,7 @@ def test_gradients_of_several_classes_come_from_one_forward_pass():
         ("deit_tiny_distilled_patch16_224", 64, 4),  # two tokens that are no patches
         ("cait_xxs24_224", 64, 4),  # a class token that timm does not count
         ("sequencer2d_s", 64, 4),  # its classifier is a layer in a layer, and zero at first
-        ("efficientvim_m1", 64, 1),  # says to have the features of all its stages together
+        ("efficientvim_m1", 96, 2),  # says to have the features of all its stages together
     ],
 )
 def test_a_feature_map_is_found_in_every_kind_of_network(key, size, side):
