@@ -20,7 +20,6 @@ from melanoma_lib.evaluation.calibration import fit_temperature
 from melanoma_lib.evaluation.latency import measure_latency
 from melanoma_lib.evaluation.metrics import auc
 from melanoma_lib.evaluation.predictions import load_predictions
-from melanoma_lib.models.build import ARCHITECTURES
 from melanoma_lib.training import train
 from melanoma_lib.training.train import OUTPUTS, train_architecture
 
@@ -238,7 +237,7 @@ def test_three_of_the_four_architectures_learn_to_tell_melanoma_on_the_sample(tm
     data = generate_sample(tmp_path / "sample")
     config = preset("sample", data_dir=str(data), output_dir=str(tmp_path / "run"))
     aucs = {}
-    for key in ARCHITECTURES:
+    for key in config.architectures:
         folder = train_architecture(config, key)
         test = load_predictions(folder / "predictions.parquet").split("test")
         score = test.melanoma_score(read_json(folder / "bundle.json")["temperature"])
