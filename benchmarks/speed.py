@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from melanoma_lib.config import Config
-from melanoma_lib.core.environment import device_name, pick_device, versions
+from melanoma_lib.core.environment import device_name, pick_device, usable_cores, versions
 from melanoma_lib.core.files import PROJECT, read_json, write_csv, write_json, write_text
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.images import decode
@@ -54,7 +54,7 @@ BEGIN, END = "<!-- measured: python benchmarks/speed.py --table -->\n", "<!-- en
 METHODS = ("plain", "timm", "ours")
 NOISE = 54  # of the generated pictures' grain, which makes their files as large as HAM10000's
 UNCOUNTED = WARM_UP + 3  # steps of an epoch before those that count
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+CORES = usable_cores()
 
 
 def generate(folder: Path, images: int) -> None:

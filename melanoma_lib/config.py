@@ -12,6 +12,7 @@ from melanoma_lib.core.files import PROJECT, digest, read_json, sha256
 
 PROTOCOLS = ("lesion", "image")
 PRECISIONS = ("auto", "float32", "bfloat16")
+PATHS = ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir", "other_split")  # of Config
 SAMPLE_DIR = PROJECT / "data" / "sample"
 
 

@@ -10,6 +10,7 @@ import pytest
 from helpers import KEYS, ROOT, fast, make_dataset, make_run, table_of
 
 from melanoma_lib.cli import main
+from melanoma_lib.core.environment import usable_cores
 from melanoma_lib.data.dataset_files import DatasetFiles, open_dataset
 from melanoma_lib.data.synthetic import generate_sample
 from melanoma_lib.evaluation.predictions import load_predictions
@@ -20,7 +21,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on the internet
 # Side by side, processes would wait for each other's threads. (The process that starts
 # them sets no number, which they would inherit.)
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import torch
@@ -137,10 +140,50 @@ def weights_of(model):
     return torch.cat([value.flatten().float() for value in model.state_dict().values()])
 
 
+def write_notebook(path, *cells):
+    """A notebook of code cells, the first of which declares its parameters."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    book.cells[0].metadata["tags"] = ["parameters"]
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(book, path)
+
+
+def python(code, *arguments, folders=(), **environment):
+    """A Python process of its own group that hears Ctrl-C and can import what lies in `folders`."""
+    path = os.pathsep.join([*map(str, folders), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell makes what it runs in the background deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds=120):
+    """Returns as soon as the condition holds; fails when it does not in time."""
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline
+        time.sleep(0.1)
+
+
 def report_process(number):
     """The process it is called in, whether torch is imported there, a variable, the number."""
-    if number < 0:
-        raise FileNotFoundError(f"{number}")
-    if number == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid(), "torch" in sys.modules, os.environ.get("OF_NOW"), number
+
+
+class UnreadableError(Exception):
+    """Can be sent to another process, and not be read there."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def raise_error(kind, *arguments):
+    raise kind(*arguments)
+
+
+def refuse(number):
+    """A function of the operating system that fails with an error number."""
+    return lambda *_, **__: raise_error(OSError, number, os.strerror(number))

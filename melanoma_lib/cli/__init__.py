@@ -4,35 +4,41 @@ Every module of a room is imported where it is used: importing torch takes secon
 """
 
 import argparse
+import contextlib
 import io
+import signal
 import sys
 from collections.abc import Sequence
 
 from melanoma_lib import __version__
 from melanoma_lib.cli import data, predict, results, run
 from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.signals import interrupt_on_termination
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code.
 
-    0, 1 when some images could not be read, 2 for bad input, 130 when interrupted.
+    0, 1 when some images could not be read, 2 for bad input, 128 and the signal's number when
+    interrupted: 130 by Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):  # of a name they cannot show, they show the codes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     try:
-        return options.command(options) or 0
+        with interrupt_on_termination():
+            return options.command(options) or 0
     except MelanomaError as error:
         print(f"melanoma: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a disk that is full, a folder one may not write to
         print(f"melanoma: {error}; nothing that was finished is lost", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nmelanoma: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print("\nmelanoma: interrupted; the same command goes on from here", file=sys.stderr)
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
 
 
 def build_parser() -> argparse.ArgumentParser:

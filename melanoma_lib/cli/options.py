@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_lib.config import (
+    PATHS,
     PRECISIONS,
     PRESETS,
     PROTOCOLS,
@@ -68,7 +69,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def configuration(options: argparse.Namespace) -> Config:
     """The configuration that the arguments ask for."""
     given = {name: getattr(options, name, None) for name in Config.__dataclass_fields__}
-    for name in ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir", "other_split"):
+    for name in PATHS:
         if given[name]:
             given[name] = str(Path(given[name]).expanduser().resolve())
     if given["architectures"]:

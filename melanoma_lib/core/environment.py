@@ -1,13 +1,14 @@
-"""The environment that results depend on: package versions and the device."""
+"""The environment that results depend on: package versions, the device and the cores."""
 
 import platform
 from importlib.metadata import version
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from melanoma_lib import __version__
 from melanoma_lib.core.errors import MelanomaError
+
+if TYPE_CHECKING:  # importing torch takes seconds, and counting cores needs none
+    import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn")
 
@@ -18,19 +19,33 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "melanoma_lib": __version__, **packages}
 
 
-def device_name(model: nn.Module) -> str:
+def usable_cores() -> int:
+    """The number of cores this process may use: by its affinity and the quota of its container."""
+    import joblib
+
+    return joblib.cpu_count()
+
+
+def device_name(model: "torch.nn.Module") -> str:
     """A description of the device the model is on: the GPU's name, or the CPU and its threads."""
+    import torch
+
     device = next(model.parameters()).device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str = "auto") -> "torch.device":
     """The device called `name`; "auto" is the first CUDA device, or the CPU without one.
 
+    PyTorch then computes with no more threads than `usable_cores`; by itself it knows of no quota.
     Raises `MelanomaError` when PyTorch cannot use the device.
     """
+    import torch
+
+    if torch.get_num_threads() > usable_cores():
+        torch.set_num_threads(usable_cores())
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

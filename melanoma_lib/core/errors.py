@@ -1,6 +1,14 @@
-"""The error that users see, and how a message lists many items."""
+"""The error that users see, what becomes of any other, and how a message lists many items."""
 
-from collections.abc import Iterable
+import errno
+import functools
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+# What a file system answers that does not know an operation: network homes, mounted buckets.
+UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EPERM,
+               errno.EINVAL}  # fmt: skip
 
 
 class MelanomaError(Exception):
@@ -10,8 +18,34 @@ class MelanomaError(Exception):
         super().__init__(" ".join(message.split()))  # quoted input may contain line breaks
 
 
+def describe_error(error: BaseException) -> str:
+    """A `MelanomaError`'s message; any other exception's after its type."""
+    if isinstance(error, MelanomaError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
 def summarize_items(items: Iterable[str], shown: int = 10) -> str:
     """The first `shown` items, and how many there are if that is not all, for an error message."""
     items = list(items)
     more = f", … ({len(items)} in all)" if len(items) > shown else ""
     return ", ".join(map(str, items[:shown])) + more
+
+
+@contextmanager
+def optional(consequence: str) -> Iterator[None]:
+    """Passes over an operation in the block that the file system does not know.
+
+    Prints once what that means for the user. Other errors, such as a full disk's, are raised.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        _print_once(f"note: {consequence} ({error.strerror})")
+
+
+@functools.cache
+def _print_once(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.errors import MelanomaError, optional
 
 PROJECT = Path(__file__).resolve().parents[2]
 _UMASK = os.umask(0)  # read once: reading it means changing it, for all threads
@@ -38,12 +38,16 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
-        with temporary.open("rb+") as file:
+        with optional("files are written that only their owner can read"):  # by mkstemp
+            temporary.chmod(0o666 & ~_UMASK)
+        with temporary.open("rb+") as file, optional("a power cut may lose what was written last"):
             os.fsync(file.fileno())
         if checksum:
             path = path.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
-        temporary.replace(path)
+        with optional("a process that is killed while it writes leaves half a file"):
+            temporary.replace(path)
+        if temporary.exists():  # a file system, as of a mounted bucket, without renames
+            shutil.copyfile(temporary, path)
     except (OSError, SafetensorError) as error:  # other errors are not of writing
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MelanomaError(

@@ -1,5 +1,6 @@
 """Locks between processes, held on a file for as long as the process lives."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -9,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.errors import MelanomaError, optional
+
+LOCKED = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}  # another process holds the lock
 
 
 @contextmanager
@@ -53,8 +56,12 @@ def locked(path: Path) -> bool:
 
 
 def _flock(file: IO, kind: int) -> bool:
+    """Locks the file, and returns whether nobody else's lock forbids that."""
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with optional("this file system has no locks; let only one command write to a folder"):
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in LOCKED:
+            raise
         return False
     return True

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from melanoma_lib.core.errors import MelanomaError, summarize_items
+from melanoma_lib.core.environment import usable_cores
+from melanoma_lib.core.errors import MelanomaError, optional, summarize_items
 from melanoma_lib.core.files import PROJECT, atomic_path
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.dataset_files import DatasetFiles
@@ -158,7 +159,7 @@ def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> n
     with atomic_path(path) as temporary:
         pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         if hasattr(os, "posix_fallocate"):  # writing to a map on a full disk kills the process
-            with temporary.open("rb+") as file:
+            with temporary.open("rb+") as file, optional("a full disk may end the process"):
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         _decode_into(pixels, files.images)
         pixels.flush()
@@ -192,6 +193,6 @@ def map_images(function: Callable, items: Collection, label: str) -> tuple[list,
             return None, str(error)
 
     # Pillow releases the interpreter's lock while it decodes, so threads use all cores.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         done = list(progress(pool.map(attempt, items), label, total=len(items)))
     return [result for result, _ in done], [error for _, error in done if error]

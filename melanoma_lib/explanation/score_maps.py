@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from torch import nn
 from torch.nn import functional as F
 
-from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.environment import pick_device, usable_cores
 from melanoma_lib.core.files import atomic_path, digest, read_json
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
@@ -152,7 +152,7 @@ class _MapScorer:
         """Empty, inside, pointing, and the IoU at each threshold, (rows, 3 + thresholds)."""
         models = {"trained": self.model, "random": self.random}
         paths = [self.files.masks[name] for name in split.image_ids[rows]]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             masks = np.array(list(pool.map(lambda path: read_mask(path, self.size), paths)))
         metrics = (mask_metrics.heat_inside, mask_metrics.pointing_game,
                    mask_metrics.iou_at_thresholds)  # fmt: skip

@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -20,27 +21,31 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.errors import MelanomaError, describe_error
 
 DIED = "its process died; run again to go on, with fewer --jobs if memory was short"
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
-PRELOAD = "melanoma_lib.pipeline.preload"
 # Elsewhere a fork with so much imported is not safe. The fork server's socket lies in the folder
-# of temporary files, and its path may have 107 characters.
-FORKS = sys.platform == "linux" and len(tempfile.gettempdir()) < 70
+# of temporary files, and its path may have 107 bytes.
+FORKS = sys.platform == "linux" and len(os.fsencode(tempfile.gettempdir())) < 70
+PRELOAD = "melanoma_lib.pipeline.preload"
 
 
-def start_process(function: Callable, *arguments: object) -> tuple:
+def start_process(
+    function: Callable, *arguments: object, environment: Mapping[str, str] | None = None
+) -> tuple:
     """Calls `function(send, *arguments)` in another process; returns it and a `Connection`.
 
-    The connection receives what the function sends, then what it returns or the exception that it
-    raises. The process ignores Ctrl-C, and ends when this one ends.
+    The connection receives what the function sends, then what it returns, or a `MelanomaError` in
+    place of any exception. The process ignores Ctrl-C, and ends when this one ends. `environment`
+    is added to the variables of this process.
     """
     context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
     if FORKS:
         context.set_forkserver_preload([PRELOAD])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_main, args=(function, sender, arguments, dict(os.environ)))
+    variables = os.environ | (environment or {})
+    process = context.Process(target=_main, args=(function, sender, arguments, variables))
     try:
         process.start()
     except (EOFError, ConnectionError) as error:  # the server could not import, or was killed
@@ -50,7 +55,7 @@ def start_process(function: Callable, *arguments: object) -> tuple:
 
 
 def run_in_process(function: Callable, *arguments: object) -> object:
-    """Calls a function in such a process; returns what it returns, or raises what it raises."""
+    """Calls a function in such a process; returns what it returns, or raises `MelanomaError`."""
     process, messages = start_process(_without_sending, function, *arguments)
     try:
         result = messages.recv()
@@ -58,7 +63,7 @@ def run_in_process(function: Callable, *arguments: object) -> object:
         raise MelanomaError(DIED) from None
     finally:
         process.kill()  # if this process is interrupted
-    if isinstance(result, Exception):
+    if isinstance(result, MelanomaError):
         raise result
     return result
 
@@ -67,15 +72,15 @@ def _without_sending(_send: Callable, function: Callable, *arguments: object) ->
     return function(*arguments)
 
 
-def _main(function: Callable, sender: Connection, arguments: tuple, environment: dict) -> None:
+def _main(function: Callable, sender: Connection, arguments: tuple, variables: dict) -> None:
     os.environ.clear()  # a fork has that of the server, which may be older than a change
-    os.environ.update(environment)
+    os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hears Ctrl-C ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         sender.send(function(sender.send, *arguments))
-    except Exception as error:
-        sender.send(error)
+    except BaseException as error:  # as text: some exceptions cannot be sent, or not be read
+        sender.send(MelanomaError(describe_error(error)))
 
 
 def _end_with_parent() -> None:
@@ -89,7 +94,6 @@ def execute_notebook(
     parameters: Mapping[str, object],
     target: Path,
     log: Path,
-    environment: Mapping[str, str],
 ) -> None:
     """Executes a notebook in this process and writes it, with its outputs, to `target`.
 
@@ -101,7 +105,7 @@ def execute_notebook(
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.core.pylabtools import select_figure_formats
 
-    _use(environment)
+    _start_afresh()
     os.chdir(notebook.parent)
     logger, file = logging.getLogger("papermill"), logging.FileHandler(log, encoding="utf-8")
     file.setFormatter(logging.Formatter(f"%(asctime)s {target.stem}: %(message)s"))
@@ -128,26 +132,25 @@ def execute_notebook(
 
     papermill.engines.papermill_engines.register("here", Engine)
     failed = target.with_suffix(".failed.ipynb")
+    # papermill formats paths, and would fill what stands between braces.
+    paths = (str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, failed))
     try:
         papermill.execute_notebook(
-            notebook, failed, parameters, engine_name="here", kernel_name="python3",
+            *paths, parameters, engine_name="here", kernel_name="python3",
             log_output=True, progress_bar=False, request_save_on_cell_execute=False,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise MelanomaError(f"{error.ename}: {error.evalue.strip()} (see {failed})") from None
-    except OSError as error:  # the disk is full, perhaps
-        raise MelanomaError(f"{error}; run again to go on") from None
-    failed.replace(target)
+    shutil.move(failed, target)
 
 
-def _use(environment: Mapping[str, str]) -> None:
-    """Sets environment, threads and random states as they would be in a new process."""
+def _start_afresh() -> None:
+    """Makes a fork compute with its own threads and random numbers, as a new process would."""
     import numpy as np
     import threadpoolctl
     import torch
 
-    os.environ.update(environment)
-    threads = int(environment["OMP_NUM_THREADS"])
+    threads = int(os.environ["OMP_NUM_THREADS"])
     threadpoolctl.threadpool_limits(threads)
     torch.set_num_threads(threads)
     np.random.seed()
@@ -159,7 +162,11 @@ def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
     from nbformat.v4 import new_output
 
     def display(data: Mapping, metadata: Mapping | None = None, kind="display_data", **_) -> None:
-        cell.outputs.append(new_output(kind, data=_as_text(data), metadata=metadata or {}))
+        text = {
+            mime: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+            for mime, value in data.items()
+        }
+        cell.outputs.append(new_output(kind, data=text, metadata=metadata or {}))
 
     def display_result(value: object) -> None:
         if value is not None and not shell.displayhook.quiet():  # no semicolon at the end
@@ -197,10 +204,3 @@ class _Stream(io.TextIOBase):
         for line in lines:
             self.show(line)
         return len(text)
-
-
-def _as_text(data: Mapping) -> dict:
-    return {
-        kind: base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        for kind, value in data.items()
-    }

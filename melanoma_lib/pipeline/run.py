@@ -2,27 +2,26 @@
 
 A step is one execution of one notebook. Its key is a digest of everything its outcome depends on:
 the notebook, its parameters, the library, the dataset, and the keys of the steps whose results it
-reads. A step is up to date when it finished with the same key and its outputs exist. Executing
-chapter 04 again is cheap, because a finished training is only read.
-
-Chapters 05 to 07 wait for all trainings of chapter 04. Chapter 08 waits for everything, because it
-measures latency. Steps that do not wait for each other may run in parallel.
+reads. A step is up to date when it finished with the same key and its outputs exist unchanged.
+Keys and outputs are known by content and not by place or time, so that a copy of a run is as up to
+date as the run. Executing chapter 04 again is cheap, because a finished training is only read.
 """
 
 import ast
+import contextlib
 import dataclasses
-import hashlib
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 
-from melanoma_lib.config import Config, format_operating_points
-from melanoma_lib.core.errors import MelanomaError, summarize_items
-from melanoma_lib.core.files import PROJECT, digest, read_json, write_json
+from melanoma_lib.config import PATHS, Config, format_operating_points
+from melanoma_lib.core.environment import usable_cores
+from melanoma_lib.core.errors import MelanomaError, describe_error, summarize_items
+from melanoma_lib.core.files import PROJECT, digest, read_json, sha256, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import HEADLESS
 from melanoma_lib.pipeline.execute import DIED, execute_notebook, start_process
@@ -30,9 +29,14 @@ from melanoma_lib.pipeline.execute import DIED, execute_notebook, start_process
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder, held while its notebooks are executed
 ASKED = "config.json"  # in a run folder: the configuration and parameters it was last run with
-SCHEMA = 2  # of the status files of steps
-TRAINING = "04"  # executed once per architecture
-LAST = "08"  # measures time, so nothing runs beside it
+SCHEMA = 3  # of the status files of steps
+TRAINING, COMPARISON = "04", "08"  # the first is executed once per architecture
+# By chapter, those whose results it reads, and those it only waits for: 08 measures time, so that
+# nothing may run beside it.
+READS = {"05": ["04"], "06": ["04"], "07": ["04"], COMPARISON: ["04", "05", "06", "07"]}
+AFTER = {COMPARISON: ["00", "01", "02", "03"]}
+# By chapter, what it leaves in the run folder besides its executed notebook.
+RESULTS = {COMPARISON: ["comparison_*", "summary.md", "tables/*"]}
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,9 @@ class Step:
         """The two digits before the notebook's name."""
         return self.notebook.stem[:2]
 
-    def reads(self, other: "Step") -> bool:
-        """Whether this step reads results of the other one."""
-        if self.chapter == LAST:
-            return TRAINING <= other.chapter < LAST
-        return self.chapter > TRAINING == other.chapter
-
     def waits_for(self, other: "Step") -> bool:
         """Whether this step cannot begin before the other one is done."""
-        return self is not other if self.chapter == LAST else self.reads(other)
+        return other.chapter in READS.get(self.chapter, []) + AFTER.get(self.chapter, [])
 
 
 def chapters() -> list[Path]:
@@ -93,7 +91,8 @@ def plan(
         there = ", ".join(sorted(known))
         names = summarize_items(unknown)
         raise MelanomaError(f"no notebook has a parameter {names}; there are {there}")
-    common = digest([_library_digest(), fingerprint, contents])
+    library = [sha256(path) for path in sorted((PROJECT / "melanoma_lib").rglob("*.py"))]
+    common = digest([library, fingerprint, contents])
     steps: list[Step] = []
     for path in chapters():
         chapter = path.stem[:2]
@@ -101,14 +100,13 @@ def plan(
             values = _values(config, architecture) | extra
             values = {name: values[name] for name in names[path] if name in values}
             training_key = config.training_key(architecture, fingerprint) if architecture else ""
+            elsewhere = _trained_elsewhere(config) if "other_split" in values else ""
+            read = [step.key for step in steps if step.chapter in READS.get(chapter, [])]
+            # Where things lie is no part of it, and what lies there is told by the rest.
+            told = {name: values[name] for name in values if name not in (*PATHS, "weights")}
+            key = digest([common, sha256(path), told, training_key, elsewhere, *read])
             name = f"{path.stem}-{architecture}" if architecture else path.stem
-            step = Step(name, path, values, "", training_key)
-            key = digest(
-                [common, hashlib.sha256(path.read_bytes()).hexdigest(), values, training_key]
-                + [earlier.key for earlier in steps if step.reads(earlier)]
-                + ([_trained_elsewhere(config)] if "other_split" in names[path] else [])
-            )
-            steps.append(dataclasses.replace(step, key=key))
+            steps.append(Step(name, path, values, key, training_key))
     return steps
 
 
@@ -133,13 +131,6 @@ def _values(config: Config, architecture: str) -> dict[str, object]:
     }
 
 
-def _library_digest() -> str:
-    state = hashlib.sha256()
-    for path in sorted((PROJECT / "melanoma_lib").rglob("*.py")):
-        state.update(path.read_bytes())
-    return state.hexdigest()
-
-
 def step_status_path(config: Config, step: Step) -> Path:
     """The status file of a step in its run folder: state, key and outputs."""
     return Path(config.output_dir) / "steps" / f"{step.name}.json"
@@ -155,28 +146,33 @@ def state_of(config: Config, step: Step) -> str:
         return "stale"
     if record["state"] != "done":
         return record["state"]
-    there = _files(config, step)
-    whole = all(there.get(name) == written for name, written in record["outputs"].items())
-    return "done" if whole and record["key"] == step.key and _trained(config, step) else "stale"
+    there, outputs = _outputs(config, step), record["outputs"]
+    whole = all(name in there and sha256(there[name]) == outputs[name] for name in outputs)
+    training = step.training_key
+    trained = not training or config.trained(step.parameters["architecture"], training)
+    return "done" if whole and trained and record["key"] == step.key else "stale"
 
 
-def _trained(config: Config, step: Step) -> bool:
-    """Whether the run folder holds the finished training of a step of chapter 04."""
-    key = step.training_key
-    return not key or config.trained(step.parameters["architecture"], key)
-
-
-def _files(config: Config, step: Step) -> dict[str, int]:
-    """A step's notebook, figures and tables that exist, with the times they were written."""
+def _outputs(config: Config, step: Step) -> dict[str, Path]:
+    """A step's notebook, figures and tables that exist, by their names in its status file."""
     output, architecture = Path(config.output_dir), step.parameters.get("architecture", "")
     ending = f"-{architecture}" if architecture else ""
-    found = [output / "notebooks" / f"{step.name}.ipynb"]
+    patterns = [f"notebooks/{step.name}.ipynb", *RESULTS.get(step.chapter, [])]
+    found = {
+        path.relative_to(output).as_posix(): path
+        for pattern in patterns for path in output.glob(pattern)
+    }  # fmt: skip
     drawn = config.figures.glob(f"{step.chapter}-*")
-    found += [path for path in drawn if path.stem.endswith(ending)]  # names may hold dots
-    if step.chapter == "08":
-        found += [*output.glob("comparison_*"), *output.glob("summary.md")]
-        found += output.glob("tables/*")
-    return {str(path): path.stat().st_mtime_ns for path in found if path.exists()}
+    return found | {
+        f"figures/{path.name}": path for path in drawn if path.stem.endswith(ending)
+    }  # names may hold dots
+
+
+def relocate(values: Mapping, change: Callable[[str], str]) -> dict:
+    """A configuration as JSON with every path in it changed."""
+    paths = {name: change(values[name]) for name in PATHS if values.get(name)}
+    weights = {key: change(path) for key, path in values.get("weights", {}).items()}
+    return {**values, **paths, "weights": weights}
 
 
 def run(
@@ -193,16 +189,16 @@ def run(
     recorded with the configuration. Steps that do not wait for a failed one still run; then
     `MelanomaError` is raised.
     """
-    waiting = []
-    with lock(Path(config.output_dir) / LOCK):
+    output, waiting = Path(config.output_dir), []
+    with lock(output / LOCK):
         for step in steps:
             if state_of(config, step) == "done":
                 print(f"{step.name}: up to date", flush=True)
             else:
                 waiting.append(step)
         if waiting and asked:
-            record = {"config": dataclasses.asdict(config), "asked": asked}
-            write_json(Path(config.output_dir) / ASKED, record)
+            told = relocate(dataclasses.asdict(config), lambda path: os.path.relpath(path, output))
+            write_json(output / ASKED, {"config": told, "asked": asked})
         trainings = sum(bool(step.training_key) for step in steps)
         errors = _work(config, waiting, jobs, min(jobs, trainings), devices)
     for error in errors[1:]:
@@ -215,33 +211,36 @@ def _work(
     config: Config, waiting: list[Step], jobs: int, shared: int, devices: Sequence[str]
 ) -> list[MelanomaError]:
     """Executes steps in parallel, only `shared` at a time while there are trainings; the errors."""
-    running: dict[Connection, _Execution] = {}
+    running: list[_Execution] = []
     errors = []
     free = list(itertools.islice(itertools.cycle(devices or [""]), jobs))
     try:
         while waiting or running:
-            unfinished = [*waiting, *(execution.step for execution in running.values())]
+            unfinished = [*waiting, *(execution.step for execution in running)]
             ready = [s for s in waiting if not any(s.waits_for(other) for other in unfinished)]
             # A training resumes exactly only with the same number of threads, whatever is left;
             # and threads that wait for those of another process make it many times slower.
             most = shared if any(step.training_key for step in unfinished) else jobs
             beside = min(most, len(ready) + len(running))
+            new = []
             for step in ready[: most - len(running)]:
-                threads = (os.cpu_count() or 1) // (shared if step.training_key else beside)
-                execution = _Execution(config, step, max(1, threads), free.pop(0))
-                running[execution.messages] = execution
+                threads = usable_cores() // (shared if step.training_key else beside)
+                new.append(_Execution(config, step, max(1, threads), free.pop(0)))
                 waiting.remove(step)
-            for messages in wait(list(running)):
-                execution = running[messages]
-                if execution.handle_message():
-                    del running[messages]
-                    free.append(execution.device)
-                    if execution.error:
-                        errors.append(execution.error)
-                        waiting = [s for s in waiting if not s.waits_for(execution.step)]
+            running += new
+            heard = wait([e.messages for e in running if e.messages], 0 if new else None)
+            for execution in new + [e for e in running if e.messages in heard]:
+                if execution.advance():
+                    continue
+                running.remove(execution)
+                free.append(execution.device)
+                if execution.error:
+                    errors.append(execution.error)
+                    waiting = [s for s in waiting if not s.waits_for(execution.step)]
     finally:
-        for execution in running.values():
-            execution.process.kill()
+        for execution in running:
+            if execution.process:
+                execution.process.kill()
     return errors
 
 
@@ -250,46 +249,70 @@ class _Execution:
 
     def __init__(self, config: Config, step: Step, threads: int, device: str):
         self.config, self.step, self.device = config, step, device
-        self.error: MelanomaError | None = None
+        self.environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
+        self.environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
         self.status = step_status_path(config, step)
-        before = read_json(self.status, {}).get("outputs", {})  # until they are written again
-        self.record = {"schema": SCHEMA, "key": step.key, "started": time.time(), "outputs": before}
+        self.process = self.messages = self.error = None
+
+    def advance(self) -> bool:
+        """Starts the process, then handles one of its messages; returns whether there are more.
+
+        Whatever goes wrong is this step's `error` and stops no other step.
+        """
+        try:
+            return self._handle_message() if self.process else self._start()
+        except Exception as error:
+            self.error = MelanomaError(f"{self.step.name} failed: {describe_error(error)}")
+            print(f"{self.step.name}: failed", flush=True)
+            with contextlib.suppress(MelanomaError):  # the disk may be full
+                write_json(self.status, self.record | {"state": "failed"})
+            return False
+
+    def _start(self) -> bool:
+        before = read_json(self.status, {})
+        self.record = {"schema": SCHEMA, "key": self.step.key, "started": time.time()}
+        # Until they are written again:
+        self.record["outputs"] = before["outputs"] if before.get("schema") == SCHEMA else {}
         write_json(self.status, self.record | {"state": "started"})
-        print(f"{step.name}: started", flush=True)
-        self.earlier = _files(config, step)
-        environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
-        environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
-        output = Path(config.output_dir).resolve()
-        target = output / "notebooks" / f"{step.name}.ipynb"
+        print(f"{self.step.name}: started", flush=True)
+        self.earlier = self._times()
+        output = Path(self.config.output_dir).resolve()
+        target = output / "notebooks" / f"{self.step.name}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         self.process, self.messages = start_process(
-            execute_notebook, step.notebook, step.parameters, target, output / "run.log",
-            environment,
+            execute_notebook, self.step.notebook, self.step.parameters, target, output / "run.log",
+            environment=self.environment,
         )  # fmt: skip
+        return True
 
-    def handle_message(self) -> bool:
-        """Handles a message of the process; returns whether it was the last, and records that."""
+    def _handle_message(self) -> bool:
         try:
             message = self.messages.recv()
         except EOFError:
-            message = MelanomaError(DIED)
+            self.process.join()
+            time.sleep(0.2)  # a signal to all processes of the command ends this one, too
+            raise MelanomaError(DIED) from None
         if isinstance(message, str):
             print(f"{self.step.name}: {message}", flush=True)
-            return False
-        if message is None:
-            self._record_outputs()
-        else:
-            self.error = MelanomaError(f"{self.step.name} failed: {message}")
-            write_json(self.status, self.record | {"state": "failed"})
-            print(f"{self.step.name}: failed", flush=True)
+            return True
         self.process.join()
-        return True
+        if message:
+            raise message
+        self._record_outputs()
+        return False
+
+    def _times(self) -> dict[str, int]:
+        """When the outputs that exist were written."""
+        there = _outputs(self.config, self.step).items()
+        return {name: path.stat().st_mtime_ns for name, path in there}
 
     def _record_outputs(self) -> None:
         seconds = time.time() - self.record["started"]
-        outputs = dict(sorted(_files(self.config, self.step).items() - self.earlier.items()))
-        for gone in set(self.record["outputs"]) - set(outputs):  # not of this execution any more
-            Path(gone).unlink(missing_ok=True)
+        there = _outputs(self.config, self.step)
+        written = sorted(name for name, _ in self._times().items() - self.earlier.items())
+        for gone in set(self.record["outputs"]) & set(there) - set(written):
+            there[gone].unlink()  # of an earlier execution
+        outputs = {name: sha256(there[name]) for name in written}
         done = {"state": "done", "seconds": seconds, "outputs": outputs}
         write_json(self.status, self.record | done)
         print(f"{self.step.name}: done in {seconds:.0f} s", flush=True)

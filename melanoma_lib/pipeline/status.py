@@ -1,5 +1,6 @@
 """The state of a run: what is done, what is running, and how long it will take."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -8,7 +9,16 @@ from melanoma_lib.config import Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_history, read_json
 from melanoma_lib.core.locks import locked
-from melanoma_lib.pipeline.run import ASKED, LAST, LOCK, Step, plan, state_of, step_status_path
+from melanoma_lib.pipeline.run import (
+    ASKED,
+    COMPARISON,
+    LOCK,
+    Step,
+    plan,
+    relocate,
+    state_of,
+    step_status_path,
+)
 
 RUNS = PROJECT / "runs"
 GUIDE = PROJECT / "docs" / "thesis_guide.md"
@@ -29,7 +39,8 @@ def recorded_run(folder: Path) -> tuple[Config, list[Step]]:
     """The configuration and the steps with which a run was last started, from its folder alone."""
     record = _asked(folder)
     try:
-        config = Config.from_json(record["config"] | {"output_dir": str(folder)})
+        values = relocate(record["config"], lambda path: os.path.normpath(folder / path))
+        config = Config.from_json(values | {"output_dir": str(folder)})
     except (KeyError, TypeError) as error:
         raise MelanomaError(
             f"{folder} was made by another version ({error}); give status the run's options"
@@ -128,7 +139,7 @@ def thesis(config: Config, steps: list[Step]) -> str:
                 files[name] = output / f"{table_file(name)}.tex"
         lacks = [
             name for name, file in files.items()
-            if (name[:2] if name[:2].isdigit() else LAST) in stale or not file.exists()
+            if (name[:2] if name[:2].isdigit() else COMPARISON) in stale or not file.exists()
         ]  # fmt: skip
         state = "open" if lacks else "ready" if files else "text only"
         has = [name for name in files if name not in lacks]

@@ -1,12 +1,11 @@
 """Checks before the first epoch of what would stop a run later."""
 
-import os
 from collections.abc import Sequence
 
 import torch
 
 from melanoma_lib.config import Config
-from melanoma_lib.core.environment import pick_device
+from melanoma_lib.core.environment import pick_device, usable_cores
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import DatasetFiles
@@ -70,7 +69,7 @@ def default_jobs(config: Config) -> int:
     """
     device = pick_device(config.device)
     if device.type == "cpu":
-        return min(4, os.cpu_count() or 1)
+        return min(4, usable_cores())
     if device.type != "cuda":
         return 1
     return 2 if torch.cuda.get_device_properties(device).total_memory > ROOM_FOR_TWO else 1

@@ -16,6 +16,7 @@ from helpers import ROOT
 from melanoma_lib.cli import build_parser, main
 from melanoma_lib.cli.options import configuration
 from melanoma_lib.config import PRESETS, Config
+from melanoma_lib.core.environment import usable_cores
 from melanoma_lib.core.progress import is_interactive, progress
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.pipeline.run import chapters
@@ -171,4 +172,4 @@ def test_two_notebooks_at_once_on_a_gpu_with_room_for_them(monkeypatch, device, 
     gpu = SimpleNamespace(total_memory=gigabytes * 1e9)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: gpu)
     monkeypatch.setattr(preflight, "pick_device", lambda _: torch.device(device))
-    assert preflight.default_jobs(Config()) == (jobs or min(4, os.cpu_count()))
+    assert preflight.default_jobs(Config()) == (jobs or min(4, usable_cores()))

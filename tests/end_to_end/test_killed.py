@@ -1,6 +1,7 @@
 """A training killed with SIGKILL at any moment ends bit for bit like one that was left alone."""
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,26 @@ def assert_kills_change_nothing(dataset, tmp_path, epochs, kills):
     assert last.communicate()[0].endswith("finished\n") and last.returncode == 0
     assert same(outcome(tmp_path / "undisturbed"), outcome(tmp_path / "killed"))
     assert not list((tmp_path / "killed" / KEY).glob(".*"))  # no halves are left behind
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_training_and_the_same_command_goes_on(dataset, tmp_path, number):
+    """As Ctrl-C does, in the middle of an epoch."""
+    command = [sys.executable, "-m", "melanoma_lib", "train", KEY, "--data-dir", dataset,
+               "--output-dir", tmp_path, "--no-pretrained", "--image-size", "32",
+               "--batch-size", "16", "--epochs"]  # fmt: skip
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, "1000"], **pipes)
+    while not re.match(" *2/1000 ", process.stdout.readline()):
+        assert process.poll() is None
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert error.splitlines()[-1] == "melanoma: interrupted; the same command goes on from here"
+    epochs = len(read_history(tmp_path / KEY))
+    assert epochs > 1
+    done = subprocess.run([*command, f"{epochs + 1}"], **pipes, check=True)
+    assert f"{epochs + 1}/{epochs + 1} " in done.stdout and "\n 1/" not in done.stdout
 
 
 def test_three_kills_change_nothing(dataset, tmp_path):

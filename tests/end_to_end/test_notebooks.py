@@ -3,6 +3,7 @@
 import ast
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -79,18 +80,23 @@ def test_a_chapter_that_opens_the_dataset_takes_its_table_and_images_from_elsewh
         assert "open_dataset(data_dir)" not in code
 
 
-@pytest.fixture
-def apart(dataset, tmp_path):
-    """The flags that name a dataset whose table and images lie in different folders."""
-    table = tmp_path / "tables" / "HAM10000_metadata.csv"
-    table.parent.mkdir()
-    (dataset / table.name).rename(table)
-    return ["--metadata", str(table), "--img-dir", str(dataset / "images")]
+def apart(dataset, folder, digit="9"):
+    """The flags that name a dataset whose table and images lie in different folders.
+
+    digit: the first of the numbers of its images and lesions, which is 9 in `dataset`.
+    """
+    table, images = folder / "HAM10000_metadata.csv", folder / "pictures of {skin}"
+    images.mkdir(parents=True)
+    for path in (dataset / "images").iterdir():
+        shutil.copy(path, images / path.name.replace("_9", f"_{digit}"))
+    table.write_text((dataset / table.name).read_text().replace("_9", f"_{digit}"))
+    return ["--metadata", str(table), "--img-dir", str(images)]
 
 
-def test_the_command_of_the_thesis(apart, tmp_path, capfd):
+def test_the_command_of_the_thesis(dataset, tmp_path, capfd):
     """With all its flags, from the trainings to the last chapter, and again, which does nothing."""
-    flags = [*apart, "--output-dir", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "16",
+    data = apart(dataset, tmp_path / "own")
+    flags = [*data, "--output-dir", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "16",
              "--seed", "1", "--image-size", "32", "--no-pretrained"]  # fmt: skip
     assert main(["train", KEYS[0], *flags]) == 0
     flags += ["--architectures", *KEYS]
@@ -102,11 +108,14 @@ def test_the_command_of_the_thesis(apart, tmp_path, capfd):
     assert capfd.readouterr().out.count("up to date") == 8 + len(KEYS)
     assert main(["status", *flags]) == 0
     assert capfd.readouterr().out.count("done") == 8 + len(KEYS)
-    page = ["--output-dir", str(tmp_path / "page"), "--metadata", apart[1]]
+    page = ["--output-dir", str(tmp_path / "page"), "--metadata", data[1]]
     assert main(["figures", "--results", str(results), *page]) == 0
-    evaluate = ["evaluate", "--bundle", str(tmp_path / "run"), *apart]
-    assert main(evaluate) == 2  # the run has seen all of these
+    evaluate = ["evaluate", "--bundle", str(tmp_path / "run")]
+    assert main([*evaluate, *data]) == 2  # the run has seen all of these
     assert "trained and tested on" in capfd.readouterr().err
+    assert main([*evaluate, *apart(dataset, tmp_path / "other", "8")]) == 0
+    external = read_json(tmp_path / "run/external/HAM10000_metadata/external_results.json")
+    assert set(external["models"]) == set(KEYS) and external["test_images"] == 105
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +193,16 @@ def test_running_again_does_nothing(finished, capsys):
     after = {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
     changed = {path.name for path in after if before.get(path) != after[path]}
     assert changed <= {".lock"}
+
+
+def test_a_copy_of_project_and_data_is_up_to_date(finished, sample_dir, tmp_path, capsys):
+    """Whatever the times of its files are."""
+    folder, arguments = finished
+    copies = {str(path): str(tmp_path / path.name) for path in (folder, sample_dir)}
+    for path, copy in copies.items():
+        shutil.copytree(path, copy, copy_function=shutil.copyfile)
+        arguments = [argument.replace(path, copy) for argument in arguments]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("up to date") == 10
+    assert main(["status", "--output-dir", str(tmp_path / folder.name / "run")]) == 0
+    assert capsys.readouterr().out.count(" done ") == 10

@@ -1,47 +1,46 @@
 """Processes that have torch already, and notebooks executed in one."""
 
+import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 import torch
-from helpers import report_process
-from nbformat.v4 import new_code_cell, new_notebook
+from helpers import UnreadableError, python, raise_error, report_process, wait_for, write_notebook
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.pipeline import execute
 
 forked = pytest.mark.skipif(not execute.FORKS, reason="processes are forked on Linux only")
-ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
-
-
-def python(code, *folders, **environment):
-    """A process that can import what lies here."""
-    path = os.pathsep.join([*map(str, folders), str(Path(__file__).parent), *sys.path])
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path} | environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
 
 
 @forked
-def test_a_function_is_called_elsewhere_and_its_error_comes_back(monkeypatch):
+def test_a_function_is_called_elsewhere(monkeypatch):
     monkeypatch.setenv("OF_NOW", "no")
     execute.run_in_process(os.getpid)  # what forks are made from is there before the change
     monkeypatch.setenv("OF_NOW", "yes")
     process, imported, value, number = execute.run_in_process(report_process, 3)
     assert process != os.getpid() and imported and value == "yes" and number == 3
-    with pytest.raises(FileNotFoundError, match="-1"):
-        execute.run_in_process(report_process, -1)
-    with pytest.raises(MelanomaError, match="its process died"):
-        execute.run_in_process(report_process, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (raise_error, [FileNotFoundError, "a"], "^FileNotFoundError: a$"),
+        (raise_error, [MelanomaError, "as it is"], "^as it is$"),
+        (raise_error, [SystemExit, 3], "^SystemExit: 3$"),
+        (raise_error, [UnreadableError, 1, 2], "^UnreadableError: 1 and 2$"),
+        (eval, ["lambda: 0"], "pickle"),
+        (os._exit, [0], "its process died"),
+    ],
+)
+def test_whatever_is_raised_elsewhere_comes_back_as_one_line(function, arguments, message):
+    with pytest.raises(MelanomaError, match=message):
+        execute.run_in_process(function, *arguments)
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
@@ -70,7 +69,7 @@ def test_an_interrupt_is_heard_while_imports_run_and_told_by_one_process(tmp_pat
         "try:\n    execute.run_in_process(os.getpid)\n"
         "except KeyboardInterrupt:\n    print('interrupted')"
     )
-    process = python(code, tmp_path)
+    process = python(code, folders=[tmp_path])
     wait_for(lambda: (tmp_path / "begun").exists())
     start = time.time()
     os.killpg(process.pid, signal.SIGINT)
@@ -81,29 +80,9 @@ def test_an_interrupt_is_heard_while_imports_run_and_told_by_one_process(tmp_pat
     assert process.stderr.read() == ""
 
 
-def note_and_wait(send, folder):
-    (Path(folder) / "pid").write_text(f"{os.getpid()}\n")
-    time.sleep(600)
-
-
-def test_a_process_ends_with_the_one_that_started_it(tmp_path):
-    code = (
-        "from melanoma_lib.pipeline import execute; execute.PRELOAD = 'json'\n"
-        "from test_execute import note_and_wait\n"
-        f"print(execute.start_process(note_and_wait, {str(tmp_path)!r})[1].recv())"
-    )
-    parent, noted = python(code), tmp_path / "pid"
-    wait_for(lambda: noted.exists() and noted.read_text().endswith("\n"))
-    child = int(noted.read_text())
-    os.kill(child, 0)
-    parent.kill()
-    parent.communicate()
-    wait_for(lambda: not Path(f"/proc/{child}").exists())
-
-
 def test_where_nothing_can_be_forked_a_process_begins_from_nothing(tmp_path):
-    """A server's socket would lie in this folder, and its name may have 107 characters."""
-    (deep := tmp_path / ("d" * 90)).mkdir()
+    """A server's socket would lie in this folder, and its name may have 107 bytes."""
+    (deep := tmp_path / ("\N{MELTING FACE}" * 20)).mkdir()
     code = (
         "import os; from melanoma_lib.pipeline import execute\n"
         "if __name__ == '__main__': "
@@ -113,27 +92,27 @@ def test_where_nothing_can_be_forked_a_process_begins_from_nothing(tmp_path):
     assert out.strip() == "False True", err
 
 
-def notebook(path, *cells):
-    book = new_notebook(cells=[new_code_cell(cell) for cell in cells])
-    book.cells[0].metadata["tags"] = ["parameters"]
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
-    nbformat.write(book, path)
+@pytest.fixture
+def executed(tmp_path):
+    """Executes cells, the first of which declares parameters, as a notebook called out."""
 
-
-def run_here(path, target, parameters):
-    """Executes a notebook in another process; the lines that were sent."""
-    log = target.with_name("run.log")
-    arguments = path, parameters, target, log, ENVIRONMENT
-    process, messages = execute.start_process(execute.execute_notebook, *arguments)
-    received = []
-    try:
-        while True:
-            received.append(messages.recv())
-    except EOFError:
+    def execute_cells(*cells, name="out", **parameters):
+        write_notebook(tmp_path / "in.ipynb", *cells)
+        target = tmp_path / f"{name}.ipynb"
+        arguments = tmp_path / "in.ipynb", parameters, target, tmp_path / "run.log"
+        variables = {"OMP_NUM_THREADS": "1", "X": "x"}
+        process, messages = execute.start_process(
+            execute.execute_notebook, *arguments, environment=variables
+        )
+        sent = []
+        while not sent or isinstance(sent[-1], str):
+            sent.append(messages.recv())
         process.join()
-    if isinstance(received[-1], Exception):
-        raise received[-1]
-    return received[:-1]
+        if error := sent.pop():
+            raise error
+        return nbformat.read(target, 4).cells, sent
+
+    return execute_cells
 
 
 CELLS = (
@@ -149,14 +128,12 @@ CELLS = (
 )
 
 
-def test_cells_show_what_a_kernel_shows(tmp_path):
+def test_cells_show_what_a_kernel_shows(executed, tmp_path):
     """The oracle is papermill's own engine."""
-    path, target, theirs = (tmp_path / name for name in ("in.ipynb", "out.ipynb", "their.ipynb"))
-    notebook(path, *CELLS)
-    sent = run_here(path, target, {"number": 6})
-    papermill.execute_notebook(path, theirs, {"number": 6}, progress_bar=False)
-    ours, right = (nbformat.read(file, 4).cells for file in (target, theirs))
-    for cell, other in zip(ours, right, strict=True):
+    cells, sent = executed(*CELLS, number=6)
+    theirs = tmp_path / "their.ipynb"
+    papermill.execute_notebook(tmp_path / "in.ipynb", theirs, {"number": 6}, progress_bar=False)
+    for cell, other in zip(cells, nbformat.read(theirs, 4).cells, strict=True):
         assert cell.source == other.source
         kinds = [(output.output_type, set(output.get("data", ()))) for output in cell.outputs]
         assert kinds == [(o.output_type, set(o.get("data", ()))) for o in other.outputs]
@@ -164,40 +141,45 @@ def test_cells_show_what_a_kernel_shows(tmp_path):
             if "image/png" not in output.get("data", ()):
                 assert output == their | {k: output[k] for k in ("execution_count",) if k in output}
     assert sent == ["  1/2  0.5 *"]
-    log = target.with_name("run.log").read_text()
+    log = (tmp_path / "run.log").read_text()
     assert "out: one\n" in log and "out: two\n" in log
 
 
-def test_an_exception_leaves_the_notebook_up_to_there(tmp_path):
-    path, target = tmp_path / "in.ipynb", tmp_path / "out.ipynb"
-    notebook(path, "number = 0", "1 / number", "print('later')")
-    with pytest.raises(MelanomaError, match=r"ZeroDivisionError: .*see .*out.failed.ipynb"):
-        run_here(path, target, {})
-    cells = nbformat.read(target.with_suffix(".failed.ipynb"), 4).cells
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("1 / number", "ZeroDivisionError: "),
+        ("number +", "SyntaxError: "),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("class Odd(Exception):\n    def __init__(self, one, two): pass\nraise Odd(1, 2)", "Odd: "),
+    ],
+)
+def test_an_exception_leaves_the_notebook_up_to_there(executed, tmp_path, code, message):
+    with pytest.raises(MelanomaError, match=rf"^{message}.*see .*out.failed.ipynb"):
+        executed("number = 0", code, "print('later')")
+    cells = nbformat.read(tmp_path / "out.failed.ipynb", 4).cells
     shown = [output.output_type for cell in cells for output in cell.get("outputs", [])]
-    assert shown == ["error"] and not target.exists()
+    assert "error" in shown and "later" not in str(cells[-1].outputs)
+    assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_each_notebook_has_its_own_folder_threads_and_random_numbers(tmp_path):
-    path = tmp_path / "in.ipynb"
+def test_each_notebook_has_its_own_folder_threads_and_random_numbers(executed, tmp_path):
     ask = "import os, numpy, torch\n(os.getcwd(), torch.get_num_threads(), os.environ['X'])"
-    notebook(path, "number = 0", ask, "(numpy.random.rand(), torch.rand(1).item())")
     shown = []
     for name in ("a", "b"):
-        run_here(path, tmp_path / f"{name}.ipynb", {})
-        cells = nbformat.read(tmp_path / f"{name}.ipynb", 4).cells
+        cells, _ = executed("n = 0", ask, "(numpy.random.rand(), torch.rand(1).item())", name=name)
         shown.append([eval(cell.outputs[0].data["text/plain"]) for cell in cells[-2:]])
     assert shown[0][0] == shown[1][0] == (str(tmp_path), 1, "x")
     assert shown[0][1] != shown[1][1]
 
 
-@pytest.fixture(autouse=True)
-def variable(monkeypatch):
-    monkeypatch.setenv("X", "x")
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.time() + seconds
-    while not condition():
-        assert time.time() < deadline
-        time.sleep(0.1)
+def test_no_kernel_that_is_installed_is_taken(executed, tmp_path, monkeypatch):
+    """Another project may have left one called python3 on the user's path."""
+    kernel = tmp_path / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    spec = {"argv": ["false"], "display_name": "other", "language": "R"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    cells, _ = executed("n = 1", "import sys; sys.executable")
+    assert cells[-1].outputs[0].data["text/plain"] == repr(sys.executable)

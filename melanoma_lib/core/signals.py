@@ -1,0 +1,32 @@
+"""Signals that ask a command to end."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def interrupt_on_termination() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP end the block as Ctrl-C does: by KeyboardInterrupt(signal number).
+
+    What ignores a signal goes on ignoring it (`nohup`). Processes of torchrun are left alone:
+    torchrun ends them when one fails, and they may be waiting for that one.
+    """
+
+    def interrupt(number: int, _frame: object) -> None:
+        for other in handled:  # a terminal that is closed sends several
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    ours = threading.current_thread() is threading.main_thread() and "LOCAL_RANK" not in os.environ
+    signals = (signal.SIGTERM, signal.SIGHUP) if ours else ()
+    handled = [number for number in signals if signal.getsignal(number) == signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,54 @@
+import os
+import signal
+import threading
+import time
+
+import pytest
+from helpers import python
+
+from melanoma_lib.core.signals import interrupt_on_termination
+from melanoma_lib.data.images import map_images
+
+SIGNALS = [signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_block_as_ctrl_c_does(number):
+    """Also while threads decode images, of which those that have not begun are left alone."""
+    start = time.time()
+    threading.Timer(0.3, os.kill, [os.getpid(), number]).start()
+    with pytest.raises(KeyboardInterrupt) as interrupt, interrupt_on_termination():
+        map_images(lambda _: time.sleep(0.1), range(1000), "decoding")
+    assert interrupt.value.args == (number,) and time.time() - start < 5
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_second_signal_does_not_disturb_the_end():
+    """The shell sends one when its terminal is closed, and the system another."""
+    with pytest.raises(KeyboardInterrupt), interrupt_on_termination():
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_is_deaf_to_a_signal_stays_deaf(number):
+    """As after `nohup`."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with interrupt_on_termination():
+            os.kill(os.getpid(), number)
+    finally:
+        signal.signal(number, before)
+
+
+def test_the_processes_of_torchrun_end_at_once():
+    code = (
+        "import os, signal; from melanoma_lib.core.signals import interrupt_on_termination\n"
+        "with interrupt_on_termination(): os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    process = python(code, LOCAL_RANK="0")
+    process.communicate()
+    assert process.returncode == -signal.SIGTERM
