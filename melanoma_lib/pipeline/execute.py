@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -172,9 +172,9 @@ def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
         if value is not None and not shell.displayhook.quiet():  # no semicolon at the end
             display(*shell.display_formatter.format(value), kind="execute_result")
 
-    def display_error(kind: type, error: BaseException, traceback: list[str]) -> None:
+    def display_error(kind: type, error: BaseException, traceback: Sequence[str] = ()) -> None:
         cell.outputs.append(
-            new_output("error", ename=kind.__name__, evalue=str(error), traceback=traceback)
+            new_output("error", ename=kind.__name__, evalue=str(error), traceback=[*traceback])
         )
 
     shell.display_pub.publish, shell.display_trap.hook = display, display_result
@@ -184,6 +184,9 @@ def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
         contextlib.redirect_stderr(_Stream("stderr", cell.outputs, show)),
     ):
         result = shell.run_cell(cell.source, store_history=True)
+    error = result.error_before_exec or result.error_in_exec
+    if error and not any(output.output_type == "error" for output in cell.outputs):
+        display_error(type(error), error)  # of a magic command, which IPython only prints
     cell.execution_count = result.execution_count
     return result.success
 

@@ -150,6 +150,7 @@ def test_cells_show_what_a_kernel_shows(executed, tmp_path):
     [
         ("1 / number", "ZeroDivisionError: "),
         ("number +", "SyntaxError: "),
+        ("%no_such_magic", "UsageError: "),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("class Odd(Exception):\n    def __init__(self, one, two): pass\nraise Odd(1, 2)", "Odd: "),

@@ -14,8 +14,6 @@ from melanoma_lib.pipeline.status import GUIDE, duration, report, sections, thes
 from melanoma_lib.reporting.figures import CATALOG
 from melanoma_lib.reporting.tables import CAPTIONS
 
-RECORD = {"schema": run.SCHEMA, "outputs": {}}
-
 
 @pytest.fixture
 def config(tmp_path):
@@ -35,6 +33,13 @@ def epochs(config, step, count, seconds=60.0):
     write_csv(folder / "history.csv", rows)
 
 
+def mark(config, step, state="done", started=0):
+    """Leaves what the execution of a step leaves."""
+    record = {"schema": run.SCHEMA, "outputs": {}, "key": step.key, "seconds": 75}
+    record |= {"state": state, "started": started}
+    write_json(run.step_status_path(config, step), record)
+
+
 def trainings(steps):
     return [step for step in steps if step.training_key]
 
@@ -52,26 +57,19 @@ def test_the_time_left_comes_from_measured_epochs(config, steps):
     assert time_left(config, steps) == "training left: 6 min 00 s"
 
 
-def test_epochs_of_another_training_do_not_count(config, steps):
-    """They are set aside as soon as the one asked for begins."""
-    first, _ = trainings(steps)
-    epochs(config, first, 4)
-    other = run.plan(config, "other data")
-    assert "0 of 10 epochs" in line_of(first, config, other)
-    assert "a, b, whose first epoch" in time_left(config, other)
-
-
-def test_a_training_of_more_epochs_than_asked_for_is_about_to_be_replaced(config, steps):
-    first, _ = trainings(steps)
-    epochs(config, first, 12)
+@pytest.mark.parametrize(("count", "data"), [(4, "other data"), (12, "data")])
+def test_epochs_of_a_training_that_is_about_to_be_replaced_do_not_count(config, count, data):
+    """Because it is another one, or longer than asked for."""
+    first, _ = trainings(run.plan(config, "data"))
+    epochs(config, first, count)
+    steps = run.plan(config, data)
     assert "0 of 10 epochs" in line_of(first, config, steps)
-    assert "and a, b, whose first epoch" in time_left(config, steps)
+    assert "a, b, whose first epoch" in time_left(config, steps)
 
 
 def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
-    record = RECORD | {"state": "done", "started": 0, "seconds": 1}
     for step in steps:
-        write_json(run.step_status_path(config, step), record | {"key": step.key})
+        mark(config, step)
     shown = report(config, run.plan(config, "data", {"prevalence": 0.05})).splitlines()
     stale = [line.split()[0] for line in shown if " stale" in line]
     assert "06_operating_thresholds" in stale and "05_calibration" not in stale
@@ -79,14 +77,13 @@ def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
 
 def test_an_interrupted_step_is_not_called_running(config, steps):
     step, _ = trainings(steps)
-    write_json(run.step_status_path(config, step), RECORD | {"state": "started", "started": 0})
+    mark(config, step, "started")
     epochs(config, step, 3)
     line = line_of(step, config, steps)
     assert "interrupted" in line and "3 of 10 epochs" in line
     with lock(Path(config.output_dir) / run.LOCK):
         assert "running" not in report(config, steps)  # begun by an earlier batch
-        record = RECORD | {"state": "started", "started": time.time() + 1}
-        write_json(run.step_status_path(config, step), record)
+        mark(config, step, "started", time.time() + 1)
         assert "running" in line_of(step, config, steps)
 
 
@@ -98,8 +95,7 @@ def test_a_training_without_the_batch_is_called_running(config, steps):
 
 
 def test_a_done_step_says_how_long_it_took(config, steps):
-    record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
-    write_json(run.step_status_path(config, steps[0]), record)
+    mark(config, steps[0])
     assert "done         1 min 15 s" in line_of(steps[0], config, steps)
 
 
@@ -112,8 +108,7 @@ def runs(tmp_path, monkeypatch):
     asked = {"fingerprint": "data", "contents": "masks", "extra": {"prevalence": 0.1}}
     steps = run.plan(config, **asked)
     run.run(config, steps, asked=asked)
-    record = RECORD | {"state": "done", "started": 0, "seconds": 75, "key": steps[0].key}
-    write_json(run.step_status_path(config, steps[0]), record)
+    mark(config, steps[0])
     training = {
         "config": dataclasses.asdict(config) | {"architectures": ["b"]}, "architecture": "b",
         "dataset": {"fingerprint": "data"}, "training_key": config.training_key("b", "data"),
@@ -134,6 +129,20 @@ def test_without_options_every_run_is_reported_from_its_folder(runs, capsys):
     assert capsys.readouterr().out == second
     assert main(["status", "--thesis"]) == 0
     assert capsys.readouterr().out.count("text only") > 2
+
+
+def test_a_run_that_was_moved_is_reported_as_before(runs, tmp_path, capsys):
+    """With the run on the other split beside it, which its state depends on."""
+    config, _ = status.recorded_run(runs / "by_notebooks")
+    config = dataclasses.replace(config, other_split=str(runs / "other"), architectures=("b",))
+    write_json(runs / "other" / "b" / "run.json", {"training_key": "key"})
+    run.run(config, run.plan(config, "data"), asked={"fingerprint": "data"})
+    mark(config, run.plan(config, "data")[-1])
+    (tmp_path / "moved").mkdir()
+    for name in ("by_notebooks", "other"):
+        (runs / name).rename(tmp_path / "moved" / name)
+    assert main(["status", "--output-dir", str(tmp_path / "moved" / "by_notebooks")]) == 0
+    assert re.search("08_.* done", capsys.readouterr().out)
 
 
 def test_where_no_run_is_one_line_says_how_to_make_one(runs, monkeypatch, capsys):
@@ -168,8 +177,7 @@ def written(config, steps):
             record = {"training_key": step.training_key, "epochs": 10, "finished": True}
             folder = Path(config.output_dir) / step.parameters["architecture"]
             write_json(folder / "run.json", record)
-        record = RECORD | {"state": "done", "started": 0, "seconds": 1, "key": step.key}
-        write_json(run.step_status_path(config, step), record)
+        mark(config, step)
 
 
 def section_of(number, config, steps):

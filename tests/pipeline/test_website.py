@@ -9,6 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from melanoma_lib.cli import main
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT
 from melanoma_lib.pipeline import website
 
@@ -138,22 +139,16 @@ def test_the_reference_finds_the_library_by_itself(site, run_dir):
     assert "choose_threshold" in (run_dir / "site" / "searchindex.js").read_text()
 
 
-def refusal(arguments, capsys):
-    """The one line with which the command ends."""
-    assert main(arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("melanoma: ")
-    return lines[0]
-
-
-def test_what_cannot_be_built_is_refused(run_dir, tmp_path, capsys, monkeypatch):
-    assert "no executed notebook" in refusal(["site", "--output-dir", str(tmp_path)], capsys)
-    command = ["site", "--output-dir", str(run_dir), "--site-dir", str(tmp_path / "taken")]
-    (tmp_path / "taken").write_text("a file")
-    assert "taken" in refusal(command, capsys)
+def test_what_cannot_be_built_is_refused(run_dir, tmp_path, monkeypatch):
+    (taken := tmp_path / "taken").write_text("a file")
+    with pytest.raises(MelanomaError, match="no executed notebook"):
+        website.build(tmp_path, tmp_path / "site")
+    with pytest.raises(MelanomaError, match="taken"):
+        website.build(run_dir, taken)
     monkeypatch.setattr(website, "find_spec", lambda name: name != "furo" or None)
-    assert re.search(r"furo.*pip install -e '\.\[site\]'", refusal(command, capsys))
-    assert (tmp_path / "taken").read_text() == "a file"
+    with pytest.raises(MelanomaError, match=r"furo.*pip install -e '\.\[site\]'"):
+        website.build(run_dir, taken)
+    assert taken.read_text() == "a file"
 
 
 @pytest.fixture
