@@ -104,6 +104,7 @@ def execute_notebook(
     import papermill
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.core.pylabtools import select_figure_formats
+    from traitlets.config import Config
 
     _start_afresh()
     os.chdir(notebook.parent)
@@ -112,7 +113,8 @@ def execute_notebook(
     logger.setLevel(logging.INFO)
     logger.addHandler(file)
 
-    shell = InteractiveShell.instance()
+    # The reader's own history of IPython is none of a run's business, nor is its lock.
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
     select_figure_formats(shell, {"png"}, bbox_inches=None)  # or each is drawn once more
 
     def show(line: str) -> None:

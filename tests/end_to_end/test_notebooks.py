@@ -15,6 +15,7 @@ from melanoma_lib.core.files import read_json
 from melanoma_lib.pipeline import run
 from melanoma_lib.reporting.figures import CATALOG
 
+TABLE = "HAM10000_metadata.csv"
 NOTEBOOKS = sorted(run.NOTEBOOKS.glob("*.ipynb"))
 
 
@@ -80,60 +81,24 @@ def test_a_chapter_that_opens_the_dataset_takes_its_table_and_images_from_elsewh
         assert "open_dataset(data_dir)" not in code
 
 
-def apart(dataset, folder, digit="9"):
-    """The flags that name a dataset whose table and images lie in different folders.
-
-    digit: the first of the numbers of its images and lesions, which is 9 in `dataset`.
-    """
-    table, images = folder / "HAM10000_metadata.csv", folder / "pictures of {skin}"
-    images.mkdir(parents=True)
-    for path in (dataset / "images").iterdir():
-        shutil.copy(path, images / path.name.replace("_9", f"_{digit}"))
-    table.write_text((dataset / table.name).read_text().replace("_9", f"_{digit}"))
-    return ["--metadata", str(table), "--img-dir", str(images)]
-
-
-def test_the_command_of_the_thesis(dataset, tmp_path, capfd):
-    """With all its flags, from the trainings to the last chapter, and again, which does nothing."""
-    data = apart(dataset, tmp_path / "own")
-    flags = [*data, "--output-dir", str(tmp_path / "run"), "--epochs", "1", "--batch-size", "16",
-             "--seed", "1", "--image-size", "32", "--no-pretrained"]  # fmt: skip
-    assert main(["train", KEYS[0], *flags]) == 0
-    flags += ["--architectures", *KEYS]
-    assert main(["run", *flags]) == 0
-    results = tmp_path / "run" / "comparison_results.json"
-    assert set(read_json(results)["models"]) == set(KEYS)
-    capfd.readouterr()
-    assert main(["run", *flags]) == 0
-    assert capfd.readouterr().out.count("up to date") == 8 + len(KEYS)
-    assert main(["status", *flags]) == 0
-    assert capfd.readouterr().out.count("done") == 8 + len(KEYS)
-    page = ["--output-dir", str(tmp_path / "page"), "--metadata", data[1]]
-    assert main(["figures", "--results", str(results), *page]) == 0
-    evaluate = ["evaluate", "--bundle", str(tmp_path / "run")]
-    assert main([*evaluate, *data]) == 2  # the run has seen all of these
-    assert "trained and tested on" in capfd.readouterr().err
-    assert main([*evaluate, *apart(dataset, tmp_path / "other", "8")]) == 0
-    external = read_json(tmp_path / "run/external/HAM10000_metadata/external_results.json")
-    assert set(external["models"]) == set(KEYS) and external["test_images"] == 105
-
-
 @pytest.fixture(scope="module")
 def finished(sample_dir, tmp_path_factory):
-    """A whole run of the command on the sample, with two networks that train in seconds."""
-    folder = tmp_path_factory.mktemp("thesis")
-    common = [
-        "--preset", "sample", "--data-dir", str(sample_dir),
-        "--epochs", "1", "--batch-size", "16",
+    """A run by the thesis's command on the sample, its table elsewhere; and the run's arguments."""
+    folder = tmp_path_factory.mktemp("of {somebody}")
+    (folder / "table").mkdir()
+    for name in (TABLE, "sample.json"):
+        shutil.copy(sample_dir / name, folder / "table")
+    flags = [
+        "--metadata", str(folder / "table" / TABLE), "--img-dir", str(sample_dir),
+        "--epochs", "1", "--batch-size", "16", "--seed", "42", "--image-size", "64",
+        "--no-pretrained",
     ]  # fmt: skip
     other = str(folder / "image")
-    assert main(["train", KEYS[0], *common, "--split", "image", "--output-dir", other]) == 0
-    arguments = [
-        "run", *common, "--output-dir", str(folder / "run"), "--architectures", *KEYS,
-        "--figures-dir", str(folder / "figures"), "--other-split", other,
-    ]  # fmt: skip
-    assert main(arguments) == 0
-    return folder, arguments
+    assert main(["train", KEYS[0], *flags, "--split", "image", "--output-dir", other]) == 0
+    flags += ["--output-dir", str(folder / "run"), "--architectures", *KEYS]
+    flags += ["--figures-dir", str(folder / "figures"), "--other-split", other]
+    assert main(["run", *flags]) == 0
+    return folder, flags
 
 
 def test_every_figure_of_the_catalogue_is_drawn(finished):
@@ -146,13 +111,13 @@ def test_every_figure_of_the_catalogue_is_drawn(finished):
             assert drawn[stem].with_suffix(".pdf").stat().st_size > 1000
 
 
-def test_figures_are_redrawn_as_the_chapters_drew_them(finished, sample_dir, tmp_path):
+def test_figures_are_redrawn_as_the_chapters_drew_them(finished, tmp_path):
     """Byte for byte, so that what a chapter and `melanoma figures` prepare stays the same."""
-    folder, _ = finished
-    drawn, table = folder / "figures", sample_dir / "HAM10000_metadata.csv"
+    folder, flags = finished
+    drawn = folder / "figures"
     arguments = ["figures", "--results", str(folder / "run" / "comparison_results.json")]
     arguments += ["--output-dir", str(tmp_path), "--figures-dir", str(drawn)]
-    assert main([*arguments, "--metadata", str(table)]) == 0
+    assert main([*arguments, *flags[:2]]) == 0
     redrawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.p*")}
     assert redrawn == {path.name: path.read_bytes() for path in drawn.iterdir()}
 
@@ -186,10 +151,12 @@ def test_executed_notebooks_are_kept(finished):
 
 
 def test_running_again_does_nothing(finished, capsys):
-    folder, arguments = finished
+    folder, flags = finished
     before = {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
-    assert main(arguments) == 0
+    assert main(["run", *flags]) == 0
     assert capsys.readouterr().out.count("up to date") == 10
+    assert main(["status", *flags]) == 0
+    assert capsys.readouterr().out.count(" done ") == 10
     after = {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
     changed = {path.name for path in after if before.get(path) != after[path]}
     assert changed <= {".lock"}
@@ -197,12 +164,30 @@ def test_running_again_does_nothing(finished, capsys):
 
 def test_a_copy_of_project_and_data_is_up_to_date(finished, sample_dir, tmp_path, capsys):
     """Whatever the times of its files are."""
-    folder, arguments = finished
+    folder, flags = finished
     copies = {str(path): str(tmp_path / path.name) for path in (folder, sample_dir)}
     for path, copy in copies.items():
         shutil.copytree(path, copy, copy_function=shutil.copyfile)
-        arguments = [argument.replace(path, copy) for argument in arguments]
-    assert main(arguments) == 0
+        flags = [flag.replace(path, copy) for flag in flags]
+    assert main(["run", *flags]) == 0
     assert capsys.readouterr().out.count("up to date") == 10
     assert main(["status", "--output-dir", str(tmp_path / folder.name / "run")]) == 0
     assert capsys.readouterr().out.count(" done ") == 10
+
+
+def test_an_external_test_is_of_images_that_the_run_has_not_seen(
+    finished, dataset, tmp_path, capsys
+):
+    """Their table and images, too, may lie apart."""
+    folder, flags = finished
+    command = ["evaluate", "--bundle", str(folder / "run"), "--output-dir", str(tmp_path / "out")]
+    assert main([*command, *flags[:4]]) == 2
+    assert "trained and tested on" in capsys.readouterr().err
+    table, images = tmp_path / TABLE, tmp_path / "pictures"
+    images.mkdir()
+    for path in (dataset / "images").iterdir():
+        shutil.copy(path, images / path.name.replace("_9", "_8"))
+    table.write_text((dataset / TABLE).read_text().replace("_9", "_8"))
+    assert main([*command, "--metadata", str(table), "--img-dir", str(images)]) == 0
+    external = read_json(tmp_path / "out" / "external_results.json")
+    assert set(external["models"]) == set(KEYS) and external["test_images"] == 105

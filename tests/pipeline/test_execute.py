@@ -100,7 +100,7 @@ def executed(tmp_path):
         write_notebook(tmp_path / "in.ipynb", *cells)
         target = tmp_path / f"{name}.ipynb"
         arguments = tmp_path / "in.ipynb", parameters, target, tmp_path / "run.log"
-        variables = {"OMP_NUM_THREADS": "1", "X": "x"}
+        variables = {"OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
         process, messages = execute.start_process(
             execute.execute_notebook, *arguments, environment=variables
         )
@@ -166,13 +166,17 @@ def test_an_exception_leaves_the_notebook_up_to_there(executed, tmp_path, code, 
 
 
 def test_each_notebook_has_its_own_folder_threads_and_random_numbers(executed, tmp_path):
-    ask = "import os, numpy, torch\n(os.getcwd(), torch.get_num_threads(), os.environ['X'])"
+    ask = (
+        "import os, numpy, torch\n"
+        "(os.getcwd(), torch.get_num_threads(), os.environ['IPYTHONDIR'])"
+    )
     shown = []
     for name in ("a", "b"):
         cells, _ = executed("n = 0", ask, "(numpy.random.rand(), torch.rand(1).item())", name=name)
         shown.append([eval(cell.outputs[0].data["text/plain"]) for cell in cells[-2:]])
-    assert shown[0][0] == shown[1][0] == (str(tmp_path), 1, "x")
+    assert shown[0][0] == shown[1][0] == (str(tmp_path), 1, str(tmp_path / "ipython"))
     assert shown[0][1] != shown[1][1]
+    assert not list(tmp_path.rglob("*.sqlite"))  # the reader's history stays the reader's
 
 
 def test_no_kernel_that_is_installed_is_taken(executed, tmp_path, monkeypatch):
