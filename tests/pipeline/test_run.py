@@ -382,11 +382,9 @@ def test_what_ends_a_run_ends_its_notebook_and_the_next_run_goes_on(
         time.sleep(0.05)
     _, error = process.communicate(timeout=60)
     wait_for(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
-    if number == signal.SIGKILL:
-        assert process.returncode == -number
-    else:
+    assert process.returncode in (128 + number, -number)  # a shell shows both alike
+    if number != signal.SIGKILL:
         assert "interrupted; the same command goes on from here" in error
-        assert process.returncode == 128 + number
     assert read_json(tmp_path / "run" / "steps" / "01_look.json")["state"] == "started"
     run_all(config, 1)
     assert states(config)[0] == "done"
