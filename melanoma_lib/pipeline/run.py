@@ -141,16 +141,23 @@ def state_of(config: Config, step: Step) -> str:
     path = step_status_path(config, step)
     if not path.exists():
         return "waiting"
-    record = read_json(path)
-    if record.get("schema") != SCHEMA:
-        return "stale"
-    if record["state"] != "done":
+    record = _read_status(path)
+    if record.get("state", "done") != "done":
         return record["state"]
-    there, outputs = _outputs(config, step), record["outputs"]
+    there, outputs = _outputs(config, step), record.get("outputs", {})
     whole = all(name in there and sha256(there[name]) == outputs[name] for name in outputs)
     training = step.training_key
     trained = not training or config.trained(step.parameters["architecture"], training)
-    return "done" if whole and trained and record["key"] == step.key else "stale"
+    return "done" if whole and trained and record.get("key") == step.key else "stale"
+
+
+def _read_status(path: Path) -> dict:
+    """The content of a status file; {} if it is missing, damaged or another version's."""
+    try:
+        record = read_json(path, {})
+    except MelanomaError:  # as after a power cut on some file systems
+        return {}
+    return record if record.get("schema") == SCHEMA else {}
 
 
 def _outputs(config: Config, step: Step) -> dict[str, Path]:
@@ -252,6 +259,9 @@ class _Execution:
         self.environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
         self.environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
         self.status = step_status_path(config, step)
+        # The outputs are those of the execution before, until they are written again.
+        self.record = {"outputs": _read_status(self.status).get("outputs", {})}
+        self.record |= {"schema": SCHEMA, "key": step.key, "started": time.time()}
         self.process = self.messages = self.error = None
 
     def advance(self) -> bool:
@@ -269,10 +279,6 @@ class _Execution:
             return False
 
     def _start(self) -> bool:
-        before = read_json(self.status, {})
-        self.record = {"schema": SCHEMA, "key": self.step.key, "started": time.time()}
-        # Until they are written again:
-        self.record["outputs"] = before["outputs"] if before.get("schema") == SCHEMA else {}
         write_json(self.status, self.record | {"state": "started"})
         print(f"{self.step.name}: started", flush=True)
         self.earlier = self._times()
