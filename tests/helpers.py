@@ -148,15 +148,20 @@ def write_notebook(path, *cells):
     nbformat.write(book, path)
 
 
+def hear_signals():
+    """A shell makes what it runs in the background deaf to Ctrl-C, and nohup to SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def python(code, *arguments, folders=(), **environment):
-    """A Python process of its own group that hears Ctrl-C and can import what lies in `folders`."""
+    """A Python process of its own group that hears signals and can import what lies in folders."""
     path = os.pathsep.join([*map(str, folders), *sys.path])
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": path} | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # A shell makes what it runs in the background deaf to it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_signals,
     )  # fmt: skip
 
 

@@ -12,6 +12,15 @@ from melanoma_lib.data.images import map_images
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def _default_handlers():
+    """Whoever runs the tests may be deaf to SIGHUP."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_the_block_as_ctrl_c_does(number):
     """Also while threads decode images, of which those that have not begun are left alone."""
@@ -36,12 +45,9 @@ def test_a_second_signal_does_not_disturb_the_end():
 @pytest.mark.parametrize("number", SIGNALS)
 def test_what_is_deaf_to_a_signal_stays_deaf(number):
     """As after `nohup`."""
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        with interrupt_on_termination():
-            os.kill(os.getpid(), number)
-    finally:
-        signal.signal(number, before)
+    signal.signal(number, signal.SIG_IGN)
+    with interrupt_on_termination():
+        os.kill(os.getpid(), number)
 
 
 def test_the_processes_of_torchrun_end_at_once():

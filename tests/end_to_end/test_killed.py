@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import hear_signals
 from safetensors.torch import load_file
 
 from melanoma_lib.core.files import read_history
@@ -85,11 +86,14 @@ def test_a_signal_ends_a_training_and_the_same_command_goes_on(dataset, tmp_path
                "--output-dir", tmp_path, "--no-pretrained", "--image-size", "32",
                "--batch-size", "16", "--epochs"]  # fmt: skip
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([*command, "1000"], **pipes)
-    while not re.match(" *2/1000 ", process.stdout.readline()):
-        assert process.poll() is None
-    process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    process = subprocess.Popen([*command, "1000"], preexec_fn=hear_signals, **pipes)
+    try:
+        while not re.match(" *2/1000 ", process.stdout.readline()):
+            assert process.poll() is None
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number
     assert error.splitlines()[-1] == "melanoma: interrupted; the same command goes on from here"
     epochs = len(read_history(tmp_path / KEY))

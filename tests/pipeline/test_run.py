@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import wait_for, write_notebook
+from helpers import hear_signals, wait_for, write_notebook
 
 from melanoma_lib.config import Config
 from melanoma_lib.core.environment import usable_cores
@@ -374,8 +374,7 @@ def test_what_ends_a_run_ends_its_notebook_and_the_next_run_goes_on(
     (script := tmp_path / "script.py").write_text(SCRIPT.format(forking=forking))
     process = subprocess.Popen(
         [sys.executable, script, run.NOTEBOOKS, tmp_path / "run"], stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        text=True, start_new_session=True, preexec_fn=hear_signals,
     )  # fmt: skip
     pid = tmp_path / "pid"
     wait_for(lambda: pid.exists() and pid.read_text().endswith("\n"))
