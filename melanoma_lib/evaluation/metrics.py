@@ -32,9 +32,7 @@ def confusion_matrix(
 
 def accuracy(labels, probabilities, weights=None) -> np.ndarray:
     """Fraction of images whose most probable class is the true one."""
-    matrix = confusion_matrix(labels, probabilities, weights)
-    with np.errstate(invalid="ignore"):  # a resample may hold no image of a small subgroup
-        return np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum((-2, -1))
+    return weighted_mean(top_class(labels, probabilities)[1], weights)
 
 
 def balanced_accuracy(labels, probabilities, weights=None) -> np.ndarray:
@@ -198,26 +196,23 @@ def nll(labels, probabilities, weights=None) -> np.ndarray:
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean of one value an image, (n,), over the images or over each row of weights."""
+    """Mean of one value an image, (n,), over the images or over each row of weights.
+
+    NaN where all weights are 0, as when a resample holds no image of a small subgroup.
+    """
     weights = _weights(values, weights)
-    return weights @ values / weights.sum(-1)
+    with np.errstate(invalid="ignore"):
+        return weights @ values / weights.sum(-1)
 
 
 def sensitivity(positive, scores, threshold: float, weights=None) -> np.ndarray:
     """Fraction of the positive images that score at or above the threshold."""
-    weights = np.where(positive, _weights(positive, weights), 0)
-    return _fraction(scores >= threshold, weights)
+    return weighted_mean(scores >= threshold, _weights(positive, weights) * positive)
 
 
 def specificity(positive, scores, threshold: float, weights=None) -> np.ndarray:
     """Fraction of the negative images that score below the threshold."""
-    weights = np.where(positive, 0, _weights(positive, weights))
-    return _fraction(scores < threshold, weights)
-
-
-def _fraction(hit: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return weights @ hit.astype(float) / weights.sum(-1)
+    return weighted_mean(scores < threshold, _weights(positive, weights) * ~positive)
 
 
 def table_metrics(melanoma: int) -> dict[str, Callable]:

@@ -6,16 +6,8 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.evaluation.bootstrap import (
-    MIN_LESIONS,
-    interval,
-    resample,
-    varies,
-)
-from melanoma_lib.evaluation.metrics import (
-    sensitivity,
-    specificity,
-)
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, interval, resample, varies
+from melanoma_lib.evaluation.metrics import sensitivity, specificity
 from melanoma_lib.evaluation.predictions import Predictions
 
 

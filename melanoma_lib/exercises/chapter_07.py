@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from melanoma_lib.exercises import exercise, numbers, require, require_close
+
 # Two feature maps of 2 x 2 positions, and the gradient of one logit with respect to each.
 FEATURES = np.array([[[4.0, 0.0], [2.0, 1.0]], [[0.0, 2.0], [1.0, 3.0]]])
 GRADIENT = np.array([[[0.3, 0.1], [0.1, -0.1]], [[-0.4, 0.0], [0.0, 0.0]]])
@@ -22,97 +24,84 @@ CASES = {
 }
 
 
-def map_on_paper(answer: list[list[float]]) -> str | None:
-    given = np.asarray(answer, float)
-    if given.shape != (2, 2):
-        return "Give two rows of two numbers."
+@exercise("07.1", "two rows of two numbers")
+def map_on_paper(answer: list[list[float]]) -> None:
     weights = GRADIENT.mean((1, 2), keepdims=True)
     heat = (weights * FEATURES).sum(0)
     right = np.maximum(heat, 0)
-    mistakes = (
-        (heat, "Negative evidence is still in it."),
-        (np.maximum(4 * heat, 0), "A weight is the mean of a gradient, not its sum."),
-        (right / right.max(), "Right so far; do not normalise it here."),
-        (np.maximum(weights * FEATURES, 0).sum(0), "First add up, then apply the ReLU."),
-        (np.maximum((GRADIENT * FEATURES).sum(0), 0), "One weight for each feature map."),
-        ((abs(weights) * FEATURES).sum(0), "A weight keeps its sign."),
-    )
-    if np.allclose(given, right, atol=0.0005):
-        return None
-    hints = (hint for values, hint in mistakes if np.allclose(given, values, atol=0.0005))
-    return next(hints, "What are the two weights, and what is the map at the first position?")
+    mistakes = {
+        "Negative evidence is still in it.": heat,
+        "A weight is the mean of a gradient, not its sum.": 4 * right,
+        "Right so far; do not normalise it here.": right / right.max(),
+        "First add up, then apply the ReLU.": np.maximum(weights * FEATURES, 0).sum(0),
+        "One weight for each feature map.": np.maximum((GRADIENT * FEATURES).sum(0), 0),
+        "A weight keeps its sign.": (abs(weights) * FEATURES).sum(0),
+    }
+    hint = "What are the two weights, and what is the map at the first position?"
+    require_close(answer, right, hint, mistakes, atol=0.0005)
 
 
-def map_sizes(answer: list[int]) -> str | None:
-    given = list(answer)
-    if given == [112, 56, 28, 14]:
-        return "The layers before layer1 halve the side twice."
-    if given == [56, 28, 14, 14]:
-        return "Three of the four stages halve the side; which one does not?"
-    if given == [256, 512, 1024, 2048]:
-        return "Those are the channels; how many pixels a side has each of them?"
-    if len(given) != 4:
-        return f"Give four numbers, not {len(given)}."
-    return None if given == [56, 28, 14, 7] else "Of 224 pixels a side, how many steps of stride 2?"
+@exercise("07.2", "four whole numbers")
+def map_sizes(answer: list[int]) -> None:
+    mistakes = {
+        "The layers before layer1 halve the side twice.": [112, 56, 28, 14],
+        "Three of the four stages halve the side; which one does not?": [56, 28, 14, 14],
+        "Those are the channels; how many pixels a side has each of them?": [256, 512, 1024, 2048],
+    }
+    hint = "Of 224 pixels a side, how many steps of stride 2?"
+    require_close(answer, [56, 28, 14, 7], hint, mistakes)
 
 
-def own_grad_cam(answer: Callable[..., torch.Tensor]) -> str | None:
+@exercise("07.3", "a function of (model, layer, images, classes) that returns maps")
+def own_grad_cam(answer: Callable[..., torch.Tensor]) -> None:
     torch.manual_seed(0)
     layer, linear = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()), nn.Linear(5 * 24, 7)
     model = nn.Sequential(layer, nn.Flatten(), linear).eval()
     images, classes = torch.randn(3, 3, 4, 6), [4, 1, 5]
-    heat = answer(model, layer, images, classes)
-    if layer._forward_hooks or layer._backward_hooks or layer._forward_pre_hooks:
-        return "Your hook is still on the layer, and would run with every later prediction."
-    heat = torch.as_tensor(heat).detach()
-    if heat.shape != (3, 4, 6):
-        return f"Three images and maps of 4 x 6 positions give (3, 4, 6), not {tuple(heat.shape)}."
+    heat = numbers(answer(model, layer, images, classes))
+    hooks = layer._forward_hooks or layer._backward_hooks or layer._forward_pre_hooks
+    hint = "Your hook is still on the layer, and would run with every later prediction."
+    require(not hooks, hint)
     features = layer(images).detach()
     gradient = linear.weight.detach()[classes].unflatten(1, features.shape[1:])  # of this network
     weighted = gradient.mean((2, 3), keepdim=True) * features
     right = weighted.sum(1).relu()
-    if torch.allclose(heat, right, atol=1e-5):
-        return None
-    if torch.allclose(heat[0], right[0], atol=1e-5):
-        return "The first image is right; each image has a class of its own."
-    if torch.allclose(heat, weighted.sum(1), atol=1e-5):
-        return "Negative evidence is still in it."
-    if torch.allclose(heat, (gradient * features).sum(1).relu(), atol=1e-5):
-        return "One weight for each feature map: the mean of its gradient over all positions."
-    if torch.allclose(heat, 24 * right, atol=1e-4):
-        return "A weight is the mean of a gradient, not its sum."
-    return "The map is wrong. Try it on the numbers of 07.1."
+    each = "One weight for each feature map: the mean of its gradient over all positions."
+    mistakes = {
+        "Negative evidence is still in it.": weighted.sum(1),
+        each: (gradient * features).sum(1).relu(),
+        "A weight is the mean of a gradient, not its sum.": 24 * right,
+    }
+    hint = "The map is wrong. Try it on the numbers of 07.1."
+    if heat.shape == right.shape and np.allclose(heat[0], right[0], atol=1e-5):
+        hint = "The first image is right; each image has a class of its own."
+    require_close(heat, right, hint, mistakes)
 
 
-def pointing_game(answer: Callable[..., np.ndarray]) -> str | None:
+@exercise("07.5", "a function of (heat, masks) that returns an array of numbers")
+def pointing_game(answer: Callable[..., np.ndarray]) -> None:
     heat, masks = np.full((4, 3, 5), 0.1), np.zeros((4, 3, 5), bool)
     heat[0, 1, 4] = heat[1, 2, 0] = heat[2, 0, 1] = 1
     heat[0] *= 3  # the maximum of all maps is in the first
     heat[3] = 0
     masks[0, 1, 4] = masks[1, 0, :] = masks[2, 0, 1] = masks[3, 0, 0] = True
-    given = np.asarray(answer(heat, masks), float)
-    if given.shape != (4,):
-        return f"Four maps give four results, (4,), not {given.shape}."
-    if not np.isnan(given[3]):
-        return "Where does a map without heat point?"
-    if np.isnan(given[:3]).any():
-        return "Only a map without heat has no result."
-    wrong = np.flatnonzero(given[:3] != (1, 0, 1))
-    if len(wrong):
-        return f"Map {wrong[0]} of four gets {given[wrong[0]]:g}: where is its own maximum?"
-    return None
+    given = numbers(answer(heat, masks))
+    require(given.shape == (4,), f"Four maps give four results, (4,), not {given.shape}.")
+    require(np.isnan(given[3]), "Where does a map without heat point?")
+    require(not np.isnan(given[:3]).any(), "Only a map without heat has no result.")
+    for which, right in enumerate((1, 0, 1)):
+        hint = f"Map {which} of four gets {given[which]:g}: where is its own maximum?"
+        require(given[which] == right, hint)
 
 
-def reasons_to_doubt(answer: dict[str, str]) -> str | None:
-    missing = [letter for letter in CASES if letter not in answer]
-    if missing:
-        return f"Case {missing[0]} has no answer."
+@exercise("07.6", "a dictionary with a reason for each letter")
+def reasons_to_doubt(answer: dict[str, str]) -> None:
+    for letter in CASES:
+        require(letter in answer, f"Case {letter} has no answer.")
     for letter, (reason, hint) in CASES.items():
-        if answer[letter] not in REASONS:
-            return f"{answer[letter]!r} is not one of {', '.join(REASONS)}."
-        if answer[letter] != reason:
-            return f"Look at case {letter} again: {hint}"
-    return None
+        given = answer[letter]
+        require(given in REASONS, f"{given!r} is not one of {', '.join(REASONS)}.")
+        require(given == reason, f"Look at case {letter} again: {hint}")
 
 
 class _Reddest(nn.Module):
@@ -123,16 +112,15 @@ class _Reddest(nn.Module):
         return torch.stack([torch.zeros_like(red), red], 1)
 
 
-def deletion_test(answer: Callable[..., np.ndarray]) -> str | None:
+@exercise("07.7", "a function of (model, images, classes, heat, fraction) that returns an array")
+def deletion_test(answer: Callable[..., np.ndarray]) -> None:
     generator = torch.Generator().manual_seed(0)
     images, model = torch.rand(3, 3, 5, 8, generator=generator), _Reddest()
     before = images.clone()
     heat = torch.rand(3, 5, 8, generator=generator)
-    given = np.asarray(answer(model, images, [1, 1, 0], heat.numpy(), 0.25), float)
-    if given.shape != (3,):
-        return f"Three images give three numbers, (3,), not {given.shape}."
-    if not torch.equal(images, before):
-        return "Your function changes its input: cover pixels of a copy."
+    given = answer(model, images, [1, 1, 0], heat.numpy(), 0.25)
+    changed = "Your function changes its input: cover pixels of a copy."
+    require(torch.equal(images, before), changed)
 
     def drop(order: torch.Tensor, colour: torch.Tensor) -> np.ndarray:
         hidden = torch.zeros(3, 40).scatter_(1, order[:, :10], 1).view(3, 1, 5, 8).bool()
@@ -141,25 +129,14 @@ def deletion_test(answer: Callable[..., np.ndarray]) -> str | None:
 
     hottest = heat.flatten(1).argsort(descending=True)
     mean = images.mean((2, 3), keepdim=True)
+    of_all, grey = (images.mean(axes, keepdim=True) for axes in ((0, 2, 3), (1, 2, 3)))
     right = drop(hottest, mean)
-    mistakes = (
-        (-right, "A drop is the probability before minus the one after."),
-        (drop(hottest.flip(1), mean), "You covered the coldest pixels."),
-        (drop(hottest, torch.zeros(1)), "Black is a colour too; cover with each image's mean."),
-        (drop(hottest, images.mean((0, 2, 3), keepdim=True)), "Each image has its own mean."),
-        (drop(hottest, images.mean((1, 2, 3), keepdim=True)), "A colour has three channels."),
-    )
-    if np.allclose(given, right, atol=1e-5):
-        return None
-    hints = (hint for values, hint in mistakes if np.allclose(given, values, atol=1e-5))
-    return next(hints, "The drops are wrong, with a quarter of 40 pixels covered.")
-
-
-CHECKS = {
-    "07.1": map_on_paper,
-    "07.2": map_sizes,
-    "07.3": own_grad_cam,
-    "07.5": pointing_game,
-    "07.6": reasons_to_doubt,
-    "07.7": deletion_test,
-}
+    mistakes = {
+        "A drop is the probability before minus the one after.": -right,
+        "You covered the coldest pixels.": drop(hottest.flip(1), mean),
+        "Black is a colour too; cover with each image's mean.": drop(hottest, torch.zeros(1)),
+        "Each image has its own mean.": drop(hottest, of_all),
+        "A colour has three channels.": drop(hottest, grey),
+    }
+    hint = "The drops are wrong, with a quarter of 40 pixels covered."
+    require_close(given, right, hint, mistakes)

@@ -31,21 +31,13 @@ def test_resamples_are_the_same_for_every_model():
     assert not np.array_equal(bootstrap_weights(ids, 20), bootstrap_weights(ids, 20, seed=1))
 
 
-def test_single_image_lesions_give_the_textbook_interval():
-    values = np.random.default_rng(0).normal(size=400)
-    figure = estimate(weighted_mean, values, weights=bootstrap_weights(np.arange(400)))
-    error = values.std() / 20
-    assert figure["value"] == pytest.approx(values.mean())
-    assert figure["low"] == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
-    assert figure["high"] == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
-
-
 def test_single_image_lesions_give_the_interval_of_scipys_bootstrap():
     values = np.random.default_rng(4).exponential(size=120)  # skewed: the ends are not alike
     figure = estimate(weighted_mean, values, weights=bootstrap_weights(np.arange(120), 20_000))
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", random_state=0
     ).confidence_interval
+    assert figure["value"] == pytest.approx(values.mean())
     assert (figure["low"], figure["high"]) == pytest.approx(tuple(theirs), abs=0.01)
 
 
@@ -62,9 +54,9 @@ def test_repeated_photographs_add_no_certainty():
 
 
 def test_a_figure_that_is_not_defined_is_none():
-    weights = bootstrap_weights(np.arange(3), 10)
-    nothing = estimate(lambda v, w: np.nan * weighted_mean(v, w), np.ones(3), weights=weights)
-    assert nothing == {"value": None, "low": None, "high": None}
+    for sizes in ((), (0, 1)):
+        nothing = interval(np.nan, np.full(10, np.nan), *sizes)
+        assert nothing == {"value": None, "low": None, "high": None}
 
 
 @settings(max_examples=20, deadline=None)
@@ -99,9 +91,6 @@ def test_a_fraction_without_errors_is_not_certain():
         low, high = exact_interval(6 * value, 6)
         honest = estimate(found, scores, weights=weights, n_clusters=6, n_images=12)
         assert honest == {"value": value, "low": low, "high": high}
-    undefined = np.nan, np.full(100, np.nan)
-    nothing = interval(*undefined, n_clusters=0, n_images=1)
-    assert nothing["value"] is None
 
 
 def test_single_image_lesions_give_a_fraction_the_exact_interval():

@@ -90,19 +90,25 @@ def test_other_classes_cannot_be_submitted(predictions):
         isic_submission(other, 1.0)
 
 
-def test_foreign_or_damaged_files_are_reported(predictions, tmp_path):
-    with pytest.raises(MelanomaError, match="train first"):
-        load_predictions(tmp_path / "absent.parquet")
-    (tmp_path / "text.parquet").write_text("no")
-    with pytest.raises(MelanomaError, match="cannot be read"):
-        load_predictions(tmp_path / "text.parquet")
-    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(MelanomaError, match="does not hold predictions"):
-        load_predictions(tmp_path / "other.parquet")
-    predictions.logits[0, 0] = np.inf
-    save_predictions(tmp_path / "inf.parquet", predictions)
-    with pytest.raises(MelanomaError, match="not finite"):
-        load_predictions(tmp_path / "inf.parquet")
+def of_one_row(**values):
+    row = {"image_id": "a", "lesion_id": "b", "part": "test", "label": "x", "logit_x": 1.0} | values
+    return pd.DataFrame([row]).to_parquet
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "train first"),
+        (lambda path: path.write_text("no"), "cannot be read"),
+        (pd.DataFrame({"a": [1]}).to_parquet, "does not hold predictions"),
+        (of_one_row(label="y"), "does not hold predictions"),
+        (of_one_row(logit_x=np.inf), "not finite"),
+    ],
+)
+def test_foreign_or_damaged_files_are_reported(write, message, tmp_path):
+    write(tmp_path / "p.parquet")
+    with pytest.raises(MelanomaError, match=message):
+        load_predictions(tmp_path / "p.parquet")
 
 
 def test_logits_come_in_order_and_do_not_depend_on_the_batch():

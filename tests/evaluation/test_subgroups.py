@@ -60,13 +60,17 @@ def test_the_surest_errors_come_first_by_hand():
     assert errors[0]["confidence"] == pytest.approx(np.exp(5) / (np.exp(5) + 6))
 
 
+def in_group(test_of, metadata, name):
+    rows = by_subgroup(test_of, metadata, 1.3, 0.4, bootstrap_weights(test_of.lesion_ids, 50))
+    return next(row for row in rows if row["group"] == name)
+
+
 def test_few_lesions_have_the_exact_interval_of_so_many(test_of):
     metadata = table_of(test_of)
     few = np.flatnonzero(test_of.is_melanoma)[:3]
     metadata.loc[few, "localization"] = "ear"
     lesions = len(set(test_of.lesion_ids[few]))
-    rows = by_subgroup(test_of, metadata, 1.3, 0.4, bootstrap_weights(test_of.lesion_ids, 50))
-    (row,) = (row for row in rows if row["group"] == "ear")
+    row = in_group(test_of, metadata, "ear")
     assert row["small"] and row["melanoma_auc"]["value"] is None  # nothing to tell them from
     figure = row["sensitivity"]
     ends = exact_interval(figure["value"] * lesions, lesions)
@@ -79,7 +83,6 @@ def test_two_melanomas_above_all_others_leave_room_for_one_below(test_of):
     surest = np.argsort(np.where(test_of.is_melanoma, -scores, 1))
     lowest = np.argsort(np.where(test_of.is_melanoma, 1, scores))[:30]
     metadata.loc[[*surest[:2], *lowest], "localization"] = "ear"
-    rows = by_subgroup(test_of, metadata, 1.3, 0.4, bootstrap_weights(test_of.lesion_ids, 50))
-    (row,) = (row for row in rows if row["group"] == "ear")
+    row = in_group(test_of, metadata, "ear")
     low = 0.025 ** (1 / row["melanoma_lesions"])
     assert row["melanoma_auc"] == {"value": 1, "low": pytest.approx(low), "high": 1}
