@@ -31,8 +31,7 @@ def file_of_predictions(answer: str) -> None:
     weights = "safetensors" in name or "checkpoint" in name
     hint = "Those are weights. Which file is left once the images have gone through them?"
     require(not weights, hint)
-    hint = "Look at the cell under 'What has been run', or into a run's folder."
-    require(name == "predictions.parquet", hint)
+    require(name == "predictions.parquet", "Look at the cell under 'What has been run'.")
 
 
 @exercise("00.4", "the text of the error, str(error)")
@@ -55,12 +54,11 @@ PRAISE = r"novel|powerful|state.of.the.art|cutting.edge|groundbreaking|revolutio
 @exercise("00.6", "your text, a string")
 def problem_statement(answer: str) -> None:
     count, text = len(answer.split()), answer.lower()
-    hint = f"It has {count} words; 200 are allowed, and fewer than 80 leave something out."
-    require(80 <= count <= 200, hint)
+    require(80 <= count <= 200, f"It has {count} words; 80 to 200 are asked for.")
     for what, pattern in REQUIRED.items():
         require(re.search(pattern, text), f"It does not say {what}.")
-    for praise in re.findall(PRAISE, text):
-        require(False, f"{praise!r} praises; say what is measured instead.")
+    praise = ", ".join(re.findall(PRAISE, text))
+    require(not praise, f"{praise!r} praises; say what is measured instead.")
     bibliography = (PROJECT / "docs" / "references.bib").read_text(encoding="utf-8")
     keys = set(re.findall(r"^@\w+\{(\w+),", bibliography, re.MULTILINE))
     cited = keys & set(re.findall(r"\w+", text))

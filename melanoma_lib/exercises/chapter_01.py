@@ -72,8 +72,7 @@ def number_of_colours(answer: Callable[[np.ndarray, np.ndarray], int]) -> None:
 
     require_count(1, "A lesion that is light brown all over has 1 colour.")
     image[:, :25] = np.array(PALETTE["black"]) + 9
-    hint = "Half nearly black, half light brown: 2 colours. Take the nearest of the six."
-    require_count(2, hint)
+    require_count(2, "Half nearly black, half light brown: 2 colours. Take the nearest of the six.")
     image[0, -29:] = PALETTE["red"]
     require_count(2, "A red speck of 2.9% of the lesion does not count.")
     image[0, -31:] = PALETTE["red"]

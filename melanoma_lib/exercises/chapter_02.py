@@ -34,21 +34,17 @@ def own_dataset(answer: Callable[..., Dataset]) -> None:
     pixels, labels, rows = _example_data()
     mine, ours = answer(pixels, labels, rows), HAM10000Dataset(pixels, labels, rows)
     require(isinstance(mine, Dataset), "It should be a torch.utils.data.Dataset.")
-    hint = "Its length is the number of images of the split, and not of the whole dataset."
-    require(call(len, mine) == len(ours), hint)
+    require(call(len, mine) == len(ours), "Its length should be the number of images of the split.")
     for item in range(len(ours)):
         image, label, row = call(mine.__getitem__, item)
         right, right_label, right_row = ours[item]
         is_uint8 = torch.is_tensor(image) and image.dtype == torch.uint8
         require(is_uint8, "The image should be a tensor of uint8.")
-        hint = f"The image has shape {tuple(image.shape)}: which axis comes first?"
-        require(image.shape == right.shape, hint)
-        hint = f"Item {item} is another image: the split's rows say which."
-        require(torch.equal(image, right), hint)
+        require(image.shape == right.shape, f"{tuple(image.shape)}: which axis comes first?")
+        require(torch.equal(image, right), f"Item {item} is another image: the rows say which.")
         hint = "The label should be a Python int: that of the same row as the image."
         require(type(label) is int and label == right_label, hint)
-        hint = "The third value is the row number: it selects the augmentation parameters."
-        require(row == right_row, hint)
+        require(row == right_row, "The third value is the row number: it selects the augmentation.")
 
 
 @exercise("02.3", "a list of six numbers")

@@ -43,8 +43,7 @@ def own_bottleneck(answer: Callable[[int, int], nn.Module]) -> None:
         for name, values in ours.state_dict().items():
             if values.is_floating_point():  # not 0 or 1, which would hide a wrong normalisation
                 values.copy_(0.5 + torch.rand(values.shape) - 0.8 * (values.dim() > 1))
-            hint = f"timm's block has {name}, and yours does not: are the names the same?"
-            require(name in mine.state_dict(), hint)
+            require(name in mine.state_dict(), f"timm's block has {name}: are the names the same?")
         call(mine.load_state_dict, ours.state_dict())
         x = torch.randn(2, 32, 6, 6)
         result, right = call(mine, x), ours(x)
@@ -86,11 +85,9 @@ def own_network(answer: tuple[nn.Module, int]) -> None:
     require(parameters < 1e6, hint)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         logits = call(model, torch.rand(2, 3, 64, 64))
-    hint = f"Two images should give two rows of seven logits, not {tuple(logits.shape)}."
-    require(logits.shape == (2, 7), hint)
+    require(logits.shape == (2, 7), f"For two images the logits are {tuple(logits.shape)}.")
     convolutions = sum(isinstance(layer, nn.Conv2d) for layer in model.modules())
-    hint = "Five residual blocks of two convolutions have ten convolutions or more."
-    require(convolutions >= 10, hint)
+    require(convolutions >= 10, "Five residual blocks have ten convolutions or more.")
     right = counter.get_total_flops() // 4  # two images, two FLOPs a multiply-add
     hint = f"PyTorch counts {'more' if right > macs else 'fewer'} multiply-adds for one image."
     require_close(macs, right, hint)

@@ -32,8 +32,7 @@ def ece_on_paper(answer: float) -> None:
 def what_changes(answer: list[str]) -> None:
     for name in answer:
         require(name in CHANGES, f"{name!r} is not one of {', '.join(CHANGES)}.")
-        hint = f"The {name} depends only on which logit of an image is the largest."
-        require(CHANGES[name], hint)
+        require(CHANGES[name], f"The {name} depends only on which logit of an image is largest.")
     missing = sum(CHANGES.values()) - len(set(answer))
     hint = "The order within an image stays; which measure compares different images?"
     require(not missing or "melanoma AUC" in answer, hint)
@@ -54,8 +53,7 @@ def own_ece(answer: Callable[..., float]) -> None:
     require_close(result, right, hint, mistakes, atol=1e-9)
     # In halves, 0.5 belongs to the lower one: off by 0.5 there, by 0.1 above.
     result = answer(np.array([0.5, 0.9]), np.array([True, True]), 2)
-    hint = "With 2 bins, a confidence of 0.5 is in the lower one: a bin has its upper edge."
-    require_close(result, 0.3, hint)
+    require_close(result, 0.3, "With 2 bins, 0.5 is in the lower one: a bin has its upper edge.")
 
 
 @exercise("05.4", "a function of (logits, labels) that returns a temperature")
@@ -78,11 +76,9 @@ def explained(answer: str) -> None:
     require(len(words) <= 120, f"It has {len(words)} words; 120 are allowed.")
     for word in JARGON:
         require(word not in words, f"Your reader does not know the word {word!r}.")
-    hint = f"{len(words)} words are not enough to explain it; give an example."
-    require(len(words) >= 40, hint)
+    require(len(words) >= 40, f"{len(words)} words are not enough to explain it; give an example.")
     numerals = re.findall(r"\d+|\b(?:seven|eight|nine|ten|hundred)\b", answer.lower())
-    hint = "An example needs numbers: what was predicted, and how often was it right?"
-    require(len(numerals) > 1, hint)
+    require(len(numerals) > 1, "Give numbers: what was predicted, and how often was it right?")
 
 
 @exercise("05.6", "a function of (logits, labels) that returns a factor and an offset a class")
@@ -92,13 +88,10 @@ def vector_scaling(answer: Callable[..., tuple]) -> None:
     logits = rng.normal(0, 2, (4000, 3))
     labels = np.array([rng.choice(3, p=p) for p in softmax(factor * logits + offset)])
     mine, add = (numbers(values) for values in answer(logits[:2000], labels[:2000]))
-    hint = "Give a factor and an offset for each of the classes."
-    require(mine.shape == add.shape == (3,), hint)
+    require(mine.shape == add.shape == (3,), "Give a factor and an offset for each of the classes.")
     fresh, truth = logits[2000:], labels[2000:]
     reached = metrics.nll(truth, softmax(mine * fresh + add))
     best = metrics.nll(truth, softmax(factor * fresh + offset))
     one = metrics.nll(truth, softmax(fresh, fit_temperature(logits[:2000], labels[:2000])))
-    hint = f"On new images one temperature reaches an NLL of {one:.3f}, yours {reached:.3f}."
-    require(reached <= one, hint)
-    hint = f"Better than one temperature; but the NLL on new images can be {best:.3f}."
-    require(reached <= best + 0.01, hint)
+    require(reached <= one, f"With one temperature the NLL is {one:.3f}, with yours {reached:.3f}.")
+    require(reached <= best + 0.01, f"Better than one temperature; but the NLL can be {best:.3f}.")

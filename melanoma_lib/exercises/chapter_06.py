@@ -31,8 +31,7 @@ def from_the_matrix(answer: tuple[float, float], matrix: np.ndarray) -> None:
 @exercise("06.2", "a threshold, one number")
 def lowest_threshold(answer: float) -> None:
     reached = (np.array([0.1, 0.3, 0.3, 0.4, 0.9]) < number(answer)).mean()
-    hint = f"At {answer} the specificity is {reached:.0%}: which scores are below it?"
-    require(reached >= 0.8, hint)
+    require(reached >= 0.8, f"At {answer} the specificity is {reached:.0%}: count again.")
     require(reached == 0.8, f"{reached:.0%} is more than needed; go lower.")
 
 
@@ -100,8 +99,7 @@ def lowest_cost(answer: Callable[..., float]) -> None:
     for price in (1, 5, 1000):
         mine = cost(number(answer(positive, scores, price)), price)
         best = min(cost(t, price) for t in operating_curve(positive, scores)["threshold"])
-        hint = f"At a price of {price} your threshold costs {mine:g}; {best:g} is possible."
-        require(mine <= best, hint)
+        require(mine <= best, f"At a price of {price} yours costs {mine:g}; {best:g} is possible.")
     positive, scores = np.array([False, False, True]), np.array([0.8, 0.9, 0.1])
     hint = "A threshold above all scores must be possible too."
     require(number(answer(positive, scores, 1)) > scores.max(), hint)

@@ -60,8 +60,7 @@ def own_grad_cam(answer: Callable[..., torch.Tensor]) -> None:
     images, classes = torch.randn(3, 3, 4, 6), [4, 1, 5]
     heat = numbers(answer(model, layer, images, classes))
     hooks = layer._forward_hooks or layer._backward_hooks or layer._forward_pre_hooks
-    hint = "Your hook is still on the layer, and would run with every later prediction."
-    require(not hooks, hint)
+    require(not hooks, "Your hook is still on the layer, and would run with every prediction.")
     features = layer(images).detach()
     gradient = linear.weight.detach()[classes].unflatten(1, features.shape[1:])  # of this network
     weighted = gradient.mean((2, 3), keepdim=True) * features
@@ -90,8 +89,7 @@ def pointing_game(answer: Callable[..., np.ndarray]) -> None:
     require(np.isnan(given[3]), "Where does a map without heat point?")
     require(not np.isnan(given[:3]).any(), "Only a map without heat has no result.")
     for which, right in enumerate((1, 0, 1)):
-        hint = f"Map {which} of four gets {given[which]:g}: where is its own maximum?"
-        require(given[which] == right, hint)
+        require(given[which] == right, f"Map {which} gets {given[which]:g}: where is its maximum?")
 
 
 @exercise("07.6", "a dictionary with a reason for each letter")

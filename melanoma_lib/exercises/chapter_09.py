@@ -31,8 +31,7 @@ def decision(answer: Callable[..., tuple[float, bool]]) -> None:
     raw = "That probability is not calibrated: where does the temperature go?"
     hint = f"For one image it gives a probability of {probability:.3f}, and not {right:.3f}."
     require_close(probability, right, hint, {raw: softmax(logits)[column]})
-    hint = "A probability equal to the threshold is predicted positive too."
-    require(number(predicted) == 1, hint)
+    require(number(predicted) == 1, "A probability equal to the threshold is positive too.")
     _, predicted = answer(logits, temperature, right + 0.01)
     require(number(predicted) == 0, "A probability below the threshold is predicted positive.")
 
@@ -45,8 +44,7 @@ def recognised(answer: Callable[[bytes], str | None]) -> None:
         given = answer(buffer.getvalue())
         require(given == expected, f"Of the bytes of a {name} file it says {given!r}.")
     for data in (b"", b"not a picture", b"a PNG, it says", b"JFIF JPEG"):
-        hint = f"The bytes {data!r} are not an image: look at how the two formats begin."
-        require(answer(data) is None, hint)
+        require(answer(data) is None, f"{data!r} is no image: look at how the two formats begin.")
 
 
 @exercise("09.4", "a function of (state) that returns the new state and a number")

@@ -71,7 +71,6 @@ def cost_estimate(answer: Mapping, measured_hours: Mapping[str, float]) -> None:
     hint = f"At that speed-up the four trainings take {hours:.3g} hours together."
     require_close(answer["hours"], hours, hint, rtol=0.02)
     trainings = hours * price
-    hint = f"The trainings alone cost {trainings:.2f} dollars; what else is paid?"
-    require(dollars > trainings, hint)
+    require(dollars > trainings, f"The trainings alone cost {trainings:.2f}; what else is paid?")
     hint = f"That is far more than the trainings' {trainings:.2f} dollars: what is it for?"
     require(dollars <= 3 * trainings + 5 * price, hint)

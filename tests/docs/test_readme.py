@@ -26,6 +26,13 @@ def test_the_python_block_runs(sample_run, sample_dir, tmp_path, monkeypatch, ca
     assert all(code in printed for code in CLASS_NAMES) and "melanoma: " in printed
 
 
+def test_jupyterlab_starts_in_the_project():
+    """Given a folder or a notebook it serves that folder alone, and links to documents are dead."""
+    pages = [ROOT / "README.md", *ROOT.glob("*/*.md"), *ROOT.glob("notebooks/*.ipynb")]
+    said = "".join(page.read_text() for page in pages)
+    assert set(re.findall("jupyter lab[^`]*", said)) == {"jupyter lab"}
+
+
 def test_the_table_of_rooms_has_the_first_sentence_of_each():
     listed = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", README, re.M))
     rooms = (ROOT / "melanoma_lib").glob("*/__init__.py")

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from melanoma_lib.evaluation.bootstrap import (
     bootstrap_weights,
@@ -57,14 +55,6 @@ def test_a_figure_that_is_not_defined_is_none():
     for sizes in ((), (0, 1)):
         nothing = interval(np.nan, np.full(10, np.nan), *sizes)
         assert nothing == {"value": None, "low": None, "high": None}
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.permutations(range(12)), st.integers(0, 5))
-def test_lesions_of_one_image_are_the_ordinary_bootstrap(ids, seed):
-    """The weights are then those of drawing images: one multinomial draw over them."""
-    images = np.random.default_rng(seed).multinomial(12, np.full(12, 1 / 12), size=30)
-    assert np.array_equal(bootstrap_weights(np.array(ids), 30, seed), images[:, ids])
 
 
 def test_exact_intervals_are_clopper_and_pearsons():

@@ -269,7 +269,7 @@ WRONG = {  # mistakes, and a word of the hint for each
              (wrong_cam(one_class=True), "class of its own"), (wrong_cam(remove=False), "still on"),
              (lambda *given: torch.zeros(3, 32, 32), "(3, 4, 6)")],
     "07.5": [(lambda heat, masks: masks.reshape(4, -1).any(1), "without heat"),
-             (lambda heat, masks: np.where(heat.max((1, 2)) > 0, 1, np.nan), "own maximum"),
+             (lambda heat, masks: np.where(heat.max((1, 2)) > 0, 1, np.nan), "its maximum"),
              (lambda heat, masks: 2 / 3, "four results")],
     "07.6": [({}, "Case A"), (dict.fromkeys("ABCDEFG", "none"), "case B"),
              (dict.fromkeys("ABCDEFG", "hair"), "not one of")],
