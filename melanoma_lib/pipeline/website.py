@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -90,10 +91,21 @@ def build(run_dir: Path, folder: Path) -> Path:
         try:
             app = Sphinx(source, None, folder, trees, "html", config, None, sys.stderr)
             app.connect("doctree-resolved", _unlink)
+            rebuilt = (folder / "objects.inv").exists()  # every site of Sphinx has one
             app.build()
+            if rebuilt:
+                _remove_old_pages(folder, app.env.found_docs)
         except (SphinxError, OSError) as error:
             raise MelanomaError(f"the website cannot be written to {folder} ({error})") from error
     return folder / "index.html"
+
+
+def _remove_old_pages(folder: Path, names: Collection[str]) -> None:
+    """Deletes the pages of an earlier site whose sources, such as a notebook, are gone since."""
+    for room in {name.partition("/")[0] for name in names if "/" in name}:
+        for page in (folder / room).rglob("*.html"):
+            if page.relative_to(folder).with_suffix("").as_posix() not in names:
+                page.unlink()
 
 
 def _stage(run_dir: Path, source: Path) -> None:

@@ -49,7 +49,11 @@ def run_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(run_dir):
-    """The pages by their path in the site, which the command made beside the run."""
+    """The pages by their path in the site, which the command made again beside the run."""
+    old = run_dir / "site" / "notebooks" / "04_training-of_a_network_that_is_gone.html"
+    old.parent.mkdir(parents=True)
+    old.write_text("<html>")
+    (run_dir / "site" / "objects.inv").touch()
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
         assert main(["site", "--output-dir", str(run_dir)]) == 0
@@ -89,6 +93,10 @@ def test_the_first_page_names_every_page_and_what_was_run(site):
     documents = [path.stem for path in PROJECT.glob("docs/*.md")]
     assert site.keys() >= {"data/README.html", "figures/README.html"}
     assert documents and site.keys() >= {f"docs/{name}.html" for name in documents}
+
+
+def test_pages_of_notebooks_that_are_gone_go(site):
+    assert "notebooks/04_training.html" in site and not any("gone" in name for name in site)
 
 
 def test_no_link_is_dead_and_nothing_is_fetched_from_elsewhere(site, run_dir):
