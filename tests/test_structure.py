@@ -88,7 +88,7 @@ def test_what_a_room_exports_exists_and_is_documented(room):
 def test_tables_figures_and_pixels_are_made_without_importing_a_network():
     """Importing torch and timm takes several seconds."""
     code = (
-        "import sys, melanoma_lib.reporting.run_figures, melanoma_lib.reporting.latex;"
+        "import sys, melanoma_lib.reporting.figures, melanoma_lib.reporting.latex;"
         "from melanoma_lib.core import MelanomaError, write_json;"
         "from melanoma_lib.data import make_split, open_dataset, validate_dataset;"
         "print('torch' in sys.modules)"

@@ -58,11 +58,12 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def redraw_figures(options: argparse.Namespace) -> None:
     """`melanoma figures`: figures, tables and LaTeX for a document."""
-    from melanoma_lib.reporting import latex, run_figures
+    from melanoma_lib.reporting import latex
+    from melanoma_lib.reporting.run import open_run
 
     results = Path(options.results).expanduser().resolve()
     drawn = options.figures_dir or Config(output_dir=str(results.parent)).figures
-    run = run_figures.open_run(results, options.metadata or "")
+    run = open_run(results, options.metadata or "")
     folder = Path(options.output_dir)
     outcome = latex.write(run, folder, Path(drawn), options.width, options.font_size)
     for word in ("redrawn", "taken over", "missing"):

@@ -7,7 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "compare": ["price_of_leakage"],
-        "run_figures": ["open_run", "plot"],
+        "figures": ["plot", "save"],
+        "run": ["open_run", "open_trained"],
         "tables": ["summary", "write_tables"],
     },
 )

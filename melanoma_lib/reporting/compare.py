@@ -23,11 +23,7 @@ from melanoma_lib.evaluation.bootstrap import (
     p_value,
     resample,
 )
-from melanoma_lib.evaluation.metrics import (
-    confusion_matrix,
-    table_metrics,
-    top_class,
-)
+from melanoma_lib.evaluation.metrics import confusion_matrix, table_metrics, top_class
 from melanoma_lib.evaluation.operating_points import (
     operating_point_estimates,
     sensitivity_and_specificity,
@@ -97,7 +93,6 @@ def compare_models(
         if not np.array_equal(other.image_ids, first.image_ids):
             raise MelanomaError(f"{key} was evaluated on other images; train it again")
     test = first.split("test")
-    lesions, melanomas = test.count_lesions(), test.count_lesions(test.is_melanoma)
     weights = bootstrap_weights(test.lesion_ids, resamples)
     bootstrapped = {key: bootstrap_metrics(*models[key][1:], weights) for key in models}
     return {
@@ -108,15 +103,22 @@ def compare_models(
         "optimistic": record["config"]["split"] == "image",
         "class_names": CLASS_NAMES,
         "interval": {"level": LEVEL, "resamples": resamples, "unit": "lesion"},
-        "test_images": len(test.labels),
-        "test_lesions": lesions,
-        "test_melanomas": int(test.is_melanoma.sum()),
-        "prevalence": melanomas / lesions,
+        **count_images(test),
+        "prevalence": test.count_lesions(test.is_melanoma) / test.count_lesions(),
         "models": {
-            key: evaluate_model(*model, bootstrapped[key], weights, metadata)
+            key: _evaluate_model(model, bootstrapped[key], weights, metadata)
             for key, model in models.items()
         },
         "differences": differences(models, bootstrapped),
+    }
+
+
+def count_images(test: Predictions) -> dict[str, int]:
+    """How many images, lesions and images of melanoma a test split has."""
+    return {
+        "test_images": len(test.labels),
+        "test_lesions": test.count_lesions(),
+        "test_melanomas": int(test.is_melanoma.sum()),
     }
 
 
@@ -160,24 +162,20 @@ def bootstrap_metrics(
     }
 
 
-def evaluate_model(
-    record: dict,
-    bundle: dict,
-    predictions: Predictions,
-    bootstrapped: dict[str, tuple],
-    weights: np.ndarray,
-    metadata: pd.DataFrame,
+def _evaluate_model(
+    model: TrainedRun, bootstrapped: dict[str, tuple], weights: np.ndarray, metadata: pd.DataFrame
 ) -> dict:
     """All estimates of one model on the test split, with intervals over lesions.
 
     Temperature and thresholds come from the bundle: they were chosen on validation.
     """
-    test, points = predictions.split("test"), bundle["operating_points"]
-    temperature = bundle["temperature"]
+    record, bundle, predictions = model
+    test, temperature = predictions.split("test"), bundle["temperature"]
+    threshold = bundle["operating_points"][0]["threshold"]
     return {
         **{name: record[name] for name in RECORDED},
         **test_estimates(bundle, predictions, bootstrapped, weights),
-        "subgroups": by_subgroup(test, metadata, temperature, points[0]["threshold"], weights),
+        "subgroups": by_subgroup(test, metadata, temperature, threshold, weights),
         "confident_errors": confident_errors(test, temperature),
     }
 
@@ -188,6 +186,7 @@ def test_estimates(
     """The estimates of one model that need neither run.json nor the table of patients."""
     validation, test = predictions.split("val"), predictions.split("test")
     temperature = bundle["temperature"]
+    matrix = confusion_matrix(test.labels, test.probabilities())
     return {
         "temperature": temperature,
         "metrics": {name: interval(*each) for name, each in bootstrapped.items()},
@@ -196,19 +195,13 @@ def test_estimates(
             for name in CALIBRATION
         },
         "operating_points": [
-            point
-            | {
-                "validation": sensitivity_and_specificity(
-                    validation, temperature, point["threshold"]
-                ),
-                "test": operating_point_estimates(test, temperature, point["threshold"], weights),
-            }
+            {**point, "validation": sensitivity_and_specificity(validation, *chosen),
+             "test": operating_point_estimates(test, *chosen, weights)}
             for point in bundle["operating_points"]
+            for chosen in [(temperature, point["threshold"])]
         ],
-        "confusion_matrix": confusion_matrix(test.labels, test.probabilities())
-        .astype(int)
-        .tolist(),
-    }
+        "confusion_matrix": matrix.astype(int).tolist(),
+    }  # fmt: skip
 
 
 def differences(
@@ -262,35 +255,29 @@ def price_of_leakage(
     `test_lesions` and `metrics`), and `difference`, image minus lesion, from separate resamples
     of the two test splits. Raises `MelanomaError` unless the two runs differ in the split alone.
     """
-    sides: dict[str, dict] = {}
+    records, bootstrapped, estimates = {}, {}, {}
     for folder in (run_dir / key, other_dir / key):
         record, bundle, predictions = load_trained_run(folder)
-        test = predictions.split("test")
-        split = record["config"]["split"]
-        weights = bootstrap_weights(test.lesion_ids, resamples, seed=SEED + len(sides))
-        bootstrapped = bootstrap_metrics(bundle, predictions, weights)
-        sides[split] = {"record": record, "test": test, "bootstrapped": bootstrapped}
-    if set(sides) != {"lesion", "image"}:
-        raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
-    require_one_precision({f"{key} by {name}": side["record"] for name, side in sides.items()})
-    first, second = (side["record"] for side in sides.values())
-    if any(first.get(name) != second.get(name) for name in ("recipe", "epochs")):
-        raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")
-    estimates = {
-        split: {
-            "test_images": len(side["test"].labels),
-            "test_lesions": side["test"].count_lesions(),
-            "metrics": {name: interval(*side["bootstrapped"][name]) for name in COLUMNS},
+        test, split = predictions.split("test"), record["config"]["split"]
+        weights = bootstrap_weights(test.lesion_ids, resamples, seed=SEED + len(records))
+        records[split] = record
+        bootstrapped[split] = bootstrap_metrics(bundle, predictions, weights)
+        estimates[split] = {
+            "test_images": len(test.labels),
+            "test_lesions": test.count_lesions(),
+            "metrics": {name: interval(*bootstrapped[split][name]) for name in COLUMNS},
         }
-        for split, side in sides.items()
-    }
+    if set(records) != {"lesion", "image"}:
+        raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
+    require_one_precision({f"{key} by {split}": record for split, record in records.items()})
+    lesion, image = records["lesion"], records["image"]
+    if any(lesion.get(name) != image.get(name) for name in ("recipe", "epochs")):
+        raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")
     return {
         "architecture": key,
-        "name": sides["lesion"]["record"]["name"],
+        "name": lesion["name"],
         **estimates,
-        "difference": metric_differences(
-            *(sides[split]["bootstrapped"] for split in ("lesion", "image")), COLUMNS
-        ),
+        "difference": metric_differences(bootstrapped["lesion"], bootstrapped["image"], COLUMNS),
     }
 
 

@@ -29,8 +29,9 @@ from melanoma_lib.evaluation.predictions import (
 )
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.models.bundle import load_bundle
-from melanoma_lib.reporting import compare, figures, run_figures, tables
+from melanoma_lib.reporting import compare, figures, tables
 from melanoma_lib.reporting.compare import CALIBRATION, METRICS
+from melanoma_lib.reporting.run import Run
 
 OWN_TEST = "own test split"
 TEMPERATURE_METRICS = ("ece", "nll", "brier")  # that temperature scaling should lower
@@ -74,13 +75,10 @@ def predict(
     dataset = HAM10000Dataset(pixels, labels, rows, table["image_id"].tolist())
     normalisation = bundle["mean"], bundle["std"]
     logits = predict_logits(model.to(pick_device(device)), dataset, batch_size, normalisation)
-    return Predictions(
-        image_ids=table["image_id"].to_numpy(str)[rows],
-        lesion_ids=lesion_groups(table).to_numpy(str)[rows],
-        splits=np.full(len(rows), "test"),
-        labels=labels[rows],
-        logits=logits,
+    image_ids, lesion_ids = (
+        column.to_numpy(str)[rows] for column in (table["image_id"], lesion_groups(table))
     )
+    return Predictions(image_ids, lesion_ids, np.full(len(rows), "test"), labels[rows], logits)
 
 
 def evaluate(
@@ -98,8 +96,7 @@ def evaluate(
     """
     rows, left_out = unseen(folders[0].parent, files)
     own = {folder.name: load_trained_run(folder) for folder in folders}
-    lesions = lesion_groups(files.metadata)
-    table = files.metadata.assign(lesion_id=lesions, part="test")
+    table = files.metadata.assign(lesion_id=lesion_groups(files.metadata), part="test")
     dataset = describe_split(files, table.iloc[rows])
     predictions, models = {}, {}
     for folder in folders:
@@ -112,18 +109,14 @@ def evaluate(
             predictions=_concatenate(run.predictions.split("val"), predictions[folder.name]),
         )
     results = compare.compare_models(folders[0].parent.name, models, files.metadata, resamples)
-    first = next(iter(own.values()))
-    test = first.predictions.split("test")
+    first = own[folders[0].name]
     results["external"] = {
         "layout": files.layout.name,
         "left_out": left_out,
         "overlap": files.layout.overlap,
-        "own": {
-            "dataset": first.record["dataset"], "optimistic": results["optimistic"],
-            "test_images": len(test.labels), "test_lesions": test.count_lesions(),
-            "test_melanomas": int(test.is_melanoma.sum()),
-        },
-    }  # fmt: skip
+        "own": {"dataset": first.record["dataset"], "optimistic": results["optimistic"]}
+        | compare.count_images(first.predictions.split("test")),
+    }
     results["optimistic"] = False  # whatever the run's split, none of these images chose anything
     for key, run in own.items():
         results["models"][key]["own"] = _own_results(run, predictions[key], resamples)
@@ -145,14 +138,16 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
     same resamples.
     """
     bundles = run.bundle, run.bundle | {"temperature": 1.0}
-    bootstrapped = []
-    for seed, predictions in ((SEED + 1, run.predictions), (SEED, external)):
-        weights = bootstrap_weights(predictions.split("test").lesion_ids, resamples, seed)
-        bootstrapped.append([compare.bootstrap_metrics(b, predictions, weights) for b in bundles])
-        if predictions is run.predictions:
-            results = compare.test_estimates(run.bundle, predictions, bootstrapped[0][0], weights)
-    (own, own_raw), (away, away_raw) = bootstrapped
-    return results | {
+    splits = run.predictions, external
+    weights = [
+        bootstrap_weights(predictions.split("test").lesion_ids, resamples, seed)
+        for predictions, seed in zip(splits, (SEED + 1, SEED), strict=True)
+    ]
+    (own, own_raw), (away, away_raw) = (
+        [compare.bootstrap_metrics(bundle, *of_split) for bundle in bundles]
+        for of_split in zip(splits, weights, strict=True)
+    )
+    return compare.test_estimates(run.bundle, run.predictions, own, weights[0]) | {
         "difference": compare.metric_differences(own, away, METRICS),
         "difference_uncalibrated": compare.metric_differences(own_raw, away_raw, CALIBRATION),
         "gain": compare.metric_differences(away, away_raw, TEMPERATURE_METRICS),
@@ -175,25 +170,24 @@ def write(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, 
 def save_figures(
     results: dict, predictions: Mapping[str, Predictions], run_dir: Path, folder: Path
 ) -> None:
-    """Saves one reliability diagram a model, and all operating points, own beside external."""
-    external_name, external = results["dataset"]["name"], results["external"]
+    """Saves one reliability diagram a model, and all operating points, own beside external.
+
+    For the figures, a model on each of the two test splits is a model of its own.
+    """
+    elsewhere, external = results["dataset"]["name"], results["external"]
     notes = [basis_note(external["own"]["dataset"]["generated"], results["split"])]
-    notes += ["with images of the training data" if external["overlap"] else ""]
-    notes = list(filter(None, notes))
-    points, counts = {}, {}
-    sizes = [(test["test_melanomas"], test["test_images"] - test["test_melanomas"])
-             for test in (external["own"], results)]  # fmt: skip
+    notes += ["with images of the training data"] * bool(external["overlap"])
+    models, predicted = {}, {}
     for key, model in results["models"].items():
-        own, temperature = load_trained_run(run_dir / key).predictions, model["temperature"]
-        pairs = {
-            name: run_figures.reliability_pair(test, temperature)
-            for name, test in ((OWN_TEST, own), (external_name, predictions[key]))
-        }
-        figures.save(figures.reliability(pairs), "external-1-reliability", folder, variant=key,
-                     note="; ".join([model["name"], *notes]))  # fmt: skip
-        names = [f"{model['name']}, {name}" for name in pairs]
-        sides = model["own"]["operating_points"], model["operating_points"]
-        points |= dict(zip(names, sides, strict=True))
-        counts |= dict(zip(names, sizes, strict=True))
-    figure = figures.operating_points(run_figures.points_table(points, counts))
-    figures.save(figure, "external-2-operating-points", folder, note="; ".join(notes))
+        tests = {OWN_TEST: load_trained_run(run_dir / key).predictions, elsewhere: predictions[key]}
+        pair = {name: {"name": name, "temperature": model["temperature"]} for name in tests}
+        figure = figures.plot(Run(folder, {"models": pair}, tests), "05-1-reliability")
+        note = "; ".join(filter(None, [model["name"], *notes]))
+        figures.save(figure, "external-1-reliability", folder, variant=key, note=note)
+        for side, name in ((model["own"], OWN_TEST), (model, elsewhere)):
+            label = f"{model['name']}, {name}"
+            models[label] = {"name": label, "operating_points": side["operating_points"]}
+            predicted[label] = tests[name]
+    figure = figures.plot(Run(folder, {"models": models}, predicted), "06-3-operating-points")
+    note = "; ".join(filter(None, notes))
+    figures.save(figure, "external-2-operating-points", folder, note=note)

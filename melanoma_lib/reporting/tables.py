@@ -2,8 +2,9 @@
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
-from melanoma_lib.explanation.map_metrics import METHOD_NAMES
+from melanoma_lib.explanation.map_metrics import METHOD_NAMES, SCORES
 from melanoma_lib.reporting.compare import COLUMNS, clearly_best
 
 WIDEST = 18  # letters in a line of a table
@@ -43,6 +44,73 @@ CAPTIONS = {
 }
 
 
+# Sentences of `summary`; estimates of the results are put in as their texts.
+BASIS = (
+    "{dataset[name]}, {basis}: {test_images} test images of {test_lesions} lesions, "
+    "{test_melanomas} of the images and {prevalence:.1%} of the lesions melanomas; "
+    "{interval[level]:.0%} intervals over lesions, with one training, temperature and set of "
+    "thresholds a model."
+)
+OPTIMISTIC = (
+    " The split is by image: the held-out images also chose epoch, temperature and thresholds, and "
+    "many show lesions seen in training, so every figure is optimistic."
+)
+MODEL = (
+    "- {name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}, balanced "
+    "accuracy {metrics[balanced_accuracy]}. Temperature {temperature:.2f} takes its ECE from "
+    "{uncalibrated[ece]} to {metrics[ece]}. At the threshold chosen on validation for a {point}, "
+    "test sensitivity is {operating_points[0][test][sensitivity]} and specificity "
+    "{operating_points[0][test][specificity]}: with one image each of 1,000 lesions, "
+    "{prevalence:.1%} of them melanomas, {operating_points[0][test][missed]} missed melanomas and "
+    "{operating_points[0][test][false_alarms]} false alarms."
+)
+LEAKAGE = (
+    "The price of leakage: {name} reaches a melanoma AUC of {lesion[metrics][melanoma_auc]} split "
+    "by lesion and of {image[metrics][melanoma_auc]} split by image, a difference of "
+    "{difference[melanoma_auc]}{verdict}; one training each."
+)
+EXTERNAL = (
+    "- {name}: ECE {own[metrics][ece]} there and {metrics[ece]} here, a difference of "
+    "{own[difference][ece]}. Without the temperature it would be {uncalibrated[ece]} here: what "
+    "the temperature takes away, {own[gain][ece]}, is {verdict}significant. At the threshold "
+    "chosen for a {point}: sensitivity {own[operating_points][0][test][sensitivity]} there and "
+    "{operating_points[0][test][sensitivity]} here and specificity "
+    "{own[operating_points][0][test][specificity]} there and "
+    "{operating_points[0][test][specificity]} here."
+)
+# Column heads by name; a column that is not here is headed by its own name.
+HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
+    "model": "Architecture",
+    "chosen": "Chosen on validation for",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "missed": "Missed melanomas per 1,000 lesions",
+    "false_alarms": "False alarms per 1,000 lesions",
+    "pair": "First minus second",
+    "accuracy_p": "Accuracy: p (lesions, Holm)",
+    "mcnemar_p": "Accuracy: p (McNemar, Holm)",
+    "melanoma_auc_p": "AUC: p (lesions, Holm)",
+    "delong_p": "AUC: p (DeLong, Holm)",
+    "attribute": "By",
+    "melanoma_lesions": "Melanomas (lesions)",
+    "image_id": "Image",
+    "true": "True diagnosis",
+    "network": "Weights",
+    "target": "Class",
+    "empty": "Empty maps",
+    "inside": "Heat inside",
+    "pointing": "Hottest pixel inside",
+    "iou": "IoU",
+    "road": "ROAD",
+    "minus_centre": "Inside minus centre prior",
+    "minus_random": "Inside minus random",
+    "lesion": "Split by lesion",
+    "image": "Split by image",
+    "difference": "Image minus lesion",
+    "own": "Own test split",
+}
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of texts, numbers and estimates; `heads` holds the printed column heads by name.
@@ -55,66 +123,36 @@ class Table:
     bold: frozenset[tuple[int, str]] = frozenset()
 
 
-def comparison_table(results: dict) -> Table:
-    """Every model's metrics; bold where it is significantly better than every other model."""
-    models = results["models"]
-    rows = [
-        {"architecture": key, "model": model["name"], "parameters": model["parameters"]}
-        | {name: model["metrics"][name] for name in COLUMNS}
-        for key, model in models.items()
-    ]
-    best = {name: clearly_best(results, name) for name in COLUMNS}
-    bold = {(list(models).index(key), name) for name, key in best.items() if key}
-    heads = {"model": "Architecture", **{name: head for name, (head, _) in COLUMNS.items()}}
-    return Table(heads, rows, frozenset(bold))
+def _of_models(results: dict, rows_of: Callable[[dict], Iterable[dict]]) -> Iterator[dict]:
+    """The rows of every model, below its name."""
+    for model in results["models"].values():
+        for row in rows_of(model):
+            yield {"model": model["name"], **row}
 
 
-def operating_points_table(results: dict) -> Table:
-    """Every model at every operating point, chosen on validation and reported on test."""
-    heads = {
-        "model": "Architecture",
-        "chosen": "Chosen on validation for",
-        "threshold": "Threshold",
-        "sensitivity": "Sensitivity",
-        "specificity": "Specificity",
-        "ppv": "PPV",
-        "npv": "NPV",
-        "missed": "Missed melanomas per 1,000 lesions",
-        "false_alarms": "False alarms per 1,000 lesions",
-    }
-    rows = [
-        {"model": model["name"], "chosen": operating_point_label(point),
-         "threshold": point["threshold"], **point["test"]}
-        for model in results["models"].values()
+def _comparison(results: dict) -> Iterator[dict]:
+    for key, model in results["models"].items():
+        yield {"architecture": key, "model": model["name"], "parameters": model["parameters"],
+               **{name: model["metrics"][name] for name in COLUMNS}}  # fmt: skip
+
+
+def _operating_points(model: dict) -> list[dict]:
+    return [
+        {"chosen": operating_point_label(point), "threshold": point["threshold"], **point["test"]}
         for point in model["operating_points"]
-    ]  # fmt: skip
-    return Table(heads, rows)
-
-
-def differences_table(results: dict) -> Table:
-    """Every pair of models: differences on the same resamples, with significance tests."""
-    heads = {
-        "pair": "First minus second",
-        "accuracy": "Accuracy",
-        "accuracy_p": "Accuracy: p (lesions, Holm)",
-        "mcnemar_p": "Accuracy: p (McNemar, Holm)",
-        "melanoma_auc": "Melanoma AUC",
-        "melanoma_auc_p": "AUC: p (lesions, Holm)",
-        "delong_p": "AUC: p (DeLong, Holm)",
-    }
-    rows = [
-        {
-            "pair": " − ".join(pair_names(results, pair)),
-            "accuracy": pair["accuracy"],
-            "accuracy_p": pair["accuracy"]["p_holm"],
-            "mcnemar_p": pair["mcnemar"]["p_holm"],
-            "melanoma_auc": pair["melanoma_auc"],
-            "melanoma_auc_p": pair["melanoma_auc"]["p_holm"],
-            "delong_p": pair["delong"]["p_holm"],
-        }
-        for pair in results["differences"]
     ]
-    return Table(heads, rows)
+
+
+def _differences(results: dict) -> Iterator[dict]:
+    for pair in results["differences"]:
+        accuracy, auc = pair["accuracy"], pair["melanoma_auc"]
+        yield {
+            "pair": " − ".join(pair_names(results, pair)),
+            "accuracy": accuracy, "accuracy_p": accuracy["p_holm"],
+            "mcnemar_p": pair["mcnemar"]["p_holm"],
+            "melanoma_auc": auc, "melanoma_auc_p": auc["p_holm"],
+            "delong_p": pair["delong"]["p_holm"],
+        }  # fmt: skip
 
 
 def pair_names(results: dict, pair: dict) -> list[str]:
@@ -122,140 +160,112 @@ def pair_names(results: dict, pair: dict) -> list[str]:
     return [results["models"][pair[side]]["name"] for side in ("first", "second")]
 
 
-def subgroups_table(results: dict) -> Table:
-    """Every model in every subgroup of patients; small subgroups are marked."""
-    heads = {
-        "model": "Architecture",
-        "attribute": "By",
-        "group": "Group",
-        "images": "Images",
-        "lesions": "Lesions",
-        "melanoma_lesions": "Melanomas (lesions)",
-        "small": "Small",
-        "accuracy": "Accuracy",
-        "melanoma_auc": "Melanoma AUC",
-        "sensitivity": "Sensitivity",
-        "specificity": "Specificity",
-    }
-    rows = [
-        {"model": model["name"], **row, "attribute": ATTRIBUTES[row["attribute"]],
-         "small": "small" if row["small"] else ""}
-        for model in results["models"].values()
+def _subgroups(model: dict) -> list[dict]:
+    return [
+        row | {"attribute": ATTRIBUTES[row["attribute"]], "small": "small" if row["small"] else ""}
         for row in model["subgroups"]
-    ]  # fmt: skip
-    return Table(heads, rows)
-
-
-def confident_errors_table(results: dict) -> Table:
-    """The most confident errors of every model, by image."""
-    heads = {
-        "model": "Architecture",
-        "image_id": "Image",
-        "true": "True diagnosis",
-        "predicted": "Predicted",
-        "confidence": "Confidence",
-    }
-    rows = [
-        {"model": model["name"], **error, "true": DISPLAY_NAMES[error["true"]],
-         "predicted": DISPLAY_NAMES[error["predicted"]]}
-        for model in results["models"].values()
-        for error in model["confident_errors"]
-    ]  # fmt: skip
-    return Table(heads, rows)
-
-
-def explanations_table(results: dict) -> Table:
-    """The scores of every model's heat maps, and of the baselines on the same images."""
-    heads = {
-        "model": "Architecture",
-        "network": "Weights",
-        "map": "Map",
-        "target": "Class",
-        "empty": "Empty maps",
-        "inside": "Heat inside",
-        "pointing": "Hottest pixel inside",
-        "iou": "IoU",
-        "road": "ROAD",
-        "minus_centre": "Inside minus centre prior",
-        "minus_random": "Inside minus random",
-    }
-    nothing = {"value": None, "low": None, "high": None}
-    rows = [
-        {"model": model["name"], **row, "network": row["network"].replace("none", "–"),
-         "map": METHOD_NAMES.get(row["map"], row["map"]),
-         "minus_centre": row.get("minus_centre", {"inside": nothing})["inside"],
-         "minus_random": row.get("minus_random", {"inside": nothing})["inside"]}
-        for model in results["models"].values() if model.get("explanations")
-        for row in model["explanations"]["maps"]
-    ]  # fmt: skip
-    return Table(heads, [{name: row[name] for name in heads} for row in rows])
-
-
-def leakage_table(price: dict) -> Table:
-    """One architecture on the split by lesion and on that by image, with the difference."""
-    heads = {
-        "metric": price["name"],
-        "lesion": "Split by lesion",
-        "image": "Split by image",
-        "difference": "Image minus lesion",
-    }
-    sides = {"lesion": price["lesion"]["metrics"], "image": price["image"]["metrics"],
-             "difference": price["difference"]}  # fmt: skip
-    rows = [
-        {"metric": head, **{side: figures[name] for side, figures in sides.items()}}
-        for name, (head, _) in COLUMNS.items()
     ]
-    return Table(heads, rows)
 
 
-def external_table(results: dict) -> Table:
-    """Every model on the run's own test split and on the external dataset, a row a metric.
+def _confident_errors(model: dict) -> list[dict]:
+    return [
+        error | {side: DISPLAY_NAMES[error[side]] for side in ("true", "predicted")}
+        for error in model["confident_errors"]
+    ]
 
-    Calibration errors before and after the temperature; sensitivity and specificity at each
-    threshold carried over.
-    """
-    heads = {
-        "model": "Architecture",
-        "measure": "Measure",
-        "own": "Own test split",
-        "external": results["dataset"]["name"],
-        "difference": "Elsewhere minus own",
-    }
-    rows = []
-    for model in results["models"].values():
-        own = model["own"]
-        sides = own["metrics"], model["metrics"], own["difference"]
-        raw = own["uncalibrated"], model["uncalibrated"], own["difference_uncalibrated"]
-        measures = [(head, *(side[name] for side in sides)) for name, (head, _) in COLUMNS.items()]
-        measures += [(f"{name.upper()} without temperature", *(side[name] for side in raw))
-                     for name in ("ece", "nll")]  # fmt: skip
-        measures.append(("NLL", *(side["nll"] for side in sides)))
-        for point, there in zip(own["operating_points"], model["operating_points"], strict=True):
-            measures += [
-                (f"{rate.capitalize()} at {operating_point_label(point)}", point["test"][rate],
-                 there["test"][rate], None)
-                for rate in ("sensitivity", "specificity")
-            ]  # fmt: skip
-        rows += [dict(zip(heads, (model["name"], *row), strict=True)) for row in measures]
-    return Table(heads, rows)
+
+def _explanations(model: dict) -> Iterator[dict]:
+    nothing = {"inside": {"value": None, "low": None, "high": None}}
+    for row in (model.get("explanations") or {"maps": []})["maps"]:
+        yield {
+            "network": row["network"].replace("none", "–"),
+            "map": METHOD_NAMES.get(row["map"], row["map"]),
+            **{name: row[name] for name in ("target", "empty", *SCORES)},
+            **{name: row.get(name, nothing)["inside"] for name in ("minus_centre", "minus_random")},
+        }
+
+
+def _price_of_leakage(results: dict) -> Iterator[dict]:
+    if price := results.get("price_of_leakage"):
+        for name, (head, _) in COLUMNS.items():
+            sides = {split: price[split]["metrics"][name] for split in ("lesion", "image")}
+            yield {"metric": head, **sides, "difference": price["difference"][name]}
+
+
+def _external(model: dict) -> Iterator[dict]:
+    """Metrics, calibration errors without the temperature, and both rates at each threshold."""
+    if not (own := model.get("own")):
+        return
+    raw = {"ece": "ECE without temperature", "nll": "NLL without temperature"}
+    calibrated = {name: HEADS[name] for name in COLUMNS}
+    for field, suffix, heads in (
+        ("metrics", "", calibrated),
+        ("uncalibrated", "_uncalibrated", raw),
+        ("metrics", "", {"nll": "NLL"}),
+    ):
+        for name, head in heads.items():
+            yield {"measure": head, "own": own[field][name], "external": model[field][name],
+                   "difference": own[f"difference{suffix}"][name]}  # fmt: skip
+    for point, there in zip(own["operating_points"], model["operating_points"], strict=True):
+        for rate in ("sensitivity", "specificity"):
+            yield {"measure": f"{rate.capitalize()} at {operating_point_label(point)}",
+                   "own": point["test"][rate], "external": there["test"][rate],
+                   "difference": None}  # fmt: skip
+
+
+# The columns that a table shows, and its rows, which hold more in CSV.
+TABLES = {
+    "comparison_table": (" ".join(["model", *COLUMNS]), _comparison),
+    "operating_points": (
+        "model chosen threshold sensitivity specificity ppv npv missed false_alarms",
+        partial(_of_models, rows_of=_operating_points),
+    ),
+    "differences": (
+        "pair accuracy accuracy_p mcnemar_p melanoma_auc melanoma_auc_p delong_p",
+        _differences,
+    ),
+    "subgroups": (
+        "model attribute group images lesions melanoma_lesions small accuracy melanoma_auc "
+        "sensitivity specificity",
+        partial(_of_models, rows_of=_subgroups),
+    ),
+    "confident_errors": (
+        "model image_id true predicted confidence",
+        partial(_of_models, rows_of=_confident_errors),
+    ),
+    "explanations": (
+        "model network map target empty inside pointing iou road minus_centre minus_random",
+        partial(_of_models, rows_of=_explanations),
+    ),
+    "price_of_leakage": ("metric lesion image difference", _price_of_leakage),
+    "external": (
+        "model measure own external difference",
+        partial(_of_models, rows_of=_external),
+    ),
+}
+OPTIONAL = ("explanations", "price_of_leakage", "external")
+
+
+def table(results: dict, name: str) -> Table:
+    """One of `TABLES`; bold is a model that is significantly better than every other."""
+    columns, rows_of = TABLES[name]
+    heads = {column: HEADS.get(column, column.capitalize()) for column in columns.split()}
+    if name == "external":
+        heads |= {"external": results["dataset"]["name"], "difference": "Elsewhere minus own"}
+    if name == "price_of_leakage":
+        heads["metric"] = results.get("price_of_leakage", {}).get("name", "")
+    bold = set()
+    if name == "comparison_table":
+        best = {metric: clearly_best(results, metric) for metric in COLUMNS}
+        keys = list(results["models"])
+        bold = {(keys.index(key), metric) for metric, key in best.items() if key}
+    return Table(heads, list(rows_of(results)), frozenset(bold))
 
 
 def all_tables(results: dict) -> dict[str, Table]:
     """Every table of the results by its name; those of a run have `CAPTIONS`."""
-    tables = {
-        "comparison_table": comparison_table(results),
-        "operating_points": operating_points_table(results),
-        "differences": differences_table(results),
-        "subgroups": subgroups_table(results),
-        "confident_errors": confident_errors_table(results),
-    }
-    if any(model.get("explanations") for model in results["models"].values()):
-        tables["explanations"] = explanations_table(results)
-    if "price_of_leakage" in results:
-        tables["price_of_leakage"] = leakage_table(results["price_of_leakage"])
-    if "external" in results:
-        tables["external"] = external_table(results)
-    return tables
+    tables = {name: table(results, name) for name in TABLES}
+    return {name: made for name, made in tables.items() if made.rows or name not in OPTIONAL}
 
 
 def table_file(name: str) -> str:
@@ -355,112 +365,67 @@ def _text(value: object) -> str:
 
 def describe_results(results: dict) -> str:
     """What the results rest on: dataset, split, test images and interval, in one sentence."""
-    basis, warning = f"split by {results['split']}", ""
+    basis, remark = f"split by {results['split']}", OPTIMISTIC if results["optimistic"] else ""
     if external := results.get("external"):
         basis = f"from outside of the run {results['run']}"
-        left_out = external["left_out"]
-        warning = f" Left out: {describe_excluded(left_out)}." if left_out else ""
-        warning += f" {external['overlap']}." if external["overlap"] else ""
-    optimistic = (
-        " The split is by image: the held-out images also chose epoch, temperature and "
-        "thresholds, and many show lesions seen in training, so every figure is optimistic."
-        if results["optimistic"]
-        else warning
-    )
-    return (
-        f"{results['dataset']['name']}, {basis}: {results['test_images']} "
-        f"test images of {results['test_lesions']} lesions, {results['test_melanomas']} of the "
-        f"images and {results['prevalence']:.1%} of the lesions melanomas; "
-        f"{results['interval']['level']:.0%} intervals over lesions, "
-        f"with one training, temperature and set of thresholds a model.{optimistic}"
-    )
+        if external["left_out"]:
+            remark += f" Left out: {describe_excluded(external['left_out'])}."
+        if external["overlap"]:
+            remark += f" {external['overlap']}."
+    return BASIS.format_map(results | {"basis": basis}) + remark
 
 
 def summary(results: dict) -> str:
     """The results in words (summary.md); every number is taken from them."""
-    models = sorted(
-        results["models"].values(),
-        key=lambda model: model["metrics"]["melanoma_auc"]["value"] or 0,
-        reverse=True,
-    )
+    def auc(model: dict) -> float:
+        return model["metrics"]["melanoma_auc"]["value"] or 0
+
+    prevalence, models = results["prevalence"], list(results["models"].values())
     lines = [describe_results(results), ""]
-    lines += [_model_text(model, results["prevalence"]) for model in models]
+    for model in sorted(models, key=auc, reverse=True):
+        label = operating_point_label(model["operating_points"][0])
+        note = temperature_note(model["temperature"])
+        text = MODEL.format(**_texts(model), point=label, prevalence=prevalence)
+        lines.append(f"{text} {note}".rstrip())
     if results["differences"]:
         lines += ["", "Differences in melanoma AUC, on the same resamples, p adjusted for the "
                   "number of pairs (Holm):", ""]  # fmt: skip
         lines += [_difference_text(results, pair) for pair in results["differences"]]
-    if "price_of_leakage" in results:
-        lines += ["", _leakage_text(results["price_of_leakage"])]
+    if price := results.get("price_of_leakage"):
+        verdict = "" if _excludes_zero(price["difference"]["melanoma_auc"]) else ", not significant"
+        lines += ["", LEAKAGE.format(**_texts(price), verdict=verdict)]
     if "external" in results:
         lines += ["", "Against the run's own test split, temperature and thresholds unchanged:", ""]
-        lines += [_external_text(model) for model in results["models"].values()]
+        for model in models:
+            label = operating_point_label(model["operating_points"][0])
+            verdict = "" if _excludes_zero(model["own"]["gain"]["ece"]) else "not "
+            lines.append(EXTERNAL.format(**_texts(model), point=label, verdict=verdict))
     return "\n".join(lines) + "\n"
 
 
-def _model_text(model: dict, prevalence: float) -> str:
-    metrics, point = model["metrics"], model["operating_points"][0]
-    test, note = point["test"], temperature_note(model["temperature"])
-    return (
-        f"- {model['name']}: melanoma AUC {format_estimate(metrics['melanoma_auc'])}, accuracy "
-        f"{format_estimate(metrics['accuracy'])}, balanced accuracy "
-        f"{format_estimate(metrics['balanced_accuracy'])}. Temperature {model['temperature']:.2f} "
-        f"takes its ECE from {format_estimate(model['uncalibrated']['ece'])} to "
-        f"{format_estimate(metrics['ece'])}. At the threshold chosen on validation for a "
-        f"{operating_point_label(point)}, test sensitivity is "
-        f"{format_estimate(test['sensitivity'])} and specificity "
-        f"{format_estimate(test['specificity'])}: with one image each of 1,000 lesions, "
-        f"{prevalence:.1%} of them melanomas, {format_estimate(test['missed'])} missed melanomas "
-        f"and {format_estimate(test['false_alarms'])} false alarms.{note and ' ' + note}"
-    )
+def _texts(value: object) -> object:
+    """Results in which every estimate is its text."""
+    if isinstance(value, dict):
+        is_estimate = value.keys() >= {"value", "low", "high"}
+        return format_estimate(value) if is_estimate else {k: _texts(v) for k, v in value.items()}
+    return [_texts(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _excludes_zero(difference: dict) -> bool:
+    """Whether the interval of a difference is known and on one side of 0."""
+    return difference["low"] is not None and not difference["low"] <= 0 <= difference["high"]
 
 
 def _difference_text(results: dict, pair: dict) -> str:
-    names = pair_names(results, pair)
-    figure = pair["melanoma_auc"]
+    names, figure = pair_names(results, pair), pair["melanoma_auc"]
     if figure["value"] is None:
         return f"- {names[0]} and {names[1]}: not defined"
     if figure["value"] < 0:
         names.reverse()
-        figure = figure | {
-            "value": -figure["value"], "low": -figure["high"], "high": -figure["low"]
-        }
+        turned = {"value": -figure["value"], "low": -figure["high"], "high": -figure["low"]}
+        figure = figure | turned
     significant = figure["p_holm"] < 1 - results["interval"]["level"]
-    verdict = "significant" if significant else "not significant"
     return (
         f"- {names[0]} over {names[1]}: {format_estimate(figure)}, p {_text(figure['p_holm'])} "
-        f"(DeLong {_text(pair['delong']['p_holm'])}), {verdict}"
-    )
-
-
-def _leakage_text(price: dict) -> str:
-    name = "melanoma_auc"
-    low, high = (price["difference"][name][end] for end in ("low", "high"))
-    significant = low is not None and not low <= 0 <= high
-    return (
-        f"The price of leakage: {price['name']} reaches a melanoma AUC of "
-        f"{format_estimate(price['lesion']['metrics'][name])} split by lesion and of "
-        f"{format_estimate(price['image']['metrics'][name])} split by image, a difference of "
-        f"{format_estimate(price['difference'][name])}"
-        f"{'' if significant else ', not significant'}; one training each."
-    )
-
-
-def _external_text(model: dict) -> str:
-    """A model's calibration and first operating point on the external dataset."""
-    own, away = model["own"], model["operating_points"][0]
-    home = own["operating_points"][0]
-    gain = own["gain"]["ece"]
-    significant = gain["low"] is not None and not gain["low"] <= 0 <= gain["high"]
-    rates = " and ".join(
-        f"{rate} {format_estimate(home['test'][rate])} there and "
-        f"{format_estimate(away['test'][rate])} here"
-        for rate in ("sensitivity", "specificity")
-    )
-    return (
-        f"- {model['name']}: ECE {format_estimate(own['metrics']['ece'])} there and "
-        f"{format_estimate(model['metrics']['ece'])} here, a difference of "
-        f"{format_estimate(own['difference']['ece'])}. Without the temperature it would be "
-        f"{format_estimate(model['uncalibrated']['ece'])} here: what the temperature takes away, "
-        f"{format_estimate(gain)}, is {'' if significant else 'not '}significant. At the "
-        f"threshold chosen for a {operating_point_label(home)}: {rates}."
+        f"(DeLong {_text(pair['delong']['p_holm'])}), {'' if significant else 'not '}significant"
     )

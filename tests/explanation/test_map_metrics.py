@@ -15,8 +15,9 @@ from melanoma_lib.explanation.map_metrics import (
     rank_correlation,
     read_scores,
 )
-from melanoma_lib.reporting.run_figures import Run, overlap_table, plot
-from melanoma_lib.reporting.tables import explanations_table, latex
+from melanoma_lib.reporting.figures import plot
+from melanoma_lib.reporting.run import Run
+from melanoma_lib.reporting.tables import latex, table
 
 KEY = KEYS[0]
 
@@ -46,11 +47,10 @@ def test_results_hold_estimates_of_every_map(explained_results, explained):
 
 def test_the_figures_are_drawn_from_the_results(explained_results):
     model = explained_results[KEY] | {"name": "Net"}
-    table = overlap_table({"Net": model["explanations"]})
-    heads = list(table["model"].unique())
-    assert heads == ["Net", "random weights: Net", "baseline: centre prior",
-                     "baseline: uniform map"]  # fmt: skip
-    run = Run(None, {"models": {KEY: model}, "differences": []}, {}, None, 0)
+    run = Run(None, {"models": {KEY: model}, "differences": []}, {})
+    rows = [label.get_text() for label in plot(run, "07-2-mask-overlap").axes[0].get_yticklabels()]
+    assert rows == ["Net", "random weights: Net", "baseline: centre prior",
+                    "baseline: uniform map"]  # fmt: skip
     for name, panels in (("07-2-mask-overlap", 4), ("07-4-randomised-weights", 2),
                          ("07-5-agreement", 1)):  # fmt: skip
         assert len(plot(run, name).axes) == panels
@@ -60,10 +60,10 @@ def test_the_figures_are_drawn_from_the_results(explained_results):
 
 def test_the_table_has_a_row_a_map(explained_results, tmp_path):
     models = {KEY: explained_results[KEY] | {"name": "Net"}, KEYS[1]: explained_results[KEYS[1]]}
-    table = explanations_table({"models": models})
-    assert len(table.rows) == len(explained_results[KEY]["explanations"]["maps"]) == 10
-    assert {row["map"] for row in table.rows} >= {"Grad-CAM", "LayerCAM", "uniform map"}
-    assert table.rows[-1]["minus_centre"]["value"] is None and latex(table, "c").count("Net") == 10
+    made = table({"models": models}, "explanations")
+    assert len(made.rows) == len(explained_results[KEY]["explanations"]["maps"]) == 10
+    assert {row["map"] for row in made.rows} >= {"Grad-CAM", "LayerCAM", "uniform map"}
+    assert made.rows[-1]["minus_centre"]["value"] is None and latex(made, "c").count("Net") == 10
 
 
 def test_similarity_is_spearmans():

@@ -2,16 +2,16 @@ import re
 import shutil
 import subprocess
 
-import pandas as pd
 import pytest
 from helpers import make_run, results_of, table_of
+from matplotlib.figure import Figure
 
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.reporting import figures, tables
 from melanoma_lib.reporting.latex import write
-from melanoma_lib.reporting.run_figures import open_run, plot
+from melanoma_lib.reporting.run import open_run
 
 TAKEN = "07-1-grad-cam"
 SOME = ("01-3-examples", "04-1-training-curves", "06-1-roc", TAKEN, "08-1-comparison")
@@ -24,8 +24,8 @@ def page(tmp_path_factory):
     latency = make_run(folder / "run")
     metadata = table_of(load_predictions(folder / "run" / "model_0" / "predictions.parquet"))
     run = open_run(results_of(folder / "run", latency, metadata))
-    figures.save(figures.plt.figure(), TAKEN, folder / "run" / "figures")
-    with pytest.MonkeyPatch.context() as patch:  # test_run_figures.py plots the others
+    figures.save(Figure(), TAKEN, folder / "run" / "figures")
+    with pytest.MonkeyPatch.context() as patch:  # test_run.py plots the others
         patch.setattr(figures, "CATALOG", {name: figures.CATALOG[name] for name in SOME})
         outcome = write(run, folder / "page", folder / "run" / "figures", 15, 10)
     return folder / "page", outcome, run
@@ -50,11 +50,9 @@ def test_figures_are_as_wide_as_the_page(page):
             assert float(box[1]) == pytest.approx(15 / 2.54 * 72, abs=0.01)
 
 
-def test_larger_text_is_larger_and_the_style_comes_back():
-    curve = pd.DataFrame({"threshold": [0.1, 0.2], "model": 0.1, "treat_all": 0.1})
-
+def test_larger_text_is_larger_and_the_style_comes_back(page):
     def sizes():
-        figure = figures.decision_curves({"a": curve}, 9)
+        figure = figures.plot(page[2], "06-4-decision-curves")
         (axes,) = figure.axes
         return figure.get_figwidth() * 2.54, axes.xaxis.label.get_size()
 
@@ -72,14 +70,13 @@ def test_legends_and_titles_stay_inside_a_narrow_page(page, font_size):
     legends = []
     with figures.page(15, font_size):
         for name in ("05-1-reliability", "06-1-roc", "06-2-thresholds", "08-4-accuracy-latency"):
-            figure = plot(page[2], name)
+            figure = figures.plot(page[2], name)
             figure.draw_without_rendering()
             legends += figure.legends
             for legend in figure.legends:
                 box = legend.get_window_extent()
                 assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, name
                 assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes), name
-            figures.plt.close(figure)
     assert legends
 
 
@@ -102,7 +99,7 @@ def test_what_is_there_is_brought_in_with_caption_and_label(page):
 
 def test_a_long_table_is_split_by_model(page):
     folder, _, run = page
-    rows = tables.subgroups_table(run.results).rows
+    rows = tables.table(run.results, "subgroups").rows
     parts = sorted(folder.glob("subgroups*.tex"))
     split = len(rows) > 30
     assert len(parts) == (2 if split else 1)

@@ -9,9 +9,9 @@ from melanoma_lib.reporting.compare import COLUMNS, compare, price_of_leakage
 from melanoma_lib.reporting.tables import (
     Table,
     as_dataframe,
-    comparison_table,
     latex,
     summary,
+    table,
     write_tables,
 )
 
@@ -35,7 +35,7 @@ def test_csv_tables_hold_the_results(results, tmp_path):
 
 
 def test_latex_is_safe_and_complete(results):
-    text = latex(comparison_table(results), "100 % of the images")
+    text = latex(table(results, "comparison_table"), "100 % of the images")
     value = results["models"]["model_0"]["metrics"]["melanoma_auc"]["value"]
     assert "\\toprule" in text and "Model\\_0" in text and f"{value:.3f}" in text
     lines = [line for line in text.splitlines() if line.startswith("Model")]
@@ -45,29 +45,29 @@ def test_latex_is_safe_and_complete(results):
 
 def test_a_cell_in_latex_by_hand():
     figure = {"value": -0.0123, "low": -0.1, "high": 0.08}
-    table = Table(
+    made = Table(
         {"model": "A & B", "gain": "p < 5 %", "p": "p"},
         [{"model": "ResNet-50_x", "gain": figure, "p": 0.0004}],
         frozenset({(0, "gain")}),
     )
-    lines = latex(table, "c").splitlines()
+    lines = latex(made, "c").splitlines()
     assert lines[1] == "\\begin{tabular}{lcc}"
     assert lines[3] == "A \\& B & p $<$ 5 \\% & p \\\\"
     assert lines[5] == (
         "ResNet-50\\_x & \\begin{tabular}[t]{@{}c@{}}\\textbf{$-$0.012}\\\\"
         "{\\scriptsize [$-$0.100, 0.080]}\\end{tabular} & $<$0.001 \\\\"
     )
-    assert as_dataframe(table).to_numpy().tolist() == [
+    assert as_dataframe(made).to_numpy().tolist() == [
         ["ResNet-50_x", "-0.012 [-0.100, 0.080]", "<0.001"]
     ]
 
 
 def test_bold_is_only_what_is_better_than_every_other(results):
-    assert "textbf" in latex(comparison_table(results), "")
+    assert "textbf" in latex(table(results, "comparison_table"), "")
     for pair in results["differences"]:
         for name in COLUMNS:
             pair[name]["p_holm"] = 0.2
-    assert "textbf" not in latex(comparison_table(results), "")
+    assert "textbf" not in latex(table(results, "comparison_table"), "")
 
 
 def test_the_summary_takes_its_numbers_from_the_results(results):
@@ -111,7 +111,7 @@ def test_the_documentation_shows_what_was_measured():
         f"{again['05_calibration']:.0f} s and 06 {again['06_operating_thresholds']:.0f} s",
     ):
         assert said in text
-    for row in as_dataframe(comparison_table(results)).itertuples(index=False):
+    for row in as_dataframe(table(results, "comparison_table")).itertuples(index=False):
         assert "| " + " | ".join(row) + " |" in text
     pairs = {(row["first"], row["second"]): row for row in results["differences"]}
     accuracy = pairs["densenet121", "vit_b_16"]["accuracy"]["p_holm"]

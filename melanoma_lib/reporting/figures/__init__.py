@@ -1,16 +1,16 @@
-"""Every figure of the thesis: data in, a matplotlib figure out; the style, the captions, `save`."""
+"""Every figure of the thesis: a run or data in, a matplotlib figure out; the style, and `save`."""
 
-from matplotlib import pyplot as plt
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from melanoma_lib.reporting.figures.calibration import reliability, temperature_curve
-from melanoma_lib.reporting.figures.catalogue import (
-    CATALOG,
-    CHAPTERS,
-    EXTERNAL,
-    PER_MODEL,
-    catalog_markdown,
-)
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.split import is_leaked, lesion_groups, make_split
+from melanoma_lib.reporting.figures import calibration, models, thresholds
+from melanoma_lib.reporting.figures.catalogue import CATALOG, EXTERNAL, PER_MODEL, catalog_markdown
 from melanoma_lib.reporting.figures.data import (
     abcde,
     augmentation,
@@ -19,27 +19,83 @@ from melanoma_lib.reporting.figures.data import (
     lesion_leak,
     patients,
 )
-from melanoma_lib.reporting.figures.explanation import grad_cam, mask_overlap, randomised_weights
-from melanoma_lib.reporting.figures.models import (
-    accuracy_latency,
-    architectures,
-    comparison,
-    subgroups,
+from melanoma_lib.reporting.figures.elements import subplots
+from melanoma_lib.reporting.figures.explanation import (
+    OVERLAPS,
+    agreement,
+    grad_cam,
+    mask_overlap,
+    randomised_weights,
 )
-from melanoma_lib.reporting.figures.style import (
-    LIGHT,
-    MODEL_COLOURS,
-    STYLE,
-    WIDTH,
-    SavedFigure,
-    page,
-    save,
-    style,
-)
-from melanoma_lib.reporting.figures.thresholds import (
-    decision_curves,
-    operating_points,
-    roc,
-    threshold_curves,
-)
+from melanoma_lib.reporting.figures.models import architectures
+from melanoma_lib.reporting.figures.style import MODEL_COLOURS, WIDTH, page, save, style
 from melanoma_lib.reporting.figures.training import confusion_matrices, training_curves
+from melanoma_lib.reporting.run import Run
+
+
+def _histories(run: Run) -> dict[str, pd.DataFrame]:
+    return {
+        model["name"]: pd.read_csv(run.folder / key / "history.csv")
+        for key, model in run.results["models"].items()
+    }
+
+
+def _matrices(run: Run) -> dict[str, np.ndarray]:
+    return {name: np.array(model["confusion_matrix"]) for name, model in run.models}
+
+
+def _explained(run: Run) -> dict[str, dict]:
+    return {name: model.get("explanations") for name, model in run.models}
+
+
+def _agreements(run: Run) -> dict[str, dict]:
+    names = {key: model["name"] for key, model in run.results["models"].items()}
+    return {
+        f"{names[pair['first']]}, {names[pair['second']]}": pair["agreement"]
+        for pair in run.results["differences"]
+    }
+
+
+PLOTS: dict[str, Callable[[Run], Figure]] = {
+    "01-1-class-counts": lambda run: class_counts(run.metadata),
+    "01-2-patients": lambda run: patients(run.metadata),
+    "01-4-lesion-leak": lambda run: lesion_leak(
+        lesion_groups(run.metadata).value_counts(),
+        is_leaked(make_split(run.metadata, "image", run.seed)),
+    ),
+    "04-1-training-curves": lambda run: training_curves(_histories(run)),
+    "04-2-confusion-matrix": lambda run: confusion_matrices(_matrices(run), CLASS_NAMES),
+    "05-1-reliability": calibration.reliability,
+    "05-2-temperature": calibration.temperature_curve,
+    "05-3-melanoma-reliability": partial(calibration.reliability, of_melanoma=True),
+    "06-1-roc": thresholds.roc,
+    "06-2-thresholds": thresholds.threshold_curves,
+    "06-3-operating-points": thresholds.operating_points,
+    "06-4-decision-curves": thresholds.decision_curves,
+    "07-2-mask-overlap": lambda run: mask_overlap(_explained(run)),
+    "07-4-randomised-weights": lambda run: randomised_weights(_explained(run)),
+    "07-5-agreement": lambda run: agreement(_explained(run), _agreements(run)),
+    "08-1-comparison": models.comparison,
+    "08-2-training-curves": lambda run: training_curves(_histories(run)),
+    "08-3-confusion-matrices": lambda run: confusion_matrices(_matrices(run), CLASS_NAMES),
+    "08-4-accuracy-latency": models.accuracy_latency,
+    "08-5-subgroups": models.subgroups,
+    "08-6-price-of-leakage": models.price_of_leakage,
+}
+
+
+def plot(run: Run, name: str, key: str = "") -> Figure | None:
+    """The figure `name`, of the model `key` where each model has one; None if it cannot be plotted.
+
+    Some figures need models, images, the dataset's table, or a run on the other split.
+    """
+    explained = _explained(run).values()
+    lacks = {
+        "01": run.metadata is None,
+        "07": not all(explained),
+        "07-2": not all(entry and entry["images"] for entry in explained),
+        "08-6": "price_of_leakage" not in run.results,
+    }
+    if name not in PLOTS or any(lacks[start] for start in lacks if name.startswith(start)):
+        return None
+    return PLOTS[name](run.only(key) if key else run)

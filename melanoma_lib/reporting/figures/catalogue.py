@@ -10,6 +10,14 @@ CHAPTERS = {
     "07": "Explaining a prediction",
     "08": "Comparing the models",
 }
+TRAINING_CURVES = (
+    "Loss and accuracy on the training and the validation split after each epoch. The weights of "
+    "the marked epoch are kept."
+)
+CONFUSION_MATRIX = (
+    "Confusion matrix on the test split: number of images and fraction of the row (true "
+    "diagnosis). Darker cells hold larger fractions."
+)
 CATALOG = {
     "01-1-class-counts": "Images and lesions per diagnosis, in numbers and in per cent of all.",
     "01-2-patients": "Age, sex and body site, each lesion counted once. Beside the bars: lesions, "
@@ -21,10 +29,8 @@ CATALOG = {
     "span the quartiles, whiskers the 5th to the 95th percentile; dashed: the median of melanoma.",
     "02-1-augmentation": "One training image and random augmentations of it, as in training.",
     "03-1-architectures": "Trainable parameters, and multiply-adds to classify one image.",
-    "04-1-training-curves": "Loss and accuracy on the training and the validation split after "
-    "each epoch. The weights of the marked epoch are kept.",
-    "04-2-confusion-matrix": "Confusion matrix on the test split: number of images and fraction of "
-    "the row (true diagnosis). Darker cells hold larger fractions.",
+    "04-1-training-curves": TRAINING_CURVES,
+    "04-2-confusion-matrix": CONFUSION_MATRIX,
     "05-1-reliability": "Accuracy against confidence on the test split before and after "
     "temperature scaling, with 95% intervals of independent images and, below, images per bin. On "
     "the diagonal confidence equals accuracy; ECE is the expected calibration error.",
@@ -61,15 +67,13 @@ CATALOG = {
     "for the class its model predicts, and how alike to a blob in the middle of the image: mean "
     "rank correlation, with 95% intervals.",
     "08-1-comparison": "The models on the same test split, with 95% intervals and values.",
-    "08-2-training-curves": "Loss and accuracy of each model on the training and the validation "
-    "part after each epoch. The weights of the marked epoch are kept.",
-    "08-3-confusion-matrices": "Confusion matrices on the test split: number of images and "
-    "fraction of the row (true diagnosis). Darker cells hold larger fractions.",
+    "08-2-training-curves": TRAINING_CURVES,
+    "08-3-confusion-matrices": CONFUSION_MATRIX,
     "08-4-accuracy-latency": "Accuracy on the test split against the time to classify one image, "
     "with 95% intervals. Larger markers: more parameters, given in millions (M).",
     "08-5-subgroups": "One model on groups of the test split, with 95% intervals. In parentheses: "
     "lesions, of them melanomas. Hollow and grey: groups of few lesions. Dashed: the whole test "
-    "part.",
+    "split.",
     "08-6-price-of-leakage": "One architecture trained and tested on data split by lesion and on "
     "data split by image, where test lesions were seen in training, with 95% intervals.",
 }
@@ -80,7 +84,7 @@ EXTERNAL = {
     "on the run's own test split and on images from elsewhere, with 95% intervals of independent "
     "images and, below, images per bin. The temperature is the same on both.",
     "external-2-operating-points": "Sensitivity and specificity for melanoma on the run's own test "
-    "part and on images from elsewhere, at thresholds carried over unchanged, with 95% intervals. "
+    "split and on images from elsewhere, at thresholds carried over unchanged, with 95% intervals. "
     "Dashed: the target on the validation split.",
 }
 # Drawn once per model, each in a file that ends in the model's key.

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -37,7 +36,7 @@ def class_counts(metadata: pd.DataFrame) -> Figure:
         elements.named_bars(axes, elements.class_labels(codes), counts, texts, colours)
         elements.count_ticks(axes.xaxis)
         axes.set_xlabel(f"{unit} (n = {len(rows):,})")
-    figure.legend(handles=MALIGNANCY_KEY, loc="outside upper right", ncols=2)
+    elements.legend(figure, MALIGNANCY_KEY, 2)
     return figure
 
 
@@ -51,31 +50,30 @@ def patients(metadata: pd.DataFrame) -> Figure:
 
     lesions = metadata.drop_duplicates("lesion_id")
     lesions = lesions.assign(malignant=lesions["dx"].isin(MALIGNANT_CODES))
-    titles = {"age": "Age", "sex": "Sex", "localization": "Body site"}
-    known = {column: lesions[lesions[column].notna() & ~lesions[column].isin(["unknown", ""])]
-             for column in titles}  # fmt: skip
+    figure = elements.page_figure(4.2)
     mosaic = [["age", "localization"], ["sex", "localization"]]
-    figure, panels = plt.subplot_mosaic(mosaic, figsize=(page_width(), 4.2), height_ratios=[2.4, 1])
+    panels = figure.subplot_mosaic(mosaic, height_ratios=[2.4, 1])
     sns.histplot(
         lesions, x="age", hue="malignant", hue_order=[True, False], palette=[MALIGNANT, BENIGN],
         bins=np.arange(-2.5, 103, 5), stat="proportion", common_norm=False,  # ages: 0, 5, 10, ...
         element="step", alpha=0.5, legend=False, ax=panels["age"],
     )
     panels["age"].set(xlabel="Age (years)", ylabel="Fraction of the group")
-    panels["age"].yaxis.set_major_formatter(elements.percent_ticks)
-    for column in ("sex", "localization"):
-        axes, groups = panels[column], known[column].groupby(column)["malignant"]
-        groups = groups.agg(["size", "sum", "mean"]).sort_values("size", ascending=False)
+    elements.percent_ticks(panels["age"].yaxis)
+    for column, title in {"age": "Age", "sex": "Sex", "localization": "Body site"}.items():
+        axes, known = panels[column], lesions[~lesions[column].isin([np.nan, "unknown", ""])]
+        unknown = len(lesions) - len(known)
+        axes.set_title(f"{title} ({unknown:,} of {len(lesions):,} unknown)")
+        if column == "age":
+            continue
+        groups = known.groupby(column)["malignant"].agg(["size", "sum", "mean"])
+        groups = groups.sort_values("size", ascending=False)
         texts = groups["size"].map("{:,} (".format) + groups["mean"].map("{:.0%})".format)
-        colours = [BENIGN] * len(groups)
-        elements.named_bars(axes, groups.index, groups["size"], texts, colours)
-        axes.barh(groups.index, groups["sum"], 0.75, color=MALIGNANT)
+        elements.named_bars(axes, groups.index, groups["size"], texts, BENIGN)
+        axes.barh(range(len(groups)), groups["sum"], 0.75, color=MALIGNANT)
         elements.count_ticks(axes.xaxis)
         axes.set_xlabel("Lesions (fraction malignant)")
-    for column, title in titles.items():
-        unknown = len(lesions) - len(known[column])
-        panels[column].set_title(f"{title} ({unknown:,} of {len(lesions):,} unknown)")
-    figure.legend(handles=MALIGNANCY_KEY, loc="outside upper right", ncols=2)
+    elements.legend(figure, MALIGNANCY_KEY, 2)
     return figure
 
 
@@ -89,8 +87,8 @@ def examples(images: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     columns = max(len(images[code]) for code in codes)
     height, width, _ = np.shape(images[codes[0]][0])
     tile = min((page_width() - 1.2) / columns * height / width, 1.2)
-    figure, grid = elements.subplots(len(codes) * (tile + 0.05), len(codes), columns,
-                                     squeeze=False, layout="compressed")
+    figure = elements.page_figure(len(codes) * (tile + 0.05), "compressed")
+    grid = figure.subplots(len(codes), columns, squeeze=False)
     for row, code, name in zip(grid, codes, elements.class_labels(codes, 12), strict=True):
         for axes, image in zip(row, images[code], strict=False):
             elements.show_image(axes, image)
@@ -107,12 +105,9 @@ def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
     images_per_lesion: one count per lesion; leak: for each held-out image (index: class code),
     whether its lesion is also in training.
     """
-    import seaborn as sns  # slow to import
-
     figure, (left, right) = elements.subplots(2.7, 1, 2)
-    sns.countplot(x=images_per_lesion.to_numpy(), native_scale=True, color=LIGHT, saturation=1,
-                  ax=left)
-    left.bar_label(left.containers[0], fmt="{:,.0f}")
+    counts = images_per_lesion.value_counts()
+    left.bar_label(left.bar(counts.index, counts, color=LIGHT), fmt="{:,.0f}")
     elements.count_ticks(left.yaxis)
     left.set(xlabel="Images of the lesion", ylabel=f"Lesions (n = {len(images_per_lesion):,})",
              xticks=range(1, images_per_lesion.max() + 1))
@@ -121,9 +116,8 @@ def lesion_leak(images_per_lesion: pd.Series, leak: pd.Series) -> Figure:
     sizes = zip(elements.class_labels(rows.index), rows["size"], strict=True)
     names = [f"{name} ({size:,.0f})" for name, size in sizes]
     colours = [LIGHT] * (len(rows) - 1) + [DARK]  # the last is of all diagnoses
-    texts = rows["mean"].map("{:.0%}".format)
-    elements.named_bars(right, names, rows["mean"], texts, colours)
-    right.xaxis.set_major_formatter(elements.percent_ticks)
+    elements.named_bars(right, names, rows["mean"], rows["mean"].map("{:.0%}".format), colours)
+    elements.percent_ticks(right.xaxis)
     right.set_xlabel("Held-out images (n) with\na lesion also in training")
     return figure
 
@@ -163,7 +157,7 @@ def augmentation(original: np.ndarray, augmented: np.ndarray) -> Figure:
     """One image beside its augmentations: uint8 (H, W, 3) and uint8 (k, H, W, 3)."""
     rows = 2 if len(augmented) > 2 else 1
     columns = rows + -(-len(augmented) // rows)
-    figure = plt.figure(figsize=(page_width(), rows * page_width() / columns + 0.2))
+    figure = elements.page_figure(rows * page_width() / columns + 0.2)
     grid = figure.add_gridspec(rows, columns)
     places = [grid[row, column] for row in range(rows) for column in range(rows, columns)]
     for place, image in zip([grid[:, :rows], *places], [original, *augmented], strict=False):

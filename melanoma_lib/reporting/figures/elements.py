@@ -1,11 +1,10 @@
-"""What several figures are made of: panels, bars, dots with intervals, looks and labels."""
+"""What several figures are made of: panels, bars, estimates with intervals, looks and labels."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -21,12 +20,33 @@ from melanoma_lib.reporting.figures.style import (
     MODEL_LINES,
     is_narrow,
     page_width,
+    style,
 )
 
 
+class _PageFigure(Figure):
+    """A figure that a notebook's cell shows where it ends with it.
+
+    It is not one of pyplot's, so that it needs no window, whatever the backend, and no closing.
+    """
+
+    @style()
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        self.savefig(picture)
+        return picture.getvalue()
+
+
+def page_figure(height: float, layout: str = "constrained") -> Figure:
+    """An empty figure as wide as the page, `height` inches high."""
+    return _PageFigure(figsize=(page_width(), height), layout=layout)
+
+
+@style()
 def subplots(height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, Axes]:
-    """`plt.subplots` as wide as the page, `height` inches high."""
-    return plt.subplots(rows, columns, figsize=(page_width(), height), **options)
+    """A `page_figure` and its panels; options: those of `Figure.subplots`."""
+    figure = page_figure(height)
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def panel_grid(
@@ -65,11 +85,6 @@ def model_marker(index: int) -> dict:
     return {"color": MODEL_COLOURS[index % 6], "linestyle": "", "marker": MARKERS[index % 6]}
 
 
-def model_colours(models: Sequence[str]) -> list[str]:
-    """The colour of each model."""
-    return [MODEL_COLOURS[index % 6] for index in range(len(models))]
-
-
 def operating_point_markers(labels: Iterable[str]) -> dict[str, dict]:
     """An open marker for each operating point."""
     look = {"linestyle": "", "color": "black", "markerfacecolor": "white"}
@@ -82,9 +97,10 @@ def legend_entry(label: str, **look) -> Line2D:
     return Line2D([], [], label=label, **{"color": DARK} | look)
 
 
-def legend(figure: Figure, handles: Sequence[Line2D] | None = None) -> None:
+def legend(figure: Figure, handles: Sequence | None = None, columns: int = 3) -> None:
     """The legend above a figure, of everything labelled unless the entries are given."""
-    figure.legend(handles=handles, loc="outside upper right", ncols=3 - is_narrow())
+    columns -= is_narrow() and columns > 2
+    figure.legend(handles=handles, loc="outside upper right", ncols=columns)
 
 
 def class_labels(codes: Iterable[str], width: int = 99) -> list[str]:
@@ -93,9 +109,10 @@ def class_labels(codes: Iterable[str], width: int = 99) -> list[str]:
     return [textwrap.fill(name, width, break_long_words=False) for name in names]
 
 
-def percent_ticks(fraction: float, _position: int) -> str:
-    """Formats the ticks of an axis of fractions."""
-    return f"{round(100 * fraction, 6):g}%"
+def percent_ticks(*axes: Axis) -> None:
+    """Shows fractions as per cent on some axes; matplotlib's own formatter shows 0.1% as 0%."""
+    for axis in axes:
+        axis.set_major_formatter(lambda fraction, _position: f"{round(100 * fraction, 6):g}%")
 
 
 def count_ticks(axis: Axis) -> None:
@@ -108,64 +125,64 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names the rows 0, 1, ... of a horizontal plot, the first at the top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    for panel in axes.figure.axes:
+    for panel in axes.get_shared_y_axes().get_siblings(axes):
         panel.tick_params(axis="y", length=0)
 
 
 def named_bars(
     axes: Axes, names: Sequence[str], values: Sequence[float], texts: Iterable[str],
-    colours: Sequence[str],
+    colours: Sequence[str] | str,
 ) -> None:
     """Named horizontal bars with a text beside each, the first at the top."""
-    import seaborn as sns  # slow to import
-
-    sns.barplot(x=list(values), y=list(names), hue=list(names), palette=list(colours),
-                saturation=1, width=0.75, legend=False, ax=axes)
-    for bar, text in zip(axes.containers, texts, strict=True):
-        axes.bar_label(bar, [text], padding=3)
+    bars = axes.barh(range(len(names)), values, 0.75, color=colours)
+    axes.bar_label(bars, texts, padding=3)
     axes.margins(x=0.35)
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, names)
 
 
-def interval_dots(
-    axes: Axes, rows: pd.DataFrame, models: Sequence[str], text: str = ""
-) -> None:
-    """One dot with its interval per row of model, value, low, high; baselines in grey.
+def numbers(estimate: Mapping) -> np.ndarray:
+    """Value, low and high of an estimate, (3,); NaN where it is not defined."""
+    return np.array([estimate[end] for end in ("value", "low", "high")], float)
 
-    text: the format of the values written at the right edge. Rows without a value stay empty.
+
+def plot_estimate(axes: Axes, row: int, estimate: Mapping, **look) -> None:
+    """A marker at the value and a line along the interval; neither where it is not defined."""
+    value, low, high = numbers(estimate)
+    axes.hlines(row, low, high, color=look["color"])
+    axes.plot(value, row, **{"markersize": 6} | look)
+
+
+def estimate_rows(axes: Axes, estimates: Mapping[str, Mapping], text: str = "") -> None:
+    """A row with an estimate per name, in the models' looks; baselines in grey.
+
+    Baselines are what begins so, or with "random weights". text: the format of the values written
+    at the right edge.
     """
-    import seaborn as sns  # slow to import
-
-    rows = rows.astype(dict.fromkeys(("value", "low", "high"), float))
-    colours = dict(zip(models, model_colours(models), strict=True))
-    markers = {model: MARKERS[index % 6] for index, model in enumerate(models)}
-    for model in models:
-        if model.startswith(("baseline", "random weights")):
-            colours[model], markers[model] = GREY, "X"
-    axes.yaxis.update_units(models)  # rows in this order, whichever have a value
-    sns.scatterplot(rows, x="value", y="model", hue="model", style="model", palette=colours,
-                    markers=markers, s=36, edgecolor="none", legend=False, ax=axes, zorder=3)
-    axes.hlines(rows["model"], rows["low"], rows["high"], rows["model"].map(colours))
-    for model, value in rows[["model", "value"]].dropna().itertuples(index=False):
-        if model.startswith("baseline"):
-            axes.axvline(value, color=GREY, linestyle="--", linewidth=0.8, zorder=1)
-        axes.text(1.02, model, text.format(value), va="center",
+    for row, (name, estimate) in enumerate(estimates.items()):
+        look = model_marker(row)
+        if name.startswith(("baseline", "random weights")):
+            look |= {"color": GREY, "marker": "X"}
+        plot_estimate(axes, row, estimate, markeredgecolor="none", zorder=3, **look)
+        if estimate["value"] is None:
+            continue
+        if name.startswith("baseline"):
+            axes.axvline(estimate["value"], color=GREY, linestyle="--", linewidth=0.8, zorder=1)
+        axes.text(1.02, row, text.format(estimate["value"]), va="center",
                   transform=axes.get_yaxis_transform())
-    axes.set(ylim=(len(models) - 0.5, -0.5), xlabel="", ylabel="")
-    axes.tick_params(axis="y", length=0)
+    name_rows(axes, list(estimates))
     axes.grid(axis="x")
     axes.margins(x=0.08)
 
 
-def interval_panels(
-    table: pd.DataFrame, column: str, columns: int, text: str
+def estimate_panels(
+    panels_of: Mapping[str, Mapping[str, Mapping]], columns: int, text: str
 ) -> tuple[Figure, list[Axes]]:
-    """One panel of dots with intervals and values per value of `column`."""
-    models, groups = list(table["model"].unique()), table.groupby(column, sort=False)
-    figure, panels = panel_grid(len(groups), columns, 0.65 + 0.22 * len(models))
-    for axes, (name, rows) in zip(panels, groups, strict=True):
-        interval_dots(axes, rows, models, text)
-        axes.set_xlabel(name)
+    """A figure of `estimate_rows` with values, a panel per label; every panel has the same rows."""
+    rows = len(next(iter(panels_of.values())))
+    figure, panels = panel_grid(len(panels_of), columns, 0.65 + 0.22 * rows)
+    for axes, (label, estimates) in zip(panels, panels_of.items(), strict=True):
+        estimate_rows(axes, estimates, text)
+        axes.set_xlabel(label)
     return figure, panels
 
 

@@ -1,14 +1,28 @@
-"""Figures of explanations."""
+"""Figures of explanations.
+
+Those of a whole test split take what `summarize_map_scores` gives, by the model's name in print.
+"""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from melanoma_lib.explanation.map_metrics import (
+    CENTRE_PRIOR,
+    METHOD_NAMES,
+    UNIFORM_MAP,
+    map_estimates,
+)
 from melanoma_lib.reporting.figures import elements
 from melanoma_lib.reporting.figures.style import LIGHT, page_width, style
+
+OVERLAPS = {
+    "inside": "Heat inside the lesion",
+    "pointing": "Hottest pixel in the lesion",
+    "iou": "Overlap with the lesion (IoU)",
+}
 
 
 @style()
@@ -20,8 +34,8 @@ def grad_cam(rows: Sequence[Mapping]) -> Figure:
     """
     models = list(rows[0]["overlays"])
     tile = min((page_width() - 0.8) / (1 + len(models)), 1.8)
-    figure, grid = elements.subplots(len(rows) * tile + 0.8, len(rows), 1 + len(models),
-                                     squeeze=False, layout="compressed")
+    figure = elements.page_figure(len(rows) * tile + 0.8, "compressed")
+    grid = figure.subplots(len(rows), 1 + len(models), squeeze=False)
     for line, row in zip(grid, rows, strict=True):
         elements.show_image(line[0], row["image"])
         line[0].set_ylabel(textwrap.fill(row["title"], 16), size=8, rotation=0, ha="right",
@@ -42,36 +56,60 @@ def grad_cam(rows: Sequence[Mapping]) -> Figure:
 
 
 @style()
-def mask_overlap(table: pd.DataFrame) -> Figure:
-    """Dots with intervals; table: model, score (its panel), value, low, high.
-
-    Values are fractions, or NaN. A model is a name, or begins with "baseline" or "random weights".
-    """
-    figure, panels = elements.interval_panels(table, "score", 2, "{:.1%}")
+def mask_overlap(explained: Mapping[str, dict]) -> Figure:
+    """Scores of Grad-CAM against masks, with intervals, beside random weights and baselines."""
+    first = next(iter(explained.values()))
+    maps = {name: map_estimates(entry) for name, entry in explained.items()}
+    maps |= {f"random weights: {name}": map_estimates(entry, "random")
+             for name, entry in explained.items()}  # fmt: skip
+    maps |= {f"baseline: {name}": map_estimates(first, "none", name)
+             for name in (CENTRE_PRIOR, UNIFORM_MAP)}  # fmt: skip
+    heads = {score: f"{head}\n(n = {first['images']:,})" for score, head in OVERLAPS.items()}
+    heads["road"] = f"Faithfulness, ROAD\n(n = {first['faithful_images']:,})"
+    panels_of = {
+        head: {name: scores[score] for name, scores in maps.items()}
+        for score, head in heads.items()
+    }
+    figure, panels = elements.estimate_panels(panels_of, 2, "{:.1%}")
     for axes in panels:
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
-        axes.xaxis.set_major_formatter(elements.percent_ticks)
+        elements.percent_ticks(axes.xaxis)
     return figure
 
 
 @style()
-def randomised_weights(curves: Mapping[str, Mapping[str, pd.DataFrame]], images: int) -> Figure:
-    """Similarity of maps against the fraction of layers whose weights are random.
-
-    curves: method -> model -> table of share (of the layers), value, low, high (-1 to 1);
-    images: how many.
-    """
-    figure, panels = elements.subplots(3.2, 1, len(curves), sharey=True)
-    for axes, (method, models) in zip(panels, curves.items(), strict=True):
+def randomised_weights(explained: Mapping[str, dict]) -> Figure:
+    """Similarity of maps against the fraction of layers whose weights are random."""
+    figure, panels = elements.subplots(3.2, 1, len(METHOD_NAMES), sharey=True)
+    for axes, (method, title) in zip(panels, METHOD_NAMES.items(), strict=True):
         axes.axhline(0, color=LIGHT, linewidth=0.8, zorder=0)
-        for index, (name, rows) in enumerate(models.items()):
-            rows, look = rows.astype(float), elements.model_marker(index)
-            look |= elements.model_line(index)
-            axes.plot([0, *rows["share"]], [1, *rows["value"]], **look, label=name)
-            axes.vlines(rows["share"], rows["low"], rows["high"], color=look["color"])
-        axes.set_title(method)
+        for index, (name, entry) in enumerate(explained.items()):
+            look = elements.model_marker(index) | elements.model_line(index)
+            steps = map_estimates(entry, method=method)["randomised"]
+            shares = [step["share"] for step in steps]
+            value, low, high = zip(*(elements.numbers(s["similarity"]) for s in steps), strict=True)
+            axes.plot([0, *shares], [1, *value], **look, label=name)
+            axes.vlines(shares, low, high, color=look["color"])
+        axes.set_title(title)
         axes.set_xlabel("Layers with random weights,\ncounted from the output")
-        axes.xaxis.set_major_formatter(elements.percent_ticks)
-    panels[0].set_ylabel(f"Rank correlation with\nthe trained map (n = {images:,})")
-    figure.legend(handles=panels[0].lines[1:], loc="outside upper right", ncols=2)
+        elements.percent_ticks(axes.xaxis)
+    panels[0].set_ylabel(f"Rank correlation with\nthe trained map (n = {_faithful(explained):,})")
+    elements.legend(figure, panels[0].lines[1:], 2)
     return figure
+
+
+@style()
+def agreement(explained: Mapping[str, dict], agreements: Mapping[str, dict]) -> Figure:
+    """How alike two models' maps are, and each model's and a centre prior, with intervals.
+
+    agreements: what `map_agreement` gives by the pair's names.
+    """
+    rows = {**agreements, **{f"{name}, centre prior": map_estimates(entry)["like_centre"]
+                             for name, entry in explained.items()}}  # fmt: skip
+    head = f"Rank correlation of two maps (n = {_faithful(explained):,})"
+    figure, _ = elements.estimate_panels({head: rows}, 1, "{:.3f}")
+    return figure
+
+
+def _faithful(explained: Mapping[str, dict]) -> int:
+    return next(iter(explained.values()))["faithful_images"]

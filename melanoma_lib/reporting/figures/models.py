@@ -1,13 +1,17 @@
 """Figures that set models side by side."""
 
 from collections.abc import Mapping
+from itertools import groupby
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from melanoma_lib.evaluation.subgroups import ATTRIBUTES
+from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.figures import elements
 from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, style
+from melanoma_lib.reporting.run import Run
 
 
 @style()
@@ -15,21 +19,21 @@ def architectures(table: pd.DataFrame) -> Figure:
     """Bars of size and cost by model: name, parameters (millions), gmacs (10^9 multiply-adds)."""
     figure, panels = elements.subplots(0.8 + 0.32 * len(table), 1, 2, sharey=True)
     labels = {"parameters": "Parameters (millions)", "gmacs": "Multiply-adds per image (billions)"}
+    colours = [elements.model_line(index)["color"] for index in range(len(table))]
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
         texts = [f"{value:.1f}" if value >= 1 else f"{value:#.2g}" for value in table[column]]
-        colours = elements.model_colours(table["name"])
         elements.named_bars(axes, table["name"], table[column], texts, colours)
         axes.set_xlabel(label)
     return figure
 
 
-@style()
-def comparison(table: pd.DataFrame, basis: str = "") -> Figure:
-    """Dots with intervals; table: model, metric (the label of its panel), value, low, high.
-
-    basis: what all models were tested on, in words.
-    """
-    figure, panels = elements.interval_panels(table, "metric", 3, "{:.3f}")
+def _metric_panels(metrics: Mapping[str, Mapping], basis: str = "") -> Figure:
+    """A panel per metric of the tables; metrics: the estimates by name in print; basis: of all."""
+    panels_of = {
+        head: {name: estimates[metric] for name, estimates in metrics.items()}
+        for metric, (head, _) in COLUMNS.items()
+    }
+    figure, panels = elements.estimate_panels(panels_of, 3, "{:.3f}")
     figure.suptitle(basis, x=0.995, ha="right", size="medium")
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(3))
@@ -37,57 +41,71 @@ def comparison(table: pd.DataFrame, basis: str = "") -> Figure:
 
 
 @style()
-def accuracy_latency(table: pd.DataFrame, images: int) -> Figure:
-    """Accuracy on so many images against latency by model.
+def comparison(run: Run) -> Figure:
+    """The metrics of every model with intervals."""
+    basis = "n = {test_images:,} images of {test_lesions:,} lesions".format_map(run.results)
+    return _metric_panels({name: model["metrics"] for name, model in run.models}, basis)
 
-    table: model, latency_ms, latency_low, latency_high (ms), accuracy, accuracy_low,
-    accuracy_high (0 to 1), parameters (millions, the marker's size).
-    """
+
+@style()
+def price_of_leakage(run: Run) -> Figure:
+    """The metrics of one architecture on the split by lesion, and on that by image."""
+    price = run.results["price_of_leakage"]
+    return _metric_panels({
+        f"split by {split}\n(n = {price[split]['test_images']:,} images)": price[split]["metrics"]
+        for split in ("lesion", "image")
+    })  # fmt: skip
+
+
+@style()
+def accuracy_latency(run: Run) -> Figure:
+    """Accuracy on the test split against latency by model; the marker's size: its parameters."""
     figure, axes = elements.subplots(3.8)
     handles = []
-    for index, row in enumerate(table.to_dict("records")):
-        x, y, mark = row["latency_ms"], row["accuracy"], elements.model_marker(index)
-        axes.hlines(y, row["latency_low"], row["latency_high"], color=mark["color"])
-        axes.vlines(x, row["accuracy_low"], row["accuracy_high"], color=mark["color"])
-        axes.plot(x, y, **mark, markersize=4 + 1.6 * row["parameters"] ** 0.5,
-                  markeredgecolor="white")
-        handles.append(elements.legend_entry(f"{row['model']} ({row['parameters']:.0f} M)", **mark))
+    for index, (name, model) in enumerate(run.models):
+        latency, accuracy = model["latency"], model["metrics"]["accuracy"]
+        y, low, high = elements.numbers(accuracy)
+        x, millions = latency["median_ms"], model["parameters"] / 1e6
+        mark = elements.model_marker(index)
+        axes.hlines(y, latency["low_ms"], latency["high_ms"], color=mark["color"])
+        axes.vlines(x, low, high, color=mark["color"])
+        axes.plot(x, y, **mark, markersize=4 + 1.6 * millions**0.5, markeredgecolor="white")
+        handles.append(elements.legend_entry(f"{name} ({millions:.0f} M)", **mark))
     axes.margins(0.15)
     axes.grid()
-    axes.yaxis.set_major_formatter(elements.percent_ticks)
-    axes.set(xlabel="Latency (ms per image)",
-             ylabel=elements.join_label("Accuracy", f"(n = {images:,} images)"))
+    elements.percent_ticks(axes.yaxis)
+    label = elements.join_label("Accuracy", f"(n = {run.results['test_images']:,} images)")
+    axes.set(xlabel="Latency (ms per image)", ylabel=label)
     elements.legend(figure, handles)
     return figure
 
 
 @style()
-def subgroups(table: pd.DataFrame, overall: Mapping[str, float]) -> Figure:
-    """Dots with intervals by group of patients, one panel per measure.
-
-    table: attribute (a heading), group, lesions, melanoma_lesions (counts), small (bool) and, per
-    measure, a dict of value, low, high (fractions or None); overall: measure (the axis label) ->
-    value on the whole test split. Measures are named in `table` as in `overall`.
-    """
-    rows: list[dict] = []
-    for attribute, groups in table.groupby("attribute", sort=False):
-        rows += [{"label": attribute}, *groups.to_dict("records")]
+def subgroups(run: Run) -> Figure:
+    """The first model on every subgroup of patients, one panel per measure."""
+    _, model = run.models[0]
+    measures = {"melanoma_auc": "Melanoma AUC", "sensitivity": "Sensitivity",
+                "specificity": "Specificity"}  # fmt: skip
+    overall = model["metrics"] | model["operating_points"][0]["test"]
+    rows: list[dict] = []  # those without a group are headings
+    for attribute, groups in groupby(model["subgroups"], lambda row: row["attribute"]):
+        rows += [{"label": ATTRIBUTES[attribute]}, *groups]
     labels = [row.get("label") or f"{row['group']} ({row['lesions']:,}, "
               f"{row['melanoma_lesions']:,})" for row in rows]  # fmt: skip
-    figure, panels = elements.subplots(0.7 + 0.18 * len(rows), 1, len(overall), sharey=True)
-    for axes, (measure, value) in zip(panels, overall.items(), strict=True):
+    figure, panels = elements.subplots(0.7 + 0.18 * len(rows), 1, len(measures), sharey=True)
+    for axes, (measure, label) in zip(panels, measures.items(), strict=True):
+        value, _, _ = elements.numbers(overall[measure])
         axes.axvline(value, color=DARK, linestyle="--", linewidth=0.8, zorder=1)
         for position, row in enumerate(rows):
-            if "label" not in row:
-                ends = pd.to_numeric(pd.Series(row[measure], dtype=object))
+            if "group" in row:
                 colour = GREY if row["small"] else MODEL_COLOURS[0]
-                axes.hlines(position, ends["low"], ends["high"], color=colour)
-                axes.plot(ends["value"], position, "o", color=colour,
-                          markerfacecolor="white" if row["small"] else colour)
-        axes.set(xlabel=measure, xlim=(-0.03, 1.03))
-        axes.xaxis.set_major_formatter(elements.percent_ticks)
+                face = "white" if row["small"] else colour
+                elements.plot_estimate(axes, position, row[measure], marker="o", color=colour,
+                                       markerfacecolor=face, markersize=5)
+        axes.set(xlabel=label, xlim=(-0.03, 1.03))
+        elements.percent_ticks(axes.xaxis)
         axes.grid(axis="x")
     elements.name_rows(axes, labels)
     for row, label in zip(rows, panels[0].get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if "label" in row else "normal")
+        label.set_fontweight("normal" if "group" in row else "bold")
     return figure

@@ -5,12 +5,10 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-import matplotlib.pyplot as plt
-import numpy as np
+import matplotlib.style
+from IPython.display import Image
 from matplotlib.figure import Figure
 
 from melanoma_lib.core.errors import MelanomaError
@@ -28,7 +26,6 @@ MODEL_LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 STYLE = {
     "figure.figsize": (WIDTH, 3),
-    "figure.constrained_layout.use": True,
     "figure.dpi": 110,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     "font.size": FONT_SIZE,
@@ -53,8 +50,11 @@ _current = ContextVar("style", default=STYLE)  # another one inside the block of
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Applies the thesis style inside the block (or, as `@style()`, inside a function) only."""
-    with matplotlib.rc_context(_current.get()):
+    """Applies the thesis style inside the block (or, as `@style()`, inside a function) only.
+
+    It begins with matplotlib's defaults, whatever a matplotlibrc file says.
+    """
+    with matplotlib.style.context(["default", _current.get()]):
         yield
 
 
@@ -93,33 +93,15 @@ def is_narrow() -> bool:
     return page_width() * 72 / matplotlib.rcParams["font.size"] < 52
 
 
-@dataclass(frozen=True)
-class SavedFigure:
-    """The files of a figure; as the last line of a notebook's cell it shows the picture saved."""
-
-    png: Path
-    pdf: Path
-    caption: str
-
-    def __repr__(self) -> str:
-        return f"<figure {self.png.stem}>"
-
-    def _repr_png_(self) -> tuple[bytes, dict]:
-        """The picture, its size on a screen, and its description for pages made of a notebook."""
-        picture = self.png.read_bytes()
-        pixels = np.frombuffer(picture[16:24], ">u4")  # width and height, by the PNG standard
-        width, height = (pixels * STYLE["figure.dpi"] // PNG_DPI).tolist()
-        return picture, {"width": width, "height": height, "alt": self.caption}
-
-
 @style()
 def save(
     figure: Figure, name: str, folder: Path | str, variant: str = "", note: str = ""
-) -> SavedFigure:
-    """Writes `<name>[-variant].png` and `.pdf` into `folder` and closes the figure.
+) -> Image:
+    """Writes `<name>[-variant].png` and `.pdf` into `folder`.
 
     Equal figures give equal bytes. `note` is set small and grey at the lower right edge. What
-    is returned shows the picture where a notebook's cell ends with it.
+    is returned shows the picture, with its caption as its description, where a notebook's cell
+    ends with it.
     """
     captions = CATALOG | EXTERNAL
     if name not in captions:
@@ -132,13 +114,11 @@ def save(
     stem = f"{name}-{variant}" if variant else name
     left_out = {".png": ["Software"], ".pdf": ["Creator", "Producer", "CreationDate"]}
     paths = [Path(folder) / (stem + suffix) for suffix in left_out]
-    try:
-        for path in paths:
-            with atomic_path(path) as temporary:
-                metadata = dict.fromkeys(left_out[path.suffix])
-                figure.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
-            with matplotlib.rc_context({"figure.constrained_layout.use": False}):
-                figure.set_layout_engine(None)  # places are found once, and are the same in both
-    finally:
-        plt.close(figure)
-    return SavedFigure(*paths, captions[name] + f" ({variant})" * bool(variant))
+    for path in paths:
+        with atomic_path(path) as temporary:
+            metadata = dict.fromkeys(left_out[path.suffix])
+            figure.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
+        figure.set_layout_engine("none")  # places are found once, and are the same in both
+    alt = captions[name] + f" ({variant})" * bool(variant)
+    width = round(figure.get_figwidth() * STYLE["figure.dpi"])
+    return Image(filename=paths[0], width=width, alt=alt)

@@ -1,46 +1,78 @@
 """Figures of thresholds and operating points."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.evaluation.operating_points import (
+    decision_curve,
+    operating_curve,
+    operating_point_label,
+)
 from melanoma_lib.reporting.figures import elements
 from melanoma_lib.reporting.figures.style import DARK, GREY, LIGHT, is_narrow, style
+from melanoma_lib.reporting.run import Run
+
+RATES = ("sensitivity", "specificity")
+
+
+def _points(run: Run) -> pd.DataFrame:
+    """A row a model and operating point; sensitivity and specificity are those on the test split.
+
+    `label` says in words what was aimed at; `test` holds the estimates.
+    """
+    rows = [
+        {"model": name, "label": operating_point_label(point), **point,
+         **{rate: point["test"][rate]["value"] for rate in RATES}}
+        for name, model in run.models
+        for point in model["operating_points"]
+    ]  # fmt: skip
+    return pd.DataFrame(rows).astype(dict.fromkeys(RATES, float))
+
+
+def _scored(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By model's name, whether each test image is a melanoma, and its calibrated probability."""
+    return {
+        name: (test.is_melanoma, test.melanoma_score(model["temperature"]))
+        for (name, model), test in zip(run.models, run.split("test"), strict=True)
+    }
+
+
+def _counts(run: Run) -> list[tuple[int, int]]:
+    """Every model's test images of melanomas, and of others."""
+    found = [test.is_melanoma for test in run.split("test")]
+    return [(int(melanoma.sum()), int((~melanoma).sum())) for melanoma in found]
 
 
 @style()
-def roc(curves: Mapping[str, pd.DataFrame], areas: Mapping, points: pd.DataFrame) -> Figure:
-    """ROC curves for melanoma with operating points, in full and where specificity is high.
-
-    curves: model -> columns sensitivity, specificity (0 to 1), by threshold; areas: model -> text
-    of the AUC and its interval; points: as `operating_points` takes them.
-    """
-    figure, (full, zoom) = elements.subplots(3.3 + 0.16 * len(curves), 1, 2)
+def roc(run: Run) -> Figure:
+    """ROC curves for melanoma with operating points, in full and where specificity is high."""
+    figure, (full, zoom) = elements.subplots(3.3 + 0.16 * len(run.models), 1, 2)
+    points, scored = _points(run), _scored(run)
     points = points.assign(alarms=1 - points["specificity"])
-    marks = elements.operating_point_markers(points["point"])
+    marks = elements.operating_point_markers(points["label"])
     # High specificity, down to the tenth below its lowest point; other points lie outside.
     right = 0.2
     floor = min(0.8, points.loc[points["alarms"] <= right, "sensitivity"].min())
     floor = np.floor(10 * floor + 1e-9) / 10
     for axes in (full, zoom):
         axes.plot([0, 1], [0, 1], color=LIGHT, linestyle="--", linewidth=0.8, zorder=0)
-        for index, (name, curve) in enumerate(curves.items()):
-            look = elements.model_line(index)
+        for index, (name, model) in enumerate(run.models):
+            look, curve = elements.model_line(index), operating_curve(*scored[name])
             face = {"markerfacecolor": look["color"], "clip_on": False, "zorder": 3}
+            area = format_estimate(model["metrics"]["melanoma_auc"])
             axes.plot(1 - curve["specificity"], curve["sensitivity"], **look,
-                      label=f"{name}: AUC {areas[name]}")
+                      label=f"{name}: AUC {area}")
             for point in points[points["model"] == name].itertuples():
                 if axes is full or point.alarms <= right:
-                    axes.plot(point.alarms, point.sensitivity, **marks[point.point] | face)
-        others, melanomas = points["others"][0], points["melanomas"][0]
+                    axes.plot(point.alarms, point.sensitivity, **marks[point.label] | face)
+        melanomas, others = _counts(run)[0]
         axes.set(xlabel=elements.join_label("1 − specificity", f"({others:,} others)"),
                  ylabel=elements.join_label("Sensitivity", f"({melanomas:,} melanomas)"))
-        axes.xaxis.set_major_formatter(elements.percent_ticks)
-        axes.yaxis.set_major_formatter(elements.percent_ticks)
+        elements.percent_ticks(axes.xaxis, axes.yaxis)
     left, top = -0.005, 1.005  # shows lines along the edges in full
     full.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     zoom.set(xlim=(left, right), ylim=(floor, top))
@@ -55,22 +87,21 @@ def roc(curves: Mapping[str, pd.DataFrame], areas: Mapping, points: pd.DataFrame
 
 
 @style()
-def threshold_curves(curves: Mapping[str, pd.DataFrame], points: pd.DataFrame) -> Figure:
+def threshold_curves(run: Run) -> Figure:
     """Sensitivity and specificity against the threshold, one panel per model.
 
-    curves: model -> columns threshold (increasing), sensitivity, specificity (0 to 1), a row
-    per decision "melanoma if score >= threshold"; points: as `operating_points` takes them.
     Thresholds of 0 have no place on the logarithmic axis.
     """
-    label = (f"Threshold (log scale)\nn = {points['melanomas'][0]:,} melanomas, "
-             f"{points['others'][0]:,} others")  # fmt: skip
-    figure, panels = elements.panel_grid(len(curves), 2, 2.2, 0.65, x=label,
+    melanomas, others = _counts(run)[0]
+    label = f"Threshold (log scale)\nn = {melanomas:,} melanomas, {others:,} others"
+    figure, panels = elements.panel_grid(len(run.models), 2, 2.2, 0.65, x=label,
                                          y="Sensitivity, specificity")
-    marks = elements.operating_point_markers(points["point"])
+    points = _points(run)
+    marks = elements.operating_point_markers(points["label"])
     points = points[points["threshold"] > 0]
     left = min([0.02, *points["threshold"]]) / 2
-    for index, (axes, (name, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
-        curve = curve[curve["threshold"] > 0]
+    for index, (axes, (name, scored)) in enumerate(zip(panels, _scored(run).items(), strict=True)):
+        curve = operating_curve(*scored).query("threshold > 0")
         # Every threshold decides as the next row's does; beyond the last, no image is melanoma.
         ends = np.append(curve["threshold"], 2)
         for column, line, last in (("sensitivity", "-", 0), ("specificity", "--", 1)):
@@ -79,12 +110,12 @@ def threshold_curves(curves: Mapping[str, pd.DataFrame], points: pd.DataFrame) -
                       color=elements.model_line(index)["color"], drawstyle="steps-pre")
             for point in points[points["model"] == name].itertuples():
                 height = heights[np.searchsorted(ends, point.threshold)]
-                axes.plot(point.threshold, height, **marks[point.point], zorder=3, clip_on=False)
+                axes.plot(point.threshold, height, **marks[point.label], zorder=3, clip_on=False)
                 axes.axvline(point.threshold, color=LIGHT, linewidth=0.8, zorder=0)
         axes.set(title=name, xscale="log", ylim=(-0.03, 1.03))
-        axes.yaxis.set_major_formatter(elements.percent_ticks)
+        elements.percent_ticks(axes.yaxis)
     panels[0].set_xlim(left, 1)
-    panels[0].xaxis.set_major_formatter(elements.percent_ticks)
+    elements.percent_ticks(panels[0].xaxis)
     entry = elements.legend_entry
     elements.legend(figure, [entry("sensitivity"), entry("specificity", linestyle="--"),
                              *(entry(label, **mark) for label, mark in marks.items())])
@@ -92,54 +123,48 @@ def threshold_curves(curves: Mapping[str, pd.DataFrame], points: pd.DataFrame) -
 
 
 @style()
-def operating_points(table: pd.DataFrame) -> Figure:
+def operating_points(run: Run) -> Figure:
     """Sensitivity and specificity with intervals, one row of panels per operating point.
 
-    table: rows 0, 1, ... of model, point, threshold (0 to 1), target (0 to 1 or NaN), criterion
-    ("sensitivity" or "specificity"), melanomas and others (images) and, for sensitivity and
-    specificity, value, _low and _high (0 to 1). Models on other images have their counts beside
-    their names.
+    Models on other images than the first have the counts beside all names.
     """
-    counts = ["melanomas", "others"]
-    alike = len(table[counts].drop_duplicates()) == 1
-    if not alike:
-        sizes = [table["melanomas"].map("\n({:,} melanomas, ".format),
-                 table["others"].map("{:,} others)".format)]  # fmt: skip
-        table = table.assign(model=table["model"] + sizes[0] + sizes[1])
-    models, groups = list(table["model"].unique()), table.groupby("point", sort=False)
-    height = 0.3 + len(groups) * (0.45 + (0.2 if alike else 0.32) * len(models))
+    counts = dict(zip((name for name, _ in run.models), _counts(run), strict=True))
+    alike = len(set(counts.values())) == 1
+    sizes = "" if alike else "\n({:,} melanomas, {:,} others)"
+    names = {name: name + sizes.format(*count) for name, count in counts.items()}
+    kinds = [f"{count:,} {kind}" if alike else kind
+             for count, kind in zip(counts[run.models[0][0]], ("melanomas", "others"), strict=True)]
+    groups = _points(run).groupby("label", sort=False)
+    height = 0.3 + len(groups) * (0.45 + (0.2 if alike else 0.32) * len(names))
     figure, grid = elements.subplots(height, len(groups), 2, squeeze=False, sharex="col",
                                      sharey=True)
-    for line, (point, rows) in zip(grid, groups, strict=True):
-        line[0].set_title(point)
-        for axes, measure, kind in zip(line, ("sensitivity", "specificity"), counts, strict=True):
-            columns = {measure: "value", f"{measure}_low": "low", f"{measure}_high": "high"}
-            elements.interval_dots(axes, rows.rename(columns=columns), models)
-            for target in rows.loc[rows["criterion"] == measure, "target"].dropna().unique():
+    for line, (label, rows) in zip(grid, groups, strict=True):
+        line[0].set_title(label)
+        for axes, rate, kind in zip(line, RATES, kinds, strict=True):
+            estimates = {names[row.model]: row.test[rate] for row in rows.itertuples()}
+            elements.estimate_rows(axes, estimates)
+            for target in rows.loc[rows["criterion"] == rate, "target"].unique():
                 axes.axvline(target, color=DARK, linestyle="--", linewidth=1, zorder=1)
-            axes.xaxis.set_major_formatter(elements.percent_ticks)
-            number = f"{table[kind].iloc[0]:,} {kind}" if alike else kind
-            axes.set_xlabel(elements.join_label(measure.capitalize(), f"({number})"))
+            elements.percent_ticks(axes.xaxis)
+            axes.set_xlabel(elements.join_label(rate.capitalize(), f"({kind})"))
             axes.label_outer()
     return figure
 
 
 @style()
-def decision_curves(curves: Mapping[str, pd.DataFrame], images: int) -> Figure:
-    """Net benefit against the threshold, one line per model.
-
-    curves: model -> columns threshold (0 to 1), model and treat_all (net benefit per image), on
-    so many images.
-    """
+def decision_curves(run: Run) -> Figure:
+    """Net benefit on the test split against the threshold, one line per model."""
     figure, axes = elements.subplots(3.2)
-    for index, (name, curve) in enumerate(curves.items()):
-        axes.plot(curve["threshold"], curve["model"], label=name, **elements.model_line(index))
-    axes.plot(curve["threshold"], curve["treat_all"], color=GREY, linewidth=0.8, label="act on all")
+    at, top = np.arange(0.005, 0.6, 0.005), 0.0
+    for index, (name, scored) in enumerate(_scored(run).items()):
+        curve = decision_curve(*scored, at)
+        axes.plot(at, curve["model"], label=name, **elements.model_line(index))
+        top = max(top, curve[["model", "treat_all"]].to_numpy().max())
+    axes.plot(at, curve["treat_all"], color=GREY, linewidth=0.8, label="act on all")
     axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", label="act on none")
-    top = max(curve[["model", "treat_all"]].to_numpy().max() for curve in curves.values())
-    axes.set(xlim=(0, curve["threshold"].max()), ylim=(-0.15 * top, 1.05 * top),
+    axes.set(xlim=(0, at.max()), ylim=(-0.15 * top, 1.05 * top),
              xlabel="Threshold on the predicted probability",
-             ylabel=elements.join_label("Net benefit per image", f"(n = {images:,})"))
-    axes.xaxis.set_major_formatter(elements.percent_ticks)
+             ylabel=elements.join_label("Net benefit per image", f"(n = {len(scored[0]):,})"))
+    elements.percent_ticks(axes.xaxis)
     elements.legend(figure)
     return figure

@@ -28,7 +28,7 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
                       color=elements.model_line(index)["color"])
         line[0].set(title=name, ylabel="Loss (nats)")
         line[1].set_ylabel("Accuracy")
-        line[1].yaxis.set_major_formatter(elements.percent_ticks)
+        elements.percent_ticks(line[1].yaxis)
     for axes in grid[-1]:
         axes.set_xlabel("Epoch")
         elements.count_ticks(axes.xaxis)

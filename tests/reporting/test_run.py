@@ -3,14 +3,19 @@ import re
 import numpy as np
 import pytest
 from helpers import make_run, results_of, table_of
+from matplotlib.text import Text
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.core.files import read_json, write_csv, write_json
-from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.core.files import PROJECT, read_json, write_csv, write_json
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.evaluation import metrics, operating_points
+from melanoma_lib.evaluation.bootstrap import bootstrap_weights, estimate, format_estimate
+from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.reporting import figures
 from melanoma_lib.reporting.compare import compare, price_of_leakage
-from melanoma_lib.reporting.run_figures import PLOTS, open_run, open_trained, plot
+from melanoma_lib.reporting.figures import PLOTS, plot
+from melanoma_lib.reporting.run import open_run, open_trained
 
 
 @pytest.fixture
@@ -30,15 +35,10 @@ def test_everything_but_the_table_the_maps_and_the_price_is_drawn_from_the_run(r
             figure = plot(run, name, key)
             more = name < "02" or name[:2] == "07" or "price" in name
             assert (figure is not None) == (name in PLOTS and not more)
-            if figure:
-                figures.plt.close(figure)
 
 
 def pixels(figure):
-    figure.canvas.draw()
-    drawn = bytes(figure.canvas.buffer_rgba())
-    figures.plt.close(figure)
-    return drawn
+    return figure._repr_png_()
 
 
 def test_chapters_plot_before_the_comparison_what_is_plotted_after_it(tmp_path):
@@ -65,7 +65,7 @@ def test_a_figure_per_model_shows_that_model(results_file):
 def test_operating_points_are_those_of_the_results(results_file):
     run = open_run(results_file)
     figure = plot(run, "06-3-operating-points")
-    drawn = {x for dots in figure.axes[0].collections for x, _ in dots.get_offsets()}
+    drawn = {line.get_xdata()[0] for line in figure.axes[0].lines}
     for model in run.results["models"].values():
         assert model["operating_points"][0]["test"]["sensitivity"]["value"] in drawn
     assert figure.axes[0].get_title(loc="left") == "specificity of at least 95%"
@@ -83,7 +83,7 @@ def test_the_table_draws_the_dataset_and_must_be_the_runs_own(results_file, trai
             with pytest.raises(MelanomaError, match="not the table"):
                 open_run(results_file, table)
     run = open_run(results_file, table)
-    words = {text.get_text() for text in plot(run, "01-1-class-counts").findobj(figures.plt.Text)}
+    words = {text.get_text() for text in plot(run, "01-1-class-counts").findobj(Text)}
     assert {"Images (n = 400)", "Lesions (n = 400)"} <= words
     assert plot(run, "01-4-lesion-leak") and plot(run, "01-2-patients")
 
@@ -113,3 +113,24 @@ def test_results_that_do_not_belong_to_the_run_are_refused(results_file):
 def test_groups_keep_their_headings(results_file):
     run = open_run(results_file)
     assert set(ATTRIBUTES.values()) <= set(row_names(plot(run, "08-5-subgroups", "model_0")))
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_chapter_06_passes_over_resamples_without_a_threshold_to_choose(others):
+    """Few validation lesions: many resamples hold melanomas alone, or others alone."""
+    book = read_json(PROJECT / "notebooks" / "06_operating_thresholds.ipynb")
+    (cell,) = [cell for cell in book["cells"] if cell["id"] == "c06-053"]
+    truth = np.array([True, True] + [False] * others)
+    labels = np.where(truth, CLASS_NAMES.index("mel"), 0)
+    names = np.arange(len(truth)).astype(str)
+    split = Predictions(names, names, names, labels, np.zeros((len(truth), 7)))
+    scores = np.linspace(0.9, 0.1, len(truth))
+    given = {
+        "val": split, "test": split, "chosen_on": scores, "reported_on": scores,
+        "weights": bootstrap_weights(names, 500), "target_specificity": 0.9,
+        "chosen_threshold": 0.5, "np": np, "bootstrap_weights": bootstrap_weights,
+        "estimate": estimate, "format_estimate": format_estimate, "metrics": metrics,
+        "operating_points": operating_points, "Markdown": str,
+    }  # fmt: skip
+    exec("".join(cell["source"]), given)
+    assert 0 < len(given["again"]) < 500 and "nan" not in " ".join(given["ends"])
