@@ -6,12 +6,14 @@ Every module of a room is imported where it is used: importing torch takes secon
 import argparse
 import contextlib
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from melanoma_lib import __version__
 from melanoma_lib.cli import data, predict, results, run
+from melanoma_lib.cli.options import Parser
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.signals import interrupt_on_termination
 
@@ -26,26 +28,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
+    goes_on = "; the same command goes on from here" if options.resumes else ""
     try:
         with interrupt_on_termination():
             return options.command(options) or 0
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except MelanomaError as error:
         print(f"melanoma: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a disk that is full, a folder one may not write to
-        print(f"melanoma: {error}; nothing that was finished is lost", file=sys.stderr)
+        print(f"melanoma: {error}{goes_on}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         with contextlib.suppress(OSError):  # the terminal may be closed
-            print("\nmelanoma: interrupted; the same command goes on from here", file=sys.stderr)
+            print(f"\nmelanoma: interrupted{goes_on}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `command`, the function that executes it."""
-    parser = argparse.ArgumentParser(prog="melanoma", description="A thesis that can be run.")
+def build_parser() -> Parser:
+    """The parser of all commands; each sets `command`, the function that executes it.
+
+    `resumes` says whether a command that was interrupted goes on where it was.
+    """
+    parser = Parser(prog="melanoma", description="A thesis that can be run.")
     parser.add_argument("--version", action="version", version=f"melanoma {__version__}")
+    parser.set_defaults(resumes=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for subject in (run, results, predict, data):
         subject.add_commands(commands)
+    shells = commands.add_parser("completion", help="a script that completes commands in a shell")
+    shells.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    shells.set_defaults(command=print_completion)
     return parser
+
+
+def print_completion(options: argparse.Namespace) -> None:
+    """`melanoma completion`: a script for a shell, which also completes paths."""
+    import shtab
+
+    kinds = {"DIR": shtab.DIRECTORY, "FILE": shtab.FILE, "IMAGE": shtab.FILE}
+    parser = build_parser()
+    parsers = [parser]
+    for each in parsers:
+        for action in each._actions:  # nothing public lists them
+            if action.metavar in kinds:
+                action.complete = kinds[action.metavar]
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    print(shtab.complete(parser, options.shell))

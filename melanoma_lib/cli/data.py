@@ -25,10 +25,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     fetch.add_argument(
         "--from", dest="by_hand", default="", metavar="DIR", help="files fetched by hand lie here"
     )
-    fetch.set_defaults(command=download)
+    fetch.set_defaults(command=download, resumes=True)
     made = actions.add_parser("sample", help="generate the sample dataset")
-    made.add_argument("folder", nargs="?", default=str(SAMPLE_DIR))
-    made.add_argument("--seed", type=int, default=42)
+    made.add_argument("folder", nargs="?", metavar="DIR", default=str(SAMPLE_DIR),
+                      help="default: data/sample")
+    made.add_argument("--seed", type=int, metavar="N", default=42, help="default: %(default)s")
     made.set_defaults(command=generate)
     checked = actions.add_parser("check", help="check a dataset and count what is in it")
     checked.add_argument("folder", nargs="?", metavar="DIR", help="the same as --data-dir")

@@ -2,8 +2,11 @@
 
 import argparse
 import ast
+import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from melanoma_lib.config import (
     PATHS,
@@ -12,16 +15,39 @@ from melanoma_lib.config import (
     PROTOCOLS,
     SAMPLE_DIR,
     Config,
+    format_operating_points,
     parse_operating_points,
     preset,
 )
 from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import PROJECT
 
 
-def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Where the dataset lies."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with the known word that is nearest to a wrong one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with exit code 2."""
+        wrong = re.search(r"(?:choice: '|unrecognized arguments: )([^\s'=]+)", message)
+        known = re.findall(r"[\w-]+", message.partition("choose from")[2] + self.format_usage())
+        near = wrong and difflib.get_close_matches(wrong[1], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; {hint}\n")
+
+    def parse_known_args(self, *arguments, **options) -> tuple[argparse.Namespace, list[str]]:
+        """Refuses what is unknown here, where it is known which command it was given to."""
+        namespace, unknown = super().parse_known_args(*arguments, **options)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+
+def add_dataset_options(parser: argparse.ArgumentParser, default: str = "") -> None:
+    """Where the dataset lies; `default` is what the help says of the folder's default."""
     group = parser.add_argument_group("dataset")
-    group.add_argument("--data-dir", metavar="DIR", help="folder with the table and the images")
+    group.add_argument(
+        "--data-dir", metavar="DIR", help="folder with the table and the images" + default
+    )
     group.add_argument("--metadata", metavar="FILE", help="the table, if it lies elsewhere")
     group.add_argument("--img-dir", metavar="DIR", help="the images, if they lie elsewhere")
 
@@ -30,40 +56,62 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Everything that `configuration` reads."""
     parser.add_argument(
         "--preset", choices=PRESETS, default="thesis",
-        help="thesis (default): HAM10000 and the full recipe; sample: generated pictures, minutes",
+        help="thesis: HAM10000 and the full recipe; sample: generated pictures, minutes; "
+        "default: %(default)s",
     )
-    add_dataset_options(parser)
+    add_dataset_options(parser, _default_of("data_dir"))
     group = parser.add_argument_group("run")
-    group.add_argument("--output-dir", metavar="DIR", help="the run's folder")
-    group.add_argument("--figures-dir", metavar="DIR", help="default: figures/<name of the run>")
-    group.add_argument("--architectures", nargs="+", metavar="NAME", help="ours, or any of timm's")
-    group.add_argument("--split", choices=PROTOCOLS, help="lesion (default) or image (optimistic)")
-    group.add_argument(
-        "--other-split", metavar="DIR",
-        help="a run on the other split; chapter 08 then shows the price of leakage",
-    )
-    group.add_argument("--epochs", type=int)
-    group.add_argument("--batch-size", type=int)
-    group.add_argument("--image-size", type=int, metavar="PIXELS")
-    group.add_argument("--learning-rate", type=float)
-    group.add_argument("--seed", type=int)
-    group.add_argument(
-        "--weights", action="append", default=[], metavar="NAME=FILE",
-        help="ImageNet weights of an architecture from a file instead of timm's hub",
-    )
+    for name, settings in RUN_OPTIONS.items():
+        action = group.add_argument(f"--{name.replace('_', '-')}", **settings)
+        action.help += _default_of(name)
     group.add_argument(
         "--no-pretrained", dest="pretrained", action="store_false", default=None,
-        help="start from random weights",
+        help="start from random weights, as --preset sample does",
     )
-    group.add_argument(
-        "--operating-points", nargs="+", metavar="RATE=TARGET",
-        help="what melanoma thresholds must reach on validation, for example specificity=0.95",
-    )
-    group.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
-    group.add_argument(
-        "--precision", choices=PRECISIONS,
-        help="of training; auto (default) is bfloat16 where the device computes in it natively",
-    )
+
+
+RUN_OPTIONS = {  # fields of Config
+    "output_dir": {"metavar": "DIR", "help": "the run's folder"},
+    "figures_dir": {"metavar": "DIR", "help": "of its figures; default: figures/<name of the run>"},
+    "architectures": {"nargs": "+", "metavar": "NAME", "help": "of the recipe, or any of timm's"},
+    "split": {"choices": PROTOCOLS, "help": "by lesion, or by image, which is optimistic"},
+    "other_split": {
+        "metavar": "DIR",
+        "help": "a run on the other split; chapter 08 then shows the price of leakage",
+    },
+    "epochs": {"type": int, "metavar": "N", "help": "passes through the training split"},
+    "batch_size": {"type": int, "metavar": "N", "help": "images in a step of training"},
+    "image_size": {"type": int, "metavar": "PIXELS", "help": "side of the images"},
+    "learning_rate": {"type": float, "metavar": "RATE", "help": "of Adam, constant"},
+    "seed": {"type": int, "metavar": "N", "help": "of the split and of training"},
+    "weights": {
+        "action": "append", "default": [], "metavar": "NAME=FILE",
+        "help": "ImageNet weights of an architecture from a file instead of timm's hub",
+    },
+    "operating_points": {
+        "nargs": "+", "metavar": "RATE=TARGET",
+        "help": "what melanoma thresholds must reach on validation",
+    },
+    "device": {"help": "cpu, cuda, cuda:1 or auto, a GPU if there is one"},
+    "precision": {
+        "choices": PRECISIONS,
+        "help": "of training; auto is bfloat16 where the device computes in it natively",
+    },
+}  # fmt: skip
+
+
+def _default_of(name: str) -> str:
+    """What a help text says of the default of a field of Config, which may differ by preset."""
+    values = [getattr(preset(which), name) for which in ("thesis", "sample")]
+    if name == "operating_points":
+        values = [format_operating_points(value).split(",") for value in values]
+    usual, sample = (
+        " ".join(value) if isinstance(value, Sequence) and not isinstance(value, str)
+        else str(value).removeprefix(f"{PROJECT}/")
+        for value in values
+    )  # fmt: skip
+    other = f" ({sample} with --preset sample)" if sample != usual else ""
+    return f"; default: {usual}{other}" if values[0] else ""
 
 
 def configuration(options: argparse.Namespace) -> Config:

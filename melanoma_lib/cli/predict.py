@@ -3,27 +3,31 @@
 import argparse
 import json
 import sys
+from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 
 from melanoma_lib.config import Config
-from melanoma_lib.core.files import write_csv
+from melanoma_lib.core.files import csv_writer
 from melanoma_lib.core.progress import progress
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the two commands to the parser."""
     one = commands.add_parser("predict", help="what a trained model makes of pictures")
-    one.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or folders of them")
-    one.add_argument("--json", action="store_true", help="for programs")
+    one.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="pictures, folders of them, or - for stdin"
+    )
+    one.add_argument("--json", action="store_true", help="one document for programs, at the end")
     one.add_argument("--csv", metavar="FILE", help="a table too")
     one.add_argument("--overlay-dir", metavar="DIR", help="Grad-CAM heat maps as pictures too")
     one.set_defaults(command=predict)
     page = commands.add_parser("serve", help="the same as a web page")
     page.add_argument(
-        "--host", default="127.0.0.1", help="default: this machine; any other needs "
-        "MELANOMA_USER and MELANOMA_PASSWORD in the environment"
+        "--host", default="127.0.0.1", help="any but this machine's own needs MELANOMA_USER and "
+        "MELANOMA_PASSWORD in the environment; default: %(default)s"
     )
-    page.add_argument("--port", type=int, default=7860)
+    page.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     page.set_defaults(command=serve)
     for parser in (one, page):
         parser.add_argument(
@@ -36,27 +40,43 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """`melanoma predict`: a line for each image; returns 1 if some could not be read."""
+    """`melanoma predict`: a line an image, when it is ready; returns 1 if some cannot be read."""
+    from tqdm import tqdm
+
     from melanoma_lib.inference import Predictor, best_bundle, list_images, predict_files, wording
 
     predictor = Predictor(best_bundle(options.bundle))
-    point, paths = predictor.operating_point(options.operating_point), list_images(options.images)
+    point = predictor.operating_point(options.operating_point)
+    paths, unreadable = list_images(options.images)
     overlay_dir = Path(options.overlay_dir) if options.overlay_dir else None
-    results = predict_files(predictor, paths, point["name"], overlay_dir)
-    rows = list(progress(results, "predicting", total=len(paths)))
-    good, bad = ([row for row in rows if ("error" in row) == failed] for failed in (False, True))
-    if options.csv:
-        write_csv(options.csv, [wording.csv_row(row) for row in rows], wording.CSV_COLUMNS)
+    failed = [{"image": "", "error": problem} for problem in unreadable]
+    results = chain(failed, predict_files(predictor, paths, point["name"], overlay_dir))
+    columns = wording.CSV_COLUMNS
+    table = csv_writer(options.csv, columns) if options.csv else nullcontext(lambda row: None)
+    rows, stopped = [], None
+    with table as write_row:
+        try:
+            if not options.json:
+                print(wording.model_text(predictor, point), flush=True)
+            for row in progress(results, "predicting", total=len(paths)):
+                rows.append(row)
+                write_row(wording.csv_row(row))
+                if "error" in row:
+                    tqdm.write(f"melanoma: {row['error']}", sys.stderr)
+                elif not options.json:
+                    tqdm.write(wording.prediction_text(row))  # above the progress bar
+                    sys.stdout.flush()
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            stopped = error  # and the table keeps what is done
     if options.json:
         model = {"model": predictor.name, "bundle": str(predictor.folder), "note": predictor.note}
         document = model | {"notice": wording.DISCLAIMER, "operating_point": point, "images": rows}
         print(json.dumps(document, indent=2, allow_nan=False))
-    else:
-        lines = [wording.model_text(predictor, point), *map(wording.prediction_text, good)]
-        print("\n".join(lines))
-    for row in bad:
-        print(f"melanoma: {row['error']}", file=sys.stderr)
-    return 1 if bad else 0
+    if stopped:
+        kept = f"; {options.csv} holds them" if options.csv else ""
+        print(f"melanoma: {len(rows)} of {len(paths)} images are done{kept}", file=sys.stderr)
+        raise stopped
+    return int(any("error" in row for row in rows))
 
 
 def serve(options: argparse.Namespace) -> None:

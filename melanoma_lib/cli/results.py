@@ -16,15 +16,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     add_dataset_options(test)
     test.add_argument("--output-dir", metavar="DIR", help="default: external/<dataset> in the run")
-    test.add_argument("--batch-size", type=int, default=Config().batch_size)
-    test.add_argument("--device", default=Config().device)
+    test.add_argument(
+        "--batch-size", type=int, metavar="N", default=Config().batch_size,
+        help="images in a step; default: %(default)s",
+    )
+    test.add_argument("--device", default=Config().device, help="default: %(default)s")
     test.set_defaults(command=evaluate)
 
     page = commands.add_parser("figures", help="redraw a run for a document, without training")
     page.add_argument("--results", required=True, metavar="FILE", help="comparison_results.json")
     page.add_argument("--output-dir", required=True, metavar="DIR", help="figures, figures.tex")
-    page.add_argument("--width", type=float, default=16, metavar="CM", help="default: 16")
-    page.add_argument("--font-size", type=float, default=8, metavar="PT", help="default: 8")
+    size = {"type": float, "help": "default: %(default)s"}
+    page.add_argument("--width", metavar="CM", default=16, **size)
+    page.add_argument("--font-size", metavar="PT", default=8, **size)
     page.add_argument("--metadata", metavar="FILE", help="the dataset's table, for its figures")
     page.add_argument(
         "--figures-dir", metavar="DIR", help="the run's figures, for what needs images or models"
@@ -32,7 +36,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     page.set_defaults(command=redraw_figures)
 
     site = commands.add_parser("site", help="a run's executed notebooks as web pages")
-    site.add_argument("--output-dir", default=Config().output_dir, metavar="DIR", help="the run")
+    site.add_argument("--output-dir", default=Config().output_dir, metavar="DIR",
+                      help="the run; default: runs/thesis")
     site.add_argument("--site-dir", metavar="DIR", help="default: the folder site in the run")
     site.set_defaults(command=build_website)
 

@@ -28,12 +28,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     run.add_argument(
         "--devices", metavar="N,N", help="GPUs by number; each architecture is trained on one"
     )
-    run.set_defaults(command=run_notebooks)
+    run.set_defaults(command=run_notebooks, resumes=True)
 
-    training = commands.add_parser("train", help="train one architecture, without the notebooks")
-    training.add_argument("architecture", help="one of the four, or any timm model name")
+    training = commands.add_parser("train", help="train architectures, without the notebooks")
+    training.add_argument("names", nargs="*", metavar="NAME", help="the same as --architectures")
     add_run_options(training)
-    training.set_defaults(command=train)
+    training.set_defaults(command=train, resumes=True)
     for parser_of_training in (run, training):
         group = parser_of_training.add_argument_group("tracking and notification")
         group.add_argument("--track", choices=TRACKERS, help="metrics of every epoch there too")
@@ -129,22 +129,23 @@ def _visible_devices(devices: str) -> list[str]:
 
 
 def train(options: argparse.Namespace) -> None:
-    """`melanoma train`: one architecture, without the notebooks."""
+    """`melanoma train`: one architecture after the other, without the notebooks."""
     from melanoma_lib.data.images import decode
     from melanoma_lib.training import distributed
     from melanoma_lib.training.callbacks import run_callbacks
     from melanoma_lib.training.preflight import check_training
     from melanoma_lib.training.train import train_architecture
 
-    options.architectures = [options.architecture]
+    options.architectures = options.names + (options.architectures or [])
     config = configuration(options)
-    name = f"melanoma train {config.architectures[0]}"
+    name = f"melanoma train {' '.join(config.architectures)}"
     with run_callbacks(options.track, options.notify, name), distributed.group(config):
         if distributed.rank() == 0:
             files = open_configured_dataset(config)
             check_training(config, files, config.architectures)
             decode(files, config.image_size)
-        print(train_architecture(config, config.architectures[0]))
+        for architecture in config.architectures:
+            print(train_architecture(config, architecture))
 
 
 def show_status(options: argparse.Namespace) -> None:

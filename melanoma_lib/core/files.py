@@ -2,12 +2,11 @@
 
 import csv
 import hashlib
-import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from melanoma_lib.core.errors import MelanomaError, optional
 
 PROJECT = Path(__file__).resolve().parents[2]
+ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
 _UMASK = os.umask(0)  # read once: reading it means changing it, for all threads
 os.umask(_UMASK)
 
@@ -25,16 +25,23 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
     """Yields a temporary path that replaces `path` when the block ends without an error.
 
     The temporary file lies in the same folder and has the same suffix, which some writers choose a
-    format by. With `checksum`, the final name also holds the SHA-256 of the content (see
-    `checksum_holds`), so that both appear in one step. Raises `MelanomaError` when the file cannot
-    be written, for example because the disk is full; what was there before is then unchanged.
+    format by. A link stays, and the file that it leads to is replaced; a device or a pipe is not
+    replaced but yielded itself. With `checksum`, the final name also holds the SHA-256 of the
+    content (see `checksum_holds`), so that both appear in one step. Raises `MelanomaError` when the
+    file cannot be written, for example because the disk is full; what was there before is then
+    unchanged.
     """
     path, temporary = Path(path), None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{path.stem[:40]}-"  # the name of a file has 255 bytes at most
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -43,11 +50,11 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
         with temporary.open("rb+") as file, optional("a power cut may lose what was written last"):
             os.fsync(file.fileno())
         if checksum:
-            path = path.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
+            target = target.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
         with optional("a process that is killed while it writes leaves half a file"):
-            temporary.replace(path)
+            temporary.replace(target)
         if temporary.exists():  # a file system, as of a mounted bucket, without renames
-            shutil.copyfile(temporary, path)
+            shutil.copyfile(temporary, target)
     except (OSError, SafetensorError) as error:  # other errors are not of writing
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MelanomaError(
@@ -71,9 +78,9 @@ def _free(path: Path) -> str:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Writes `text` (UTF-8) atomically."""
+    """Writes `text` (UTF-8) atomically; bytes of file names that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, **ENCODING)
     return Path(path)
 
 
@@ -105,12 +112,27 @@ def write_csv(
     path: Path | str, rows: Sequence[Mapping[str, object]], heads: Sequence[str] = ()
 ) -> Path:
     """Writes dictionaries with equal keys as CSV, atomically; `heads` are the columns if empty."""
-    buffer = io.StringIO(newline="")
-    names = list(rows[0] if rows else heads)
-    writer = csv.DictWriter(buffer, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return write_text(path, buffer.getvalue())
+    with csv_writer(path, list(rows[0] if rows else heads)) as write:
+        for row in rows:
+            write(row)
+    return Path(path)
+
+
+@contextmanager
+def csv_writer(path: Path | str, columns: Sequence[str]) -> Iterator[Callable]:
+    """Yields a function that writes a dictionary as a row of a CSV file, which appears at the end.
+
+    A pipe receives each row at once. Raises `MelanomaError` as `atomic_path` does.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+
+        def write(row: Mapping[str, object]) -> None:
+            writer.writerow(row)
+            file.flush()
+
+        yield write
 
 
 def read_history(folder: Path) -> list[dict[str, str]]:

@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read while gradio is imported
+# Read while gradio is imported. The page asks no other machine: not to count its visitors, and not
+# a proxy, where gradio looks whether its own page is there.
+os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "no_proxy": "*"}
 
 import gradio as gr
 import numpy as np
@@ -22,7 +24,7 @@ from PIL import Image
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, COLOURS, DISPLAY_NAMES, MELANOMA
-from melanoma_lib.data.images import MAX_PIXELS, read_image
+from melanoma_lib.data.images import read_image
 from melanoma_lib.data.synthetic import paint, photograph
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.inference import wording
@@ -321,24 +323,17 @@ def make_authenticator(user: str, password: str) -> Callable[[str, str], Awaitab
     Compares in constant time. Logins are checked one after the other and a wrong one takes
     `LOGIN_DELAY` seconds, so that guessing in parallel is no faster.
     """
-    lock, waiting = asyncio.Lock(), 0
+    known = repr((user, password)).encode()
+    lock, places = asyncio.Lock(), asyncio.Semaphore(MAX_WAITING_LOGINS)
 
-    async def authenticate(given_user: str, given_password: str) -> bool:
-        nonlocal waiting
-        if waiting >= MAX_WAITING_LOGINS:
+    async def authenticate(*given: str) -> bool:
+        if places.locked():
             return False
-        waiting += 1
-        try:
-            async with lock:
-                correct = [
-                    hmac.compare_digest(given.encode(), known.encode())
-                    for given, known in ((given_user, user), (given_password, password))
-                ]
-                if not all(correct):
-                    await asyncio.sleep(LOGIN_DELAY)
-                return all(correct)
-        finally:
-            waiting -= 1
+        async with places, lock:
+            correct = hmac.compare_digest(repr(given).encode(), known)
+            if not correct:
+                await asyncio.sleep(LOGIN_DELAY)
+            return correct
 
     return authenticate
 
@@ -365,10 +360,11 @@ def start_server(
     """Serves the page in a background thread; returns it, with its method `close`, and its URL.
 
     Uploads go to the folder GRADIO_TEMP_DIR in the environment. Raises `MelanomaError` if the
-    port is in use, or if other machines could connect without a password.
+    port is in use or none, or if other machines could connect without a password.
     """
     login = credentials(host)
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    if port is not None and not 0 < port < 2**16:
+        raise MelanomaError(f"--port is {port}; it must be 1 to {2**16 - 1}")
     page = build_page(predictor, operating_point)
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=4)
     try:

@@ -5,8 +5,11 @@ Used by `melanoma predict` and by the web page.
 
 import math
 import sys
+import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,18 +217,24 @@ class Predictor:
         return normalise(inputs, self.bundle["mean"], self.bundle["std"])
 
 
-def list_images(paths: Sequence[Path | str]) -> list[Path]:
-    """The image files among `paths`: files as given, of a folder all images except masks.
+def list_images(paths: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
+    """Files as given, `-` as standard input, of a folder all pictures except masks; and what fails.
 
-    Raises `MelanomaError` for a folder without images.
+    The second list says which folders cannot be read. Raises `MelanomaError` for a folder without
+    images.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
-        images = list_pictures(path)[0] if path.is_dir() else [path]
-        if not images:
+    unreadable: list[str] = []
+    for path in paths:
+        if not Path(path).is_dir():
+            found.append(Path("/dev/stdin" if str(path) == "-" else path))
+            continue
+        images, problems = list_pictures(path)
+        if not images and not problems:
             raise MelanomaError(f"{path} holds no images")
         found += images
-    return found
+        unreadable += problems
+    return found, unreadable
 
 
 def predict_files(
@@ -237,33 +246,52 @@ def predict_files(
     """Predicts image files, in batches; a row an image, ready for JSON, or its `error`.
 
     Heat maps of the predicted class are written to `overlay_dir` as `<name>-<class>.png`. Raises
-    `MelanomaError` for an unknown operating point, or if a heat map cannot be written.
+    `MelanomaError` for an unknown operating point, or if the folder cannot be written to.
     """
     predictor.operating_point(operating_point)
-    written: dict[str, int] = {}  # images of two folders may have the same name
+    if overlay_dir:
+        _check_writable(overlay_dir)
+    written: Counter[str] = Counter()  # images of two folders may have the same name
     for start in range(0, len(paths), BATCH_SIZE):
-        rows: list[dict] = []
+        rows: list[dict] = [{"image": str(path)} for path in paths[start : start + BATCH_SIZE]]
         images: list[np.ndarray] = []
-        for path in paths[start : start + BATCH_SIZE]:
-            try:
-                images.append(predictor.load_image(path))
-                rows.append({"image": str(path)})
-            except MelanomaError as error:
-                rows.append({"image": str(path), "error": str(error)})
-        predictions = predictor.predict(images) if images else []
+        for row in rows:
+            with _reported_in(row):
+                images.append(predictor.load_image(row["image"]))
         readable = [row for row in rows if "error" not in row]
+        predictions = predictor.predict(images) if images else []
         for row, prediction in zip(readable, predictions, strict=True):
             row |= _to_row(prediction, predictor.decide(prediction, operating_point))
-        if overlay_dir and readable:
+        if overlay_dir and images:
             heats = predictor.heat_maps(images, [row["predicted"] for row in readable])
             for row, image, heat in zip(readable, images, heats, strict=True):
                 stem = f"{Path(row['image']).stem}-{row['predicted']}"
-                written[stem] = written.get(stem, 0) + 1
+                written[stem] += 1
                 stem += f"-{written[stem]}" if written[stem] > 1 else ""
-                with atomic_path(overlay_dir / f"{stem}.png") as temporary:
+                with _reported_in(row), atomic_path(overlay_dir / f"{stem}.png") as temporary:
                     overlay(image, heat).save(temporary)
-                row["overlay"] = str(overlay_dir / f"{stem}.png")
+                    row["overlay"] = str(overlay_dir / f"{stem}.png")
         yield from rows
+
+
+@contextmanager
+def _reported_in(row: dict) -> Iterator[None]:
+    """Makes any exception inside the block the row's `error`; what follows the block goes on."""
+    try:
+        yield
+    except MelanomaError as error:
+        row["error"] = str(error)
+    except Exception as error:  # of a decoder: of any type
+        row["error"] = f"{row['image']}: {type(error).__name__}: {error}"
+
+
+def _check_writable(folder: Path) -> None:
+    """Makes a folder; raises `MelanomaError` if no file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise MelanomaError(f"{folder} cannot be written to ({error.strerror})") from None
 
 
 def _to_row(prediction: Prediction, decision: Decision) -> dict:

@@ -1,9 +1,11 @@
 """The command as its user meets it."""
 
+import argparse
 import dataclasses
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -88,6 +90,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(tiny, tmp_path
         (["run", *tiny, "--weights", "resnet50=/absent", "--architectures", "test_vit"], "not to"),
         (["train", "test_resnet", *tiny, "--weights", "test_resnet=/absent"], "does not exist"),
         (["train", "test_resnet", *tiny, "--epochs", "0"], "epochs is 0"),
+        (["train", *tiny], "no architecture is named"),
         (["train", "test_resnet", *tiny, "--device", "cuda:99"], "cannot be used"),
     ]
     for arguments, message in bad:
@@ -113,9 +116,10 @@ def test_a_damaged_dataset_is_found_before_the_first_epoch(
     assert not (tmp_path / "run").exists()
 
 
-def test_train_leaves_a_run_folder_and_status_knows_it(tiny, tmp_path, capsys):
-    assert run("train", "test_resnet", *tiny) == 0
-    assert (tmp_path / "run" / "test_resnet" / "bundle.json").exists()
+def test_train_leaves_run_folders_and_status_knows_them(tiny, tmp_path, capsys):
+    assert run("train", "test_resnet", *tiny, "--architectures", "test_vit") == 0
+    for name in ("test_resnet", "test_vit"):
+        assert (tmp_path / "run" / name / "bundle.json").exists()
     capsys.readouterr()
     assert run("status", *tiny, "--architectures", "test_resnet", "--epochs", "4") == 0
     out = capsys.readouterr().out
@@ -138,12 +142,72 @@ def test_data_sample_and_check(dataset, capsys):
     assert "ISIC_9000003" in error_of(capsys)
 
 
-def test_an_interrupt_says_how_to_go_on(tiny, monkeypatch, capsys):
-    opened = "melanoma_lib.cli.run.open_configured_dataset"
-    monkeypatch.setattr(opened, lambda config: (_ for _ in ()).throw(
-        KeyboardInterrupt))
-    assert run("train", "test_resnet", *tiny) == 130
-    assert "goes on from here" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+@pytest.mark.parametrize(
+    ("command", "place", "resumes"),
+    [
+        (["train", "test_resnet"], "melanoma_lib.cli.run.open_configured_dataset", True),
+        (["data", "download"], "melanoma_lib.data.download.download", True),
+        (["site"], "melanoma_lib.pipeline.website.build", False),
+    ],
+)
+def test_an_interrupt_says_whether_the_command_goes_on(
+    monkeypatch, capsys, command, place, resumes, number, code
+):
+    monkeypatch.setattr(place, lambda *_: os.kill(os.getpid(), number))
+    assert run(*command) == code
+    assert ("goes on from here" in capsys.readouterr().err) == resumes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["predcit", "x"], "did you mean predict?"),
+        (["data", "chek"], "did you mean check?"),
+        (["run", "--split", "leson"], "did you mean lesion?"),
+        (["run", "--ouput-dir", "x"], "did you mean --output-dir?"),
+        (["run", "--ouput-dir=x"], "did you mean --output-dir?"),
+        (["serve", "--port", "x"], "see melanoma serve --help"),
+        ([], "see melanoma --help"),
+    ],
+)
+def test_a_usage_error_is_one_line_with_the_nearest_word(capsys, arguments, hint):
+    with pytest.raises(SystemExit) as error:
+        run(*arguments)
+    text = capsys.readouterr().err
+    assert error.value.code == 2 and text.count("\n") == 1 and text.endswith(f"; {hint}\n")
+
+
+def parsers(parser):
+    """A parser and those of its commands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from parsers(each)
+
+
+def test_help_says_every_default():
+    for parser in parsers(build_parser()):
+        given = {action.dest: action for action in parser._actions if action.default is not None}
+        for name, action in given.items():
+            if action.default not in (False, argparse.SUPPRESS) and name != "weights":
+                assert "default: " in action.help, f"{parser.prog} {name}"
+    text = " ".join(next(p for p in parsers(build_parser()) if p.prog == "melanoma run")
+                    .format_help().split())  # fmt: skip
+    for value in ("20 (2 with --preset sample)", "resnet50 efficientnet_b3 densenet121 vit_b_16",
+                  "specificity=0.95 specificity=0.9 sensitivity=0.95", "default: 42"):
+        assert value in text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_and_paths(capsys, shell):
+    assert run("completion", shell) == 0
+    out = capsys.readouterr().out
+    assert "predict" in out and "--operating-points" in out
+    assert ("_files" if shell == "zsh" else "_shtab_compgen_files") in out
 
 
 def test_a_bar_is_shown_only_where_a_person_watches(monkeypatch, capsys):

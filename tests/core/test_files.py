@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import stat
 
@@ -65,7 +66,8 @@ def test_a_full_disk_is_an_error_and_loses_nothing(kind, tmp_path, request):
     path = tmp_path / names.get(kind, "file")
     path.write_text("old")
     request.getfixturevalue("small_files")
-    with pytest.raises(MelanomaError, match=r"cannot be written .* MB are free there"):
+    message = r"cannot be written \(.*File too large.*\); .* MB are free there"
+    with pytest.raises(MelanomaError, match=message):
         WRITERS[kind](path)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -88,10 +90,36 @@ def test_an_error_that_is_not_of_writing_comes_through_as_itself(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_checkpoint_names_what_the_system_said(tmp_path, small_files):
-    """And not the error that torch raises in its place."""
-    with pytest.raises(MelanomaError, match="File too large"):
-        save_checkpoint(tmp_path, BIG | {"epoch": 2})
+def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "links").mkdir()
+    for target in (tmp_path / "there.txt", tmp_path / "new" / "file.txt"):
+        link = tmp_path / "links" / target.name
+        link.symlink_to(target)
+        write_text(link, "old")
+        kept = target.with_name("hard link")
+        kept.hardlink_to(target)
+        write_text(link, "new")
+        assert link.is_symlink() and target.read_text() == "new" and kept.read_text() == "old"
+    assert len(list((tmp_path / "links").iterdir())) == 2
+
+
+def test_a_pipe_is_written_through_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_csv(pipe, [{"image": "\udce9.jpg"}])
+    assert os.read(reader, 100) == b"image\n\\udce9.jpg\n"
+    os.close(reader)
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_folder_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(MelanomaError, match="it is a folder"), atomic_path(tmp_path):
+        pytest.fail("the block was entered")
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
+    assert write_text(tmp_path / ("\N{GREEK SMALL LETTER OMEGA}" * 127), "x").read_text() == "x"
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path):
@@ -103,16 +131,6 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path):
     remove_temporary_files(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [editors, "folder", "history.csv"]
     remove_temporary_files(tmp_path / "absent")
-
-
-def test_a_missing_file_may_have_a_default(tmp_path):
-    path = tmp_path / "run.json"
-    assert read_json(path, {}) == {}
-    with pytest.raises(MelanomaError, match="does not exist"):
-        read_json(path)
-    path.write_text("{")
-    with pytest.raises(MelanomaError, match="cannot be read"):
-        read_json(path, {})
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):
@@ -132,17 +150,17 @@ def test_a_checksum_in_the_name_notices_a_flipped_bit(tmp_path):
     assert not checksum_holds(path)
 
 
-def test_json_refuses_nan_and_reports_bad_files_in_one_line(tmp_path):
+def test_json_comes_back_or_what_is_wrong_is_one_line(tmp_path):
+    path = tmp_path / "a.json"
     with pytest.raises(ValueError):
-        write_json(tmp_path / "a.json", {"x": float("nan")})
-    assert not (tmp_path / "a.json").exists()
-    write_json(tmp_path / "a.json", {"x": 1})
-    assert read_json(tmp_path / "a.json") == json.loads('{"x": 1}')
-    (tmp_path / "b.json").write_text('{"x": ')
-    for name in ("b.json", "absent.json"):
-        with pytest.raises(MelanomaError) as error:
-            read_json(tmp_path / name)
-        assert name in str(error.value) and "\n" not in str(error.value)
+        write_json(path, {"x": float("nan")})
+    assert read_json(path, {}) == {}
+    with pytest.raises(MelanomaError, match=r"a\.json does not exist"):
+        read_json(path)
+    assert read_json(write_json(path, {"x": 1})) == json.loads('{"x": 1}')
+    path.write_text('{"x": ')
+    with pytest.raises(MelanomaError, match=r"a\.json cannot be read[^\n]+$"):
+        read_json(path, {})
 
 
 def test_history_comes_back_as_it_was_written(tmp_path):
