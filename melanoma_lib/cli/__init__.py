@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     goes_on = "; the same command goes on from here" if options.resumes else ""
     try:
         with interrupt_on_termination():
-            return options.command(options) or 0
+            code = options.command(options) or 0
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:  # the reader has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

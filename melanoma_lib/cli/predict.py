@@ -49,6 +49,8 @@ def predict(options: argparse.Namespace) -> int:
     point = predictor.operating_point(options.operating_point)
     paths, unreadable = list_images(options.images)
     overlay_dir = Path(options.overlay_dir) if options.overlay_dir else None
+    if overlay_dir:
+        overlay_dir.mkdir(parents=True, exist_ok=True)
     failed = [{"image": "", "error": problem} for problem in unreadable]
     results = chain(failed, predict_files(predictor, paths, point["name"], overlay_dir))
     columns = wording.CSV_COLUMNS

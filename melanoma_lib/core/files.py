@@ -25,11 +25,11 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
     """Yields a temporary path that replaces `path` when the block ends without an error.
 
     The temporary file lies in the same folder and has the same suffix, which some writers choose a
-    format by. A link stays, and the file that it leads to is replaced; a device or a pipe is not
-    replaced but yielded itself. With `checksum`, the final name also holds the SHA-256 of the
-    content (see `checksum_holds`), so that both appear in one step. Raises `MelanomaError` when the
-    file cannot be written, for example because the disk is full; what was there before is then
-    unchanged.
+    format by. A link stays, and the file that it leads to is replaced. A device or a pipe is not
+    replaced but yielded itself, and what standard output goes to is appended to. With `checksum`,
+    the final name also holds the SHA-256 of the content (see `checksum_holds`), so that both appear
+    in one step. Raises `MelanomaError` when the file cannot be written, for example because the
+    disk is full; what was there before is then unchanged.
     """
     path, temporary = Path(path), None
     try:
@@ -51,10 +51,14 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
             os.fsync(file.fileno())
         if checksum:
             target = target.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
-        with optional("a process that is killed while it writes leaves half a file"):
-            temporary.replace(target)
-        if temporary.exists():  # a file system, as of a mounted bucket, without renames
-            shutil.copyfile(temporary, target)
+        if _is_stdout(target):
+            with temporary.open("rb") as source, open(1, "wb", closefd=False) as stdout:
+                shutil.copyfileobj(source, stdout)
+        else:
+            with optional("a process that is killed while it writes leaves half a file"):
+                temporary.replace(target)
+            if temporary.exists():  # a file system, as of a mounted bucket, without renames
+                shutil.copyfile(temporary, target)
     except (OSError, SafetensorError) as error:  # other errors are not of writing
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MelanomaError(
@@ -64,6 +68,14 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
+
+
+def _is_stdout(path: Path) -> bool:
+    """Whether standard output goes to a file; to replace it would lose all that is printed."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:  # there is no such file, or no standard output
+        return False
 
 
 def remove_temporary_files(folder: Path) -> None:

@@ -5,7 +5,6 @@ Used by `melanoma predict` and by the web page.
 
 import math
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -246,11 +245,9 @@ def predict_files(
     """Predicts image files, in batches; a row an image, ready for JSON, or its `error`.
 
     Heat maps of the predicted class are written to `overlay_dir` as `<name>-<class>.png`. Raises
-    `MelanomaError` for an unknown operating point, or if the folder cannot be written to.
+    `MelanomaError` for an unknown operating point.
     """
     predictor.operating_point(operating_point)
-    if overlay_dir:
-        _check_writable(overlay_dir)
     written: Counter[str] = Counter()  # images of two folders may have the same name
     for start in range(0, len(paths), BATCH_SIZE):
         rows: list[dict] = [{"image": str(path)} for path in paths[start : start + BATCH_SIZE]]
@@ -283,15 +280,6 @@ def _reported_in(row: dict) -> Iterator[None]:
         row["error"] = str(error)
     except Exception as error:  # of a decoder: of any type
         row["error"] = f"{row['image']}: {type(error).__name__}: {error}"
-
-
-def _check_writable(folder: Path) -> None:
-    """Makes a folder; raises `MelanomaError` if no file can be made in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise MelanomaError(f"{folder} cannot be written to ({error.strerror})") from None
 
 
 def _to_row(prediction: Prediction, decision: Decision) -> dict:

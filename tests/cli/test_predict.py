@@ -89,7 +89,7 @@ def test_json_for_programs_and_a_table(command, tmp_path):
         ({"images": ["{empty}"]}, "holds no images"),
         ({"options": ["--operating-point", "best"]}, "has no operating point 'best'"),
         ({"options": ["--csv", "{empty}"]}, "cannot be written"),
-        ({"options": ["--overlay-dir", "{file}"]}, "cannot be written"),
+        ({"options": ["--overlay-dir", "{file}"]}, "File exists"),
     ],
 )
 def test_bad_input_is_one_line_before_any_image_is_read(

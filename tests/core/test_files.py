@@ -113,6 +113,20 @@ def test_a_pipe_is_written_through_and_stays(tmp_path):
     assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
 
 
+def test_what_standard_output_goes_to_is_appended_to(tmp_path):
+    path, usual = tmp_path / "out", os.dup(1)
+    with path.open("w") as file:
+        os.dup2(file.fileno(), 1)
+    try:
+        os.write(1, b"before\n")
+        write_text("/dev/stdout", "text\n")
+        os.write(1, b"after\n")
+    finally:
+        os.dup2(usual, 1)
+        os.close(usual)
+    assert path.read_text() == "before\ntext\nafter\n"
+
+
 def test_a_folder_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(MelanomaError, match="it is a folder"), atomic_path(tmp_path):
         pytest.fail("the block was entered")
