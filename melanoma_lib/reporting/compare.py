@@ -18,7 +18,6 @@ from melanoma_lib.evaluation.bootstrap import (
     SEED,
     bootstrap_weights,
     difference,
-    estimate,
     interval,
     p_value,
     resample,
@@ -174,10 +173,18 @@ def _evaluate_model(
     threshold = bundle["operating_points"][0]["threshold"]
     return {
         **{name: record[name] for name in RECORDED},
+        "start": starting_weights(record),
         **test_estimates(bundle, predictions, bootstrapped, weights),
         "subgroups": by_subgroup(test, metadata, temperature, threshold, weights),
         "confident_errors": confident_errors(test, temperature),
     }
+
+
+def starting_weights(record: dict) -> str:
+    """Which weights a training started from, by its run.json: of ImageNet, or random ones."""
+    config = record["config"]
+    file = config.get("weights", {}).get(record.get("architecture"))
+    return "ImageNet weights" if config.get("pretrained") or file else "random weights"
 
 
 def test_estimates(
@@ -187,13 +194,15 @@ def test_estimates(
     validation, test = predictions.split("val"), predictions.split("test")
     temperature = bundle["temperature"]
     matrix = confusion_matrix(test.labels, test.probabilities())
+    raw = {
+        name: (*resample(METRICS[name], test.labels, test.probabilities(), weights=weights), None)
+        for name in CALIBRATION
+    }
     return {
         "temperature": temperature,
         "metrics": {name: interval(*each) for name, each in bootstrapped.items()},
-        "uncalibrated": {
-            name: estimate(METRICS[name], test.labels, test.probabilities(), weights=weights)
-            for name in CALIBRATION
-        },
+        "uncalibrated": {name: interval(*each) for name, each in raw.items()},
+        "gain": metric_differences(bootstrapped, raw, CALIBRATION),
         "operating_points": [
             {**point, "validation": sensitivity_and_specificity(validation, *chosen),
              "test": operating_point_estimates(test, *chosen, weights)}

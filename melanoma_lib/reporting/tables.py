@@ -56,10 +56,11 @@ OPTIMISTIC = (
     "many show lesions seen in training, so every figure is optimistic."
 )
 MODEL = (
-    "- {name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}, balanced "
-    "accuracy {metrics[balanced_accuracy]}. Temperature {temperature:.2f} takes its ECE from "
-    "{uncalibrated[ece]} to {metrics[ece]}. At the threshold chosen on validation for a {point}, "
-    "test sensitivity is {operating_points[0][test][sensitivity]} and specificity "
+    "- {name}, from {start}: melanoma AUC {metrics[melanoma_auc]}, accuracy "
+    "{metrics[accuracy]}, balanced accuracy {metrics[balanced_accuracy]}. Temperature "
+    "{temperature:.2f} takes its ECE from {uncalibrated[ece]} to {metrics[ece]}. At the threshold "
+    "chosen on validation for a {point}, test sensitivity is "
+    "{operating_points[0][test][sensitivity]} and specificity "
     "{operating_points[0][test][specificity]}: with one image each of 1,000 lesions, "
     "{prevalence:.1%} of them melanomas, {operating_points[0][test][missed]} missed melanomas and "
     "{operating_points[0][test][false_alarms]} false alarms."
@@ -384,9 +385,10 @@ def summary(results: dict) -> str:
     lines = [describe_results(results), ""]
     for model in sorted(models, key=auc, reverse=True):
         label = operating_point_label(model["operating_points"][0])
-        note = temperature_note(model["temperature"])
-        text = MODEL.format(**_texts(model), point=label, prevalence=prevalence)
-        lines.append(f"{text} {note}".rstrip())
+        known = {"start": "unknown weights"} | _texts(model)  # older results do not hold it
+        text = MODEL.format(**known, point=label, prevalence=prevalence)
+        notes = temperature_note(model["temperature"]), _temperature_verdict(model)
+        lines.append(" ".join([text, *filter(None, notes)]))
     if results["differences"]:
         lines += ["", "Differences in melanoma AUC, on the same resamples, p adjusted for the "
                   "number of pairs (Holm):", ""]  # fmt: skip
@@ -409,6 +411,16 @@ def _texts(value: object) -> object:
         is_estimate = value.keys() >= {"value", "low", "high"}
         return format_estimate(value) if is_estimate else {k: _texts(v) for k, v in value.items()}
     return [_texts(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _temperature_verdict(model: dict) -> str:
+    """Whether the temperature helped on the test split; "" for results that do not hold it."""
+    gain = model.get("gain", {}).get("nll", {"low": None})
+    if gain["low"] is None:
+        return ""
+    low, high = gain["low"], gain["high"]
+    verdict = "helped" if low > 0 else "harmed" if high < 0 else "may have changed nothing"
+    return f"The temperature {verdict}: it lowers the NLL by {format_estimate(gain)}."
 
 
 def _excludes_zero(difference: dict) -> bool:

@@ -12,7 +12,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_json, write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
-from melanoma_lib.evaluation.metrics import accuracy, auc
+from melanoma_lib.evaluation.metrics import accuracy, auc, nll
 from melanoma_lib.evaluation.operating_points import (
     operating_point_estimates,
     sensitivity_and_specificity,
@@ -24,7 +24,14 @@ from melanoma_lib.evaluation.predictions import (
     save_predictions,
 )
 from melanoma_lib.evaluation.significance import delong
-from melanoma_lib.reporting.compare import COLUMNS, clearly_best, compare, price_of_leakage
+from melanoma_lib.reporting.compare import (
+    COLUMNS,
+    clearly_best,
+    compare,
+    price_of_leakage,
+    starting_weights,
+)
+from melanoma_lib.reporting.tables import summary
 
 
 @pytest.fixture
@@ -54,6 +61,24 @@ def test_figures_are_those_of_the_test_part_at_the_fitted_temperature(results, t
     )
     assert np.sum(model["confusion_matrix"]) == 200 == results["test_images"]
     assert results["test_lesions"] == 100 and not results["optimistic"]
+
+
+def test_what_the_temperature_takes_away_is_paired_and_said(results, trained):
+    """The networks of these runs are honest, so that a temperature of 1.3 can only harm."""
+    test, model = test_part(trained[0]), results["models"]["model_0"]
+    expected = nll(test.labels, test.probabilities()) - nll(test.labels, test.probabilities(1.3))
+    assert model["gain"]["nll"]["value"] == pytest.approx(float(expected))
+    sides = model["metrics"]["nll"], model["uncalibrated"]["nll"]
+    assert model["gain"]["nll"]["high"] < sides[1]["high"] - sides[0]["low"]  # narrower than apart
+    verdicts = []
+    for low, high in ((0.1, 0.3), (-0.3, -0.1), (-0.1, 0.1)):
+        gain = {"gain": {"nll": {"value": (low + high) / 2, "low": low, "high": high}}}
+        changed = results | {"models": {"model_0": model | gain}, "differences": []}
+        verdicts.append(summary(changed))
+    assert len(set(verdicts)) == 3
+    assert "random weights" in verdicts[0] and starting_weights(
+        {"architecture": "a", "config": {"weights": {"a": "file"}}}
+    ) != starting_weights({"architecture": "b", "config": {"weights": {"a": "file"}}})
 
 
 def test_every_figure_has_an_interval_around_it(results):
