@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,10 +16,13 @@ def interrupt_on_termination() -> Iterator[None]:
     torchrun ends them when one fails, and they may be waiting for that one.
     """
 
+    heard = 0.0
+
     def interrupt(number: int, _frame: object) -> None:
-        for other in handled:  # a terminal that is closed sends several
-            signal.signal(other, signal.SIG_IGN)
-        raise KeyboardInterrupt(number)
+        nonlocal heard
+        if time.monotonic() > heard + 1:  # a terminal that is closed sends several at once
+            heard = time.monotonic()
+            raise KeyboardInterrupt(number)
 
     ours = threading.current_thread() is threading.main_thread() and "LOCAL_RANK" not in os.environ
     signals = (signal.SIGTERM, signal.SIGHUP) if ours else ()
