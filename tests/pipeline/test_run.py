@@ -342,6 +342,7 @@ from melanoma_lib.config import Config
 from melanoma_lib.pipeline import execute, run
 def run_notebooks(options):
     run.NOTEBOOKS, execute.FORKS = Path(sys.argv[1]), {forking}
+    execute.PRELOAD = "json"  # is there at once
     config = Config(output_dir=sys.argv[2], figures_dir=sys.argv[2])
     run.run(config, run.plan(config, "data")[:1], jobs=2)
 cli.run.run_notebooks = run_notebooks
