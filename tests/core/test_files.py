@@ -119,7 +119,7 @@ def test_what_standard_output_goes_to_is_appended_to(tmp_path):
         os.dup2(file.fileno(), 1)
     try:
         os.write(1, b"before\n")
-        write_text("/dev/stdout", "text\n")
+        write_text(path, "text\n")
         os.write(1, b"after\n")
     finally:
         os.dup2(usual, 1)
