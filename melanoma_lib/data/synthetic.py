@@ -19,8 +19,8 @@ from melanoma_lib.core.files import read_json, write_csv, write_json
 
 VERSION = 4  # raise it when the images or the table change
 WIDTH, HEIGHT = 200, 150  # pixels of an image
-LESIONS = {"akiec": 44, "bcc": 46, "bkl": 52, "df": 34, "mel": 160, "nv": 190, "vasc": 34}
-IMAGES_PER_LESION = {1: 370, 2: 120, 3: 50, 4: 20}  # images: number of lesions; 840 images
+LESIONS = {"akiec": 44, "bcc": 46, "bkl": 52, "df": 34, "mel": 180, "nv": 196, "vasc": 34}
+IMAGES_PER_LESION = {1: 396, 2: 120, 3: 50, 4: 20}  # images: number of lesions; 866 images
 
 SIDE = 200  # pixels a side of the painted square
 Y, X = np.mgrid[:SIDE, :SIDE].astype(np.float32) - SIDE / 2
@@ -442,7 +442,7 @@ def sample_patient(dx: str, rng: np.random.Generator) -> dict[str, str]:
 def generate_sample(folder: Path | str, seed: int = 42) -> Path:
     """Writes the generated dataset into `folder` and returns that path.
 
-    512 images of 360 lesions: `HAM10000_metadata.csv`, `images/`, `masks/`, and `sample.json`,
+    866 images of 586 lesions: `HAM10000_metadata.csv`, `images/`, `masks/`, and `sample.json`,
     which marks them as generated. The same seed gives the same bytes. A complete sample of
     this seed is kept, one of another seed or version is replaced. Raises `MelanomaError`, and
     changes nothing, when the folder holds anything else.

@@ -60,8 +60,8 @@ def test_counts_and_layout(full):
     marker = json.loads((full / "sample.json").read_text())
     assert tuple(table.columns) == COLUMNS
     assert set(table["dx"]) == set(CLASS_NAMES)
-    assert len(table) == marker["images"] == 840
-    assert table["lesion_id"].nunique() == marker["lesions"] == 560
+    assert len(table) == marker["images"] == 866
+    assert table["lesion_id"].nunique() == marker["lesions"] == 586
     assert marker["generated"] is True and marker["seed"] == 42
     lesions = table.drop_duplicates("lesion_id")
     assert lesions["dx"].value_counts().to_dict() == synthetic.LESIONS
@@ -69,7 +69,7 @@ def test_counts_and_layout(full):
 
 def test_the_project_reads_it_as_a_generated_dataset(full):
     files = open_dataset(full)
-    assert files.generated and len(files.images) == len(files.masks) == 840
+    assert files.generated and len(files.images) == len(files.masks) == 866
     assert lesion_groups(files.metadata).equals(files.metadata["lesion_id"])
 
 

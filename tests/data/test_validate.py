@@ -99,7 +99,7 @@ def test_only_ham10000_is_compared_with_the_published_numbers(
     sample_dir, tmp_path, capsys
 ):
     report, problems = validate_dataset(sample_dir)
-    assert not problems and report.startswith("generated sample: 840 images of 560 lesions")
+    assert not problems and report.startswith("generated sample: 866 images of 586 lesions")
     assert "published" not in report
     np.savez(tmp_path / "dermamnist.npz", test_images=np.zeros((2, 28, 28, 3), np.uint8),
              test_labels=np.array([4, 5]))  # fmt: skip
