@@ -143,7 +143,7 @@ def test_dependencies_are_stated_once_and_pinned():
     extras = project["optional-dependencies"].values()
     stated = {requirement for group in (project["dependencies"], *extras) for requirement in group}
     for requirement in stated - {"melanoma-lib[cloud,listen,site]"}:
-        name, floor = requirement.split(">=")
+        name, floor = re.split(">=|==", requirement)
         number = [int(part) for part in re.findall(r"\d+", pins[name])[:3]]
         assert number >= [int(part) for part in re.findall(r"\d+", floor)], requirement
 

@@ -196,7 +196,7 @@ def test_help_says_every_default():
                 assert "default: " in action.help, f"{parser.prog} {action.dest}"
     text = " ".join(next(p for p in parsers(build_parser()) if p.prog == "melanoma run")
                     .format_help().split())  # fmt: skip
-    for value in ("20 (2 with --preset sample)", "resnet50 efficientnet_b3 densenet121 vit_b_16",
+    for value in ("20 (10 with --preset sample)", "resnet50 efficientnet_b3 densenet121 vit_b_16",
                   "specificity=0.95 specificity=0.9 sensitivity=0.95", "default: 42"):
         assert value in text
 

@@ -140,7 +140,8 @@ def test_random_weights_change_the_map_layer_by_layer(explained, sample_files, e
     heat = gradcam.heat_maps(random_network(scorer.bundle), scorer.inputs(test.image_ids[rows]),
                          test.logits[rows].argmax(1), scorer.layer)  # fmt: skip
     full = heat.any((1, 2))
-    pooled = heat.reshape(6, GRID_SIDE, 4, GRID_SIDE, 4).mean((2, 4)).reshape(6, -1)
+    pixels = heat.shape[-1] // GRID_SIDE  # of a cell's side
+    pooled = heat.reshape(6, GRID_SIDE, pixels, GRID_SIDE, pixels).mean((2, 4)).reshape(6, -1)
     assert full.any()
     assert np.allclose(maps["randomised/grad_cam"][-1][full], pooled[full], atol=1e-4)
     steps = map_estimates(explained_results[KEY]["explanations"])["randomised"]
