@@ -66,7 +66,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         action.help += _default_of(name)
     group.add_argument(
         "--no-pretrained", dest="pretrained", action="store_false", default=None,
-        help="start from random weights, as --preset sample does",
+        help="start from random weights instead of ImageNet's",
     )
 
 
@@ -102,7 +102,7 @@ RUN_OPTIONS = {  # fields of Config
 
 def _default_of(name: str) -> str:
     """What a help text says of the default of a field of Config, which may differ by preset."""
-    values = [getattr(preset(which), name) for which in ("thesis", "sample")]
+    values = [getattr(Config(**changes), name) for changes in PRESETS.values()]
     if name == "operating_points":
         values = [format_operating_points(value).split(",") for value in values]
     usual, sample = (

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from melanoma_lib.config import basis_note
-from melanoma_lib.core.errors import MelanomaError, summarize_items
+from melanoma_lib.core.errors import MelanomaError, describe_error, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.data.images import list_pictures, read_image
@@ -279,7 +279,7 @@ def _reported_in(row: dict) -> Iterator[None]:
     except MelanomaError as error:
         row["error"] = str(error)
     except Exception as error:  # of a decoder: of any type
-        row["error"] = f"{row['image']}: {type(error).__name__}: {error}"
+        row["error"] = f"{row['image']}: {describe_error(error)}"
 
 
 def _to_row(prediction: Prediction, decision: Decision) -> dict:
