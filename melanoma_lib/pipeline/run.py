@@ -102,9 +102,9 @@ def plan(
             training_key = config.training_key(architecture, fingerprint) if architecture else ""
             elsewhere = _trained_elsewhere(config) if "other_split" in values else ""
             read = [step.key for step in steps if step.chapter in READS.get(chapter, [])]
-            # Where things lie is no part of it, and what lies there is told by the rest.
-            told = {name: values[name] for name in values if name not in (*PATHS, "weights")}
-            key = digest([common, sha256(path), told, training_key, elsewhere, *read])
+            # Where things lie is no part of it, and what lies there is in the rest of the key.
+            settings = {name: values[name] for name in values if name not in (*PATHS, "weights")}
+            key = digest([common, sha256(path), settings, training_key, elsewhere, *read])
             name = f"{path.stem}-{architecture}" if architecture else path.stem
             steps.append(Step(name, path, values, key, training_key))
     return steps
@@ -204,8 +204,9 @@ def run(
             else:
                 waiting.append(step)
         if waiting and asked:
-            told = relocate(dataclasses.asdict(config), lambda path: os.path.relpath(path, output))
-            write_json(output / ASKED, {"config": told, "asked": asked})
+            values = dataclasses.asdict(config)
+            relative = relocate(values, lambda path: os.path.relpath(path, output))
+            write_json(output / ASKED, {"config": relative, "asked": asked})
         trainings = sum(bool(step.training_key) for step in steps)
         errors = _work(config, waiting, jobs, min(jobs, trainings), devices)
     for error in errors[1:]:
@@ -235,8 +236,8 @@ def _work(
                 new.append(_Execution(config, step, max(1, threads), free.pop(0)))
                 waiting.remove(step)
             running += new
-            heard = wait([e.messages for e in running if e.messages], 0 if new else None)
-            for execution in new + [e for e in running if e.messages in heard]:
+            with_message = wait([e.messages for e in running if e.messages], 0 if new else None)
+            for execution in new + [e for e in running if e.messages in with_message]:
                 if execution.advance():
                     continue
                 running.remove(execution)

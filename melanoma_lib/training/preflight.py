@@ -11,8 +11,8 @@ from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.split import SPLITS, make_split, split_rows
 from melanoma_lib.models.build import ARCHITECTURES, build_model, get_architecture
+from melanoma_lib.training.dry_run import dry_run
 from melanoma_lib.training.precision import ComputeSettings
-from melanoma_lib.training.rehearsal import rehearse
 
 ROOM_FOR_TWO = 30e9  # bytes of a GPU's memory: two notebooks were seen to take 29.3e9
 
@@ -52,7 +52,7 @@ def check_training(
     for key in filter(None, architectures):
         if not config.trained(key, config.training_key(key, files.fingerprint)):
             if key not in ARCHITECTURES:  # those take every size
-                rehearse(key, config.image_size, ComputeSettings(), device)
+                dry_run(key, config.image_size, ComputeSettings(), device)
             weights = config.weights.get(key, "")
             with torch.device("cpu" if config.pretrained or weights else "meta"):  # no memory
                 model = build_model(

@@ -39,9 +39,9 @@ from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.models.bundle import save_bundle
 from melanoma_lib.training import distributed
+from melanoma_lib.training.dry_run import dry_run
 from melanoma_lib.training.loop import fit
 from melanoma_lib.training.precision import ComputeSettings, computes_bfloat16
-from melanoma_lib.training.rehearsal import rehearse
 
 OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
@@ -203,7 +203,7 @@ def _compute_settings(config: Config, record: dict, device: torch.device) -> Com
     else:
         precision, reason = _precision(config, record["dataset"]["fingerprint"], device)
         settings = ComputeSettings(precision)
-        settings = rehearse(record["architecture"], config.image_size, settings, device)
+        settings = dry_run(record["architecture"], config.image_size, settings, device)
         record["arithmetic"] = dataclasses.asdict(settings)
     print(f"computes in {settings} ({reason})", flush=True)
     return settings

@@ -232,10 +232,15 @@ def test_latency_is_measured_an_image_and_the_models_in_turn():
 
 
 @pytest.mark.slow
-def test_three_of_the_four_architectures_learn_to_tell_melanoma_on_the_sample(tmp_path):
-    """The preset of `make figures`: untrained networks, 64 px, a few epochs."""
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"architectures": preset("thesis").architectures, "image_size": 64, "epochs": 4,
+          "learning_rate": 2e-4}],
+)  # fmt: skip
+def test_three_of_four_architectures_learn_to_tell_melanoma_on_the_sample(changes, tmp_path):
+    """The small networks as `make figures` trains them, and the thesis's four for a short time."""
     data = generate_sample(tmp_path / "sample")
-    config = preset("sample", data_dir=str(data), output_dir=str(tmp_path / "run"))
+    config = preset("sample", data_dir=str(data), output_dir=str(tmp_path / "run"), **changes)
     aucs = {}
     for key in config.architectures:
         folder = train_architecture(config, key)

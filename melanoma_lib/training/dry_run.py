@@ -1,7 +1,7 @@
-"""A rehearsal: everything that comes in a training and after it, once, before the first epoch.
+"""A dry run: everything that comes in a training and after it, once, before the first epoch.
 
 A network of timm may refuse an image size, or have no map of features, and a library may compute
-wrongly in one memory layout. Without a rehearsal that is found after hours of training, or never.
+wrongly in one memory layout. Without a dry run that is found after hours of training, or never.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ TIME_LIMIT = 120  # seconds, for the steps in another process
 PLAIN_LAYOUT = "contiguous"
 
 
-def rehearse(
+def dry_run(
     architecture: str, image_size: int, settings: ComputeSettings, device: torch.device
 ) -> ComputeSettings:
     """Takes a network with random weights once through all that a training will need of it.

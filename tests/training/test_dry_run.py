@@ -16,10 +16,10 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.explanation.score_maps import score_heat_maps
 from melanoma_lib.inference.predictor import Predictor
-from melanoma_lib.training import rehearsal
+from melanoma_lib.models.build import build_model
+from melanoma_lib.training.dry_run import dry_run
 from melanoma_lib.training.precision import ComputeSettings
 from melanoma_lib.training.preflight import check_training
-from melanoma_lib.training.rehearsal import rehearse
 from melanoma_lib.training.train import train_architecture
 
 CPU = torch.device("cpu")
@@ -50,20 +50,18 @@ class Faulty(nn.Module):
 @pytest.fixture
 def faulty(monkeypatch):
     """A network of which one layer has a wrong gradient in channels_last."""
-    build = rehearsal.build_model
-
     def build_faulty(*arguments):
-        model = build(*arguments)
+        model = build_model(*arguments)
         model.layer2 = Faulty(model.layer2)
         return model
 
-    monkeypatch.setattr(rehearsal, "build_model", build_faulty)
-    monkeypatch.setattr(rehearsal, "_use_as_bundle", lambda *_: None)
+    monkeypatch.setattr("melanoma_lib.training.dry_run.build_model", build_faulty)
+    monkeypatch.setattr("melanoma_lib.training.dry_run._use_as_bundle", lambda *_: None)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_layout_with_a_wrong_gradient_is_not_used(faulty, precision, capsys):
-    chosen = rehearse("test_resnet", 32, ComputeSettings(precision), CPU)
+    chosen = dry_run("test_resnet", 32, ComputeSettings(precision), CPU)
     assert chosen == ComputeSettings(precision, "contiguous")
     assert capsys.readouterr().out.count("wrong gradients") == 1
 
@@ -71,7 +69,7 @@ def test_a_layout_with_a_wrong_gradient_is_not_used(faulty, precision, capsys):
 @pytest.mark.parametrize("key", ["test_resnet", "test_vit"])
 def test_what_computes_right_is_kept(key, capsys):
     settings = ComputeSettings("bfloat16")
-    assert rehearse(key, 32, settings, CPU) == settings and not capsys.readouterr().out
+    assert dry_run(key, 32, settings, CPU) == settings and not capsys.readouterr().out
 
 
 def test_a_step_that_kills_its_process_is_not_used(monkeypatch, capsys):
@@ -80,7 +78,7 @@ def test_a_step_that_kills_its_process_is_not_used(monkeypatch, capsys):
     If this fails on a newer PyTorch, the fault is mended and the process can go.
     """
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert rehearse("fastvit_t8", 32, ComputeSettings(), CPU).layout == "contiguous"
+    assert dry_run("fastvit_t8", 32, ComputeSettings(), CPU).layout == "contiguous"
     assert "wrong gradients in channels_last" in capsys.readouterr().out
 
 
@@ -94,7 +92,7 @@ def test_an_image_size_that_is_refused_is_one_line_with_those_that_are_not(_data
 # What timm says of their features is missing, wrong, or several tensors.
 @pytest.mark.parametrize("key", ["convit_tiny", "pit_ti_224", "coat_tiny", "xcit_nano_12_p8_224"])
 def test_networks_with_odd_features_are_used_whole(key, capsys):
-    rehearse(key, 64, ComputeSettings(), CPU)
+    dry_run(key, 64, ComputeSettings(), CPU)
     assert not capsys.readouterr().out
 
 
