@@ -1,0 +1,170 @@
+"""Intervals that cover new lesions and new trainings, from several trainings of an architecture.
+
+Lesions and trainings are crossed random factors: every training is judged on the same lesions.
+That is the multi-reader multi-case design of radiology with trainings as readers (Obuchowski and
+Rockette, 1995; Hillis, 2007). Trainings are nested in architectures: training 1 of one and training
+1 of another share a number and nothing else, so no two of them make a pair (readers nested in
+tests; Hillis, 2014).
+
+`Trainings` below are a tuple like that of one model in `bootstrap.difference`: the metric's values
+(K,), its resamples (resamples, K), the same resamples of lesions in every column and for every
+architecture, and `n_clusters`, as in `bootstrap.interval`, or None.
+"""
+
+import numpy as np
+from scipy.special import ndtr, stdtr, stdtrit
+
+from melanoma_lib.evaluation.bootstrap import SEED, TAIL, difference, interval, p_value
+
+Trainings = tuple[np.ndarray, np.ndarray, int | None]
+DRAWS = 4000  # behind the interval of a probability of outperforming
+MANY = 1e6  # degrees of freedom: a normal distribution
+
+
+def estimate_of_trainings(trainings: Trainings) -> dict:
+    """The mean of a metric over trainings, with a 95% interval for new lesions and new trainings.
+
+    Fields: value, low, high, `trainings` (K), `covers`, `variance` (see `variance_components`) and
+    `fraction_trainings`, the part of the variance of the mean that more trainings would remove, in
+    [0, 1]. The variance is Obuchowski and Rockette's, the degrees of freedom are Hillis's (2007).
+    Ends stay in [0, 1] where all values are.
+
+    One training cannot say how another would differ: its interval is that of `bootstrap.interval`,
+    `covers` is "lesions" instead of "lesions and trainings", and there is no variance.
+    """
+    ((values, resampled, n_clusters),) = _finite(trainings)
+    mean = values.mean()
+    ends = interval(mean, resampled.mean(1), n_clusters)
+    if len(values) < 2 or ends["value"] is None:
+        return ends | {"trainings": len(values), "covers": "lesions"}
+    variance = variance_components(values, resampled)
+    of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
+    error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
+    if error > 0:  # otherwise all trainings are alike on all resamples: what the lesions allow
+        low, high = mean + error * stdtrit(freedom, [TAIL, 1 - TAIL])
+        if values.min() >= 0 and values.max() <= 1:
+            low, high = max(low, 0), min(high, 1)
+        ends |= {"low": float(low), "high": float(high)}
+    return ends | {
+        "trainings": len(values),
+        "covers": "lesions and trainings",
+        "variance": variance,
+        "fraction_trainings": float(of_trainings / error**2) if error > 0 else None,
+    }
+
+
+def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
+    """The mean of `first` minus that of `second`, with an interval for new lesions and trainings.
+
+    Fields: value, low, high, `p` (two-sided, of no difference), `trainings` (K of either), `covers`
+    and `fraction_trainings` as in `estimate_of_trainings`. Readers nested in tests (Hillis, 2014),
+    but the mean squares of the two are not pooled, because architectures may differ in the number
+    of their trainings and in how much these vary (Welch, 1947). If either was trained once, the
+    interval and p are those of the bootstrap and cover lesions alone.
+    """
+    both = _finite(first, second)
+    counts = [len(values) for values, *_ in both]
+    means = [(values.mean(), resampled.mean(1), clusters) for values, resampled, clusters in both]
+    ends = difference(*means) | {"p": p_value(means[0][1] - means[1][1])}
+    if min(counts) < 2 or ends["value"] is None:
+        return ends | {"trainings": counts, "covers": "lesions"}
+    of_trainings, of_lesions = _variance_of_difference(both)
+    error, freedom = _satterthwaite(of_lesions, of_trainings, counts)
+    if error > 0:
+        low, high = ends["value"] + error * stdtrit(freedom, [TAIL, 1 - TAIL])
+        p = 2 * stdtr(freedom, -abs(ends["value"]) / error)
+        ends |= {"low": float(low), "high": float(high), "p": float(p)}
+    return ends | {
+        "trainings": counts,
+        "covers": "lesions and trainings",
+        "fraction_trainings": float(sum(of_trainings) / error**2) if error > 0 else None,
+    }
+
+
+def probability_of_outperforming(
+    first: Trainings, second: Trainings, more_is_better: bool = True
+) -> dict[str, float | None]:
+    """The probability that a new training of `first` beats a new training of `second`.
+
+    Each is trained once more and both are judged on the same new lesions, as many as here: every
+    source of variance varies (Bouthillier et al., 2021). The value is that of normal distributions
+    with the means and variances found. The interval is the percentiles of the probability over
+    means and variances drawn around them, as much as K trainings and the lesions leave them
+    uncertain (Weerahandi and Johnson, 1992). Value, low and high in [0, 1]; None where an
+    architecture was trained once, or where nothing varies.
+    """
+    both = _finite(first, second)
+    counts = np.array([len(values) for values, *_ in both])
+    better = (both[0][0].mean() - both[1][0].mean()) * (1 if more_is_better else -1)
+    undefined = dict.fromkeys(("value", "low", "high"))
+    if counts.min() < 2 or not np.isfinite(better) or len(both[0][1]) < 2:
+        return undefined
+    of_trainings, of_lesions = _variance_of_difference(both)
+    of_one = np.array(of_trainings) * counts  # the variance of single trainings
+    if not of_one.sum() + of_lesions > 0:
+        return undefined
+    generator = np.random.default_rng(SEED)
+    drawn = of_one * (counts - 1) / generator.chisquare(counts - 1, size=(DRAWS, 2))
+    error = np.sqrt((drawn / counts).sum(1) + of_lesions)
+    means = better + error * generator.normal(size=DRAWS)
+    low, high = np.quantile(ndtr(means / np.sqrt(drawn.sum(1) + of_lesions)), [TAIL, 1 - TAIL])
+    value = ndtr(better / np.sqrt(of_one.sum() + of_lesions))
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def variance_components(values: np.ndarray, resampled: np.ndarray) -> dict[str, float]:
+    """The variance of one training's metric on a test split like this one, in three parts.
+
+    `values` (K,) with K at least 2, `resampled` (resamples, K). In the metric's units squared, none
+    below 0 (an estimate below 0 counts as 0):
+
+    - `lesions`: what all trainings share, the covariance of two trainings over the resamples;
+    - `interaction`: what they do not share of their variance over the resamples;
+    - `trainings`: by how much the trainings vary beyond the interaction.
+
+    The mean of K trainings has the variance lesions + (trainings + interaction) / K. Obuchowski and
+    Rockette (1995) call them Cov2, Var - Cov2, and MS(R) - Var + Cov2.
+    """
+    covariance = np.cov(resampled, rowvar=False)
+    count = len(values)
+    of_one = np.trace(covariance) / count
+    shared = (covariance.sum() - np.trace(covariance)) / (count * (count - 1))
+    lesions = max(float(shared), 0.0)
+    interaction = max(float(of_one) - lesions, 0.0)
+    trainings = max(float(values.var(ddof=1)) - interaction, 0.0)
+    return {"lesions": lesions, "interaction": interaction, "trainings": trainings}
+
+
+def _finite(*trainings: Trainings) -> list[Trainings]:
+    """As arrays, with the resamples on which the metric is defined for every training."""
+    arrays = [
+        (np.atleast_1d(np.asarray(values, float)), np.asarray(resampled, float), clusters)
+        for values, resampled, clusters in trainings
+    ]
+    columns = [resampled.reshape(-1, len(values)) for values, resampled, _ in arrays]
+    defined = np.isfinite(np.hstack(columns)).all(1)
+    return [
+        (values, resampled[defined], clusters)
+        for (values, _, clusters), resampled in zip(arrays, columns, strict=True)
+    ]
+
+
+def _variance_of_difference(both: list[Trainings]) -> tuple[list[float], float]:
+    """The variance of a difference of means: due to the trainings of either, and to the lesions."""
+    parts = [variance_components(values, resampled) for values, resampled, _ in both]
+    of_trainings = [
+        (part["trainings"] + part["interaction"]) / len(values)
+        for part, (values, *_) in zip(parts, both, strict=True)
+    ]
+    across = np.cov(*(resampled.mean(1) for _, resampled, _ in both))[0, 1]  # Cov3 of Hillis
+    return of_trainings, max(sum(part["lesions"] for part in parts) - 2 * float(across), 0.0)
+
+
+def _satterthwaite(
+    of_lesions: float, of_trainings: list[float], counts: list[int]
+) -> tuple[float, float]:
+    """Standard error, and degrees of freedom when the lesions' part is known (Hillis, 2007)."""
+    variance = of_lesions + sum(of_trainings)
+    uncertain = sum(part**2 / (k - 1) for part, k in zip(of_trainings, counts, strict=True))
+    freedom = variance**2 / uncertain if uncertain > 0 else MANY
+    return variance**0.5, min(freedom, MANY)
