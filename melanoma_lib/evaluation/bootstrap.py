@@ -29,7 +29,8 @@ def bootstrap_weights(
     generator = np.random.default_rng(seed)
     equal = np.full(len(lesions), 1 / len(lesions))
     drawn = generator.multinomial(len(lesions), equal, size=resamples)
-    return drawn[:, lesion_of_image].astype(float)
+    # An image's weights lie side by side in memory, because metrics pick and sort images.
+    return np.ascontiguousarray(drawn.T, dtype=float)[lesion_of_image].T
 
 
 def exact_interval(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

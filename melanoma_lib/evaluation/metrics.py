@@ -61,32 +61,34 @@ def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = N
     Ties count half. `positive` boolean (n,), `scores` (n,). NaN where positives or negatives are
     absent (Hanley and McNeil, 1982).
     """
-    weights = _weights(positive, weights)
+    # Images first: the rows that are picked below are then whole rows of memory.
+    weights = np.moveaxis(_weights(positive, weights), -1, 0)
     negatives = np.flatnonzero(~positive)
     negatives = negatives[np.argsort(scores[negatives])]
-    below = np.cumsum(weights[..., negatives], -1)  # weight of the negatives up to each one
-    below = np.concatenate([np.zeros_like(weights[..., :1]), below], axis=-1)
+    below = np.cumsum(weights[negatives], 0)  # weight of the negatives up to each one
+    below = np.concatenate([np.zeros_like(weights[:1]), below])
     first = np.searchsorted(scores[negatives], scores[positive], "left")
     after = np.searchsorted(scores[negatives], scores[positive], "right")
-    wins = (below[..., first] + below[..., after]) / 2
-    positives = weights[..., positive]
+    wins = (below[first] + below[after]) / 2
+    positives = weights[positive]
     with np.errstate(invalid="ignore"):
-        return (positives * wins).sum(-1) / (positives.sum(-1) * below[..., -1])
+        return (positives * wins).sum(0) / (positives.sum(0) * below[-1])
 
 
 def average_precision(positive, scores, weights=None) -> np.ndarray:
     """Precision averaged over recall, without interpolation, as in scikit-learn."""
-    weights = _weights(positive, weights)
     order = np.argsort(-scores, kind="stable")
-    scores, weights, positive = scores[order], weights[..., order], positive[order]
+    weights = np.moveaxis(_weights(positive, weights), -1, 0)[order]  # images first, as in `auc`
+    scores, positive = scores[order], positive[order]
     # Images with equal scores are predicted positive together: look at the last of them.
     last = np.searchsorted(-scores, -scores[positive], "right") - 1
-    true_positive = np.cumsum(np.where(positive, weights, 0), -1)[..., last]
-    predicted_positive = np.cumsum(weights, -1)[..., last]
-    positives = weights[..., positive]
+    positives = weights[positive]
+    so_far = np.cumsum(positive)[last] - 1  # the last positive image at each score
+    true_positive = np.cumsum(positives, 0)[so_far]
+    predicted_positive = np.cumsum(weights, 0)[last]
     with np.errstate(invalid="ignore"):
         precision = np.where(predicted_positive > 0, true_positive / predicted_positive, 0)
-        return (positives * precision).sum(-1) / positives.sum(-1)
+        return (positives * precision).sum(0) / positives.sum(0)
 
 
 def macro_auc(labels, probabilities, weights=None) -> np.ndarray:
