@@ -19,6 +19,7 @@ from melanoma_lib.evaluation.bootstrap import SEED, TAIL, difference, interval, 
 Trainings = tuple[np.ndarray, np.ndarray, int | None]
 DRAWS = 4000  # behind the interval of a probability of outperforming
 MANY = 1e6  # degrees of freedom: a normal distribution
+TINY = 1e-12  # a standard error that is rounding
 
 
 def estimate_of_trainings(trainings: Trainings) -> dict:
@@ -40,7 +41,7 @@ def estimate_of_trainings(trainings: Trainings) -> dict:
     variance = variance_components(values, resampled)
     of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
     error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
-    if error > 0:  # otherwise all trainings are alike on all resamples: what the lesions allow
+    if error > TINY:  # otherwise nothing varies, and the interval is what the lesions allow
         low, high = mean + error * stdtrit(freedom, [TAIL, 1 - TAIL])
         if values.min() >= 0 and values.max() <= 1:
             low, high = max(low, 0), min(high, 1)
@@ -49,7 +50,7 @@ def estimate_of_trainings(trainings: Trainings) -> dict:
         "trainings": len(values),
         "covers": "lesions and trainings",
         "variance": variance,
-        "fraction_trainings": float(of_trainings / error**2) if error > 0 else None,
+        "fraction_trainings": _fraction(of_trainings, variance["lesions"]),
     }
 
 
@@ -70,14 +71,14 @@ def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
         return ends | {"trainings": counts, "covers": "lesions"}
     of_trainings, of_lesions = _variance_of_difference(both)
     error, freedom = _satterthwaite(of_lesions, of_trainings, counts)
-    if error > 0:
+    if error > TINY:
         low, high = ends["value"] + error * stdtrit(freedom, [TAIL, 1 - TAIL])
         p = 2 * stdtr(freedom, -abs(ends["value"]) / error)
         ends |= {"low": float(low), "high": float(high), "p": float(p)}
     return ends | {
         "trainings": counts,
         "covers": "lesions and trainings",
-        "fraction_trainings": float(sum(of_trainings) / error**2) if error > 0 else None,
+        "fraction_trainings": _fraction(sum(of_trainings), of_lesions),
     }
 
 
@@ -101,7 +102,7 @@ def probability_of_outperforming(
         return undefined
     of_trainings, of_lesions = _variance_of_difference(both)
     of_one = np.array(of_trainings) * counts  # the variance of single trainings
-    if not of_one.sum() + of_lesions > 0:
+    if of_one.sum() + of_lesions <= TINY**2:
         return undefined
     generator = np.random.default_rng(SEED)
     drawn = of_one * (counts - 1) / generator.chisquare(counts - 1, size=(DRAWS, 2))
@@ -168,3 +169,9 @@ def _satterthwaite(
     uncertain = sum(part**2 / (k - 1) for part, k in zip(of_trainings, counts, strict=True))
     freedom = variance**2 / uncertain if uncertain > 0 else MANY
     return variance**0.5, min(freedom, MANY)
+
+
+def _fraction(of_trainings: float, of_lesions: float) -> float | None:
+    """How much of a variance is due to the trainings; None where nothing varies."""
+    variance = of_trainings + of_lesions
+    return float(of_trainings / variance) if variance > TINY**2 else None

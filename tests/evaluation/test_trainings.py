@@ -91,7 +91,8 @@ def test_lesions_that_do_not_matter_leave_students_and_welchs_t():
     one = estimate_of_trainings(trainings[0])
     ends = scipy.stats.ttest_1samp(first, 0).confidence_interval()
     assert (one["low"], one["high"]) == pytest.approx((ends.low, ends.high))
-    assert one["fraction_trainings"] == found["fraction_trainings"] == 1
+    for estimated in (one, found):
+        assert estimated["fraction_trainings"] == pytest.approx(1)
 
 
 def test_a_mean_over_lesions_has_the_components_of_a_two_way_anova():
@@ -177,11 +178,11 @@ def test_the_probability_of_outperforming_by_hand():
     assert swapped["value"] == pytest.approx(found["value"])
 
 
-@pytest.mark.parametrize("k", [2, 3, 5, 10])
+@pytest.mark.parametrize("k", [2, 5])
 @pytest.mark.parametrize("of_trainings", [0.0, 0.3, 3.0])
 def test_known_components_are_covered(k, of_trainings):
     """Nominal 95 %: lesions 1, interaction 0.3, and two architectures that share half of them."""
-    rng, apart, trials = np.random.default_rng(k), 1.5, 400
+    rng, apart, trials = np.random.default_rng(k), 1.5, 300
     covariance = np.full((2 * k, 2 * k), 0.5)
     covariance[:k, :k] = covariance[k:, k:] = compound(k, 1.3, 1.0)
     root = np.linalg.cholesky(covariance)
@@ -189,12 +190,13 @@ def test_known_components_are_covered(k, of_trainings):
     held = {"mean": 0, "difference": 0, "probability": 0}
     for _ in range(trials):
         values = root @ rng.normal(size=2 * k) + np.sqrt(of_trainings) * rng.normal(size=2 * k)
+        values += 10  # not a fraction
         values[:k] += apart
         resampled = values + rng.normal(size=(300, 2 * k)) @ root.T
         first, second = ((values[part], resampled[:, part], None)
                          for part in (slice(k), slice(k, None)))  # fmt: skip
         for kind, found, true in (
-            ("mean", estimate_of_trainings(first), apart),
+            ("mean", estimate_of_trainings(first), 10 + apart),
             ("difference", difference_of_trainings(first, second), apart),
             ("probability", probability_of_outperforming(first, second), better),
         ):
