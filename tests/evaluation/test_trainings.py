@@ -201,7 +201,6 @@ def test_known_components_are_covered(k, of_trainings):
             ("probability", probability_of_outperforming(first, second), better),
         ):
             held[kind] += found["low"] <= true <= found["high"]
-    print(k, of_trainings, held)
     for kind, times in held.items():
         assert 0.92 - 0.015 <= times / trials <= 0.995, kind
 
