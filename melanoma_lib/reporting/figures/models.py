@@ -70,7 +70,8 @@ def accuracy_latency(run: Run) -> Figure:
         axes.hlines(y, latency["low_ms"], latency["high_ms"], color=mark["color"])
         axes.vlines(x, low, high, color=mark["color"])
         axes.plot(x, y, **mark, markersize=4 + 1.6 * millions**0.5, markeredgecolor="white")
-        handles.append(elements.legend_entry(f"{name} ({millions:.2g} M)", **mark))
+        size = f"{millions:.1f}" if millions < 10 else f"{millions:.0f}"
+        handles.append(elements.legend_entry(f"{name} ({size} M)", **mark))
     axes.margins(0.15)
     axes.grid()
     elements.percent_ticks(axes.yaxis)
