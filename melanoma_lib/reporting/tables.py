@@ -419,8 +419,8 @@ def _temperature_verdict(model: dict) -> str:
     if gain["low"] is None:
         return ""
     low, high = gain["low"], gain["high"]
-    verdict = "helped" if low > 0 else "harmed" if high < 0 else "may have changed nothing"
-    return f"The temperature {verdict}: it lowers the NLL by {format_estimate(gain)}."
+    verdict = "helped" if low > 0 else "did harm" if high < 0 else "may have changed nothing"
+    return f"NLL before scaling minus after: {format_estimate(gain)}; the temperature {verdict}."
 
 
 def _excludes_zero(difference: dict) -> bool:
