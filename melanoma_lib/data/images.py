@@ -194,5 +194,9 @@ def map_images(function: Callable, items: Collection, label: str) -> tuple[list,
 
     # Pillow releases the interpreter's lock while it decodes, so threads use all cores.
     with ThreadPoolExecutor(usable_cores()) as pool:
-        done = list(progress(pool.map(attempt, items), label, total=len(items)))
+        try:
+            done = list(progress(pool.map(attempt, items), label, total=len(items)))
+        except BaseException:  # an interrupt: what has not begun is left alone
+            pool.shutdown(cancel_futures=True)
+            raise
     return [result for result, _ in done], [error for _, error in done if error]
