@@ -136,7 +136,7 @@ PRESETS = {
         "epochs": 10,
         "batch_size": 16,  # half the recipe's: so few images make too few updates otherwise
         "learning_rate": 1e-3,  # ten times the recipe's: three of the four begin at random weights
-        "pretrained": False,  # without a network; but see `packaged_weights`
+        "pretrained": False,  # needs no internet; but see `packaged_weights`
         "precision": "float32",  # such small networks gain little in bfloat16
     },
 }

@@ -32,6 +32,7 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
     disk is full; what was there before is then unchanged.
     """
     path, temporary = Path(path), None
+    kept = "; what was there before is still there"
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
@@ -58,12 +59,12 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
             with optional("a process that is killed while it writes leaves half a file"):
                 temporary.replace(target)
             if temporary.exists():  # a file system, as of a mounted bucket, without renames
+                kept = ""
                 shutil.copyfile(temporary, target)
     except (OSError, SafetensorError) as error:  # other errors are not of writing
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MelanomaError(
-            f"{path} cannot be written ({reason}); {_free(path)} are free there; what was there "
-            "before is still there"
+            f"{path} cannot be written ({reason}); {_free(path)} are free there{kept}"
         ) from error
     finally:
         if temporary:

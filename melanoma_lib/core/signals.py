@@ -16,12 +16,12 @@ def interrupt_on_termination() -> Iterator[None]:
     torchrun ends them when one fails, and they may be waiting for that one.
     """
 
-    heard = 0.0
+    last = 0.0  # when it interrupted
 
     def interrupt(number: int, _frame: object) -> None:
-        nonlocal heard
-        if time.monotonic() > heard + 1:  # a terminal that is closed sends several at once
-            heard = time.monotonic()
+        nonlocal last
+        if time.monotonic() > last + 1:  # a terminal that is closed sends several at once
+            last = time.monotonic()
             raise KeyboardInterrupt(number)
 
     ours = threading.current_thread() is threading.main_thread() and "LOCAL_RANK" not in os.environ

@@ -81,14 +81,14 @@ def validate_table(table: RawTable) -> pd.DataFrame:
     wrong = set(metadata["age"][_ages(table).isna()].dropna()) - {"unknown"}
     if wrong:
         raise MelanomaError(f"{path}: age is not a number: {summarize_items(sorted(wrong))}")
-    return metadata.assign(age=_ages(table).where(~impossible_ages(table)))
+    return metadata.assign(age=_ages(table).where(~implausible_ages(table)))
 
 
 def _ages(table: RawTable) -> pd.Series:
     return pd.to_numeric(table.rows["age"], errors="coerce")
 
 
-def impossible_ages(table: RawTable) -> pd.Series:
+def implausible_ages(table: RawTable) -> pd.Series:
     """Where the age is a number and nobody's, such as -1 or 999, which `validate_table` drops."""
     return (_ages(table) < 0) | (_ages(table) > OLDEST)
 
@@ -141,7 +141,7 @@ class LocatedFiles:
             others = summarize_items(self.other_tables)
             remarks.append(f"the table is {self.table.path}; passed over: {others}")
         if "age" in self.table.rows:
-            ages = self.table.rows["age"][impossible_ages(self.table)]
+            ages = self.table.rows["age"][implausible_ages(self.table)]
             if len(ages):
                 remarks.append(
                     f"{self.table.path}: {len(ages)} ages below 0 or above {OLDEST} count as "

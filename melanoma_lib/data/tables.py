@@ -75,10 +75,10 @@ def find_tables(folder: Path) -> list[Path]:
     }  # fmt: skip
     if not ranks:
         others = [f"{path} is not a table that can be read" for path in named]
+        layouts = ", ".join(layout.name for layout in LAYOUTS if not layout.trainable)
         raise MelanomaError(
-            f"{folder} holds no HAM10000_metadata table, nor one of "
-            f"{', '.join(layout.name for layout in LAYOUTS[2:])}; name the folder with "
-            f"--data-dir, or the table with --metadata{'; '.join(['', *others, *unreadable])}"
+            f"{folder} holds no HAM10000_metadata table, nor one of {layouts}; name the folder "
+            f"with --data-dir, or the table with --metadata{'; '.join(['', *others, *unreadable])}"
         )
     best = [path for path, rank in ranks.items() if rank == min(ranks.values())]
     if all(named[path] is NPZ for path in best):  # of pictures in several sizes

@@ -16,8 +16,8 @@ import numpy as np
 EXERCISES: dict[str, tuple[Callable[..., None], str]] = {}
 
 
-class NotYet(Exception):
-    """An answer is not right yet; the message is a hint."""
+class WrongAnswer(Exception):
+    """An answer is not right; the message is a hint."""
 
 
 def check(exercise: str, *answer: object) -> None:
@@ -55,7 +55,7 @@ def verdict(exercise: str, *answer: object) -> str:
     try:
         with warnings.catch_warnings(action="ignore"):
             function(call_given if callable(given) else given, *context)
-    except NotYet as hint:
+    except WrongAnswer as hint:
         return f"not yet. {_line(str(hint))}"
     except Exception:
         made = f"; yours returns {_short(returned[-1])}" if returned else f", not {_short(given)}"
@@ -80,12 +80,12 @@ def exercise(name: str, wanted: str) -> Callable:
 
 
 def require(condition: object, hint: str) -> None:
-    """Raises `NotYet` with the hint unless the condition holds.
+    """Raises `WrongAnswer` with the hint unless the condition holds.
 
     Conditions say what is right and not what is wrong, because a NaN fulfils neither.
     """
     if not condition:
-        raise NotYet(hint)
+        raise WrongAnswer(hint)
 
 
 def require_close(
@@ -96,7 +96,7 @@ def require_close(
     atol: float = 1e-5,
     rtol: float = 0,
 ) -> None:
-    """Raises `NotYet` unless the answer is a number or array close to the right one.
+    """Raises `WrongAnswer` unless the answer is a number or array close to the right one.
 
     mistakes: by hint what a mistake would give; an answer that is none of them gets `hint`. atol,
     rtol: tolerances as in `numpy.allclose`. Raises TypeError where the answer is no number.
@@ -110,7 +110,7 @@ def require_close(
     if np.all(abs(right) <= 1):
         percent = np.allclose(given, 100 * right, rtol, 100 * atol)
         require(not percent, "Right in percent; give a fraction, from 0 to 1.")
-    raise NotYet(f"NaN is not a number. {hint}" if np.isnan(given).any() else hint)
+    raise WrongAnswer(f"NaN is not a number. {hint}" if np.isnan(given).any() else hint)
 
 
 def numbers(value: object) -> np.ndarray:
@@ -130,11 +130,11 @@ def number(value: object) -> float:
 
 
 def call(function: Callable, *arguments: object) -> object:
-    """Calls something of the reader's own; `NotYet` with its error where it raises one."""
+    """Calls something of the reader's own; `WrongAnswer` with its error where it raises one."""
     try:
         return function(*arguments)
     except Exception as error:
-        raise NotYet(f"Your code raises {type(error).__name__}: {error}") from error
+        raise WrongAnswer(f"Your code raises {type(error).__name__}: {error}") from error
 
 
 def _line(text: str) -> str:

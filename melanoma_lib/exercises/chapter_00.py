@@ -26,7 +26,7 @@ def malignant_fraction(answer: float, table: pd.DataFrame) -> None:
 
 
 @exercise("00.3", "the name of a file")
-def file_of_predictions(answer: str) -> None:
+def predictions_file(answer: str) -> None:
     name = answer.rpartition("/")[2]
     weights = "safetensors" in name or "checkpoint" in name
     hint = "Those are weights. Which file is left once the images have gone through them?"
@@ -35,7 +35,7 @@ def file_of_predictions(answer: str) -> None:
 
 
 @exercise("00.4", "the text of the error, str(error)")
-def message(answer: str) -> None:
+def error_message(answer: str) -> None:
     require(len(answer.splitlines()) == 1, "An error of this library is one line.")
     for text in ("no-such-folder", "--data-dir"):
         require(text in answer, f"The message should contain {text!r}.")

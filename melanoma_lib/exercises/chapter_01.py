@@ -54,7 +54,7 @@ def leakage_of_ten_seeds(answer: list[float], table: pd.DataFrame) -> None:
 
 
 @exercise("01.3", "four letters, such as 'ABCD'")
-def abcd_by_eye(answer: str, measured: pd.DataFrame) -> None:
+def abcd_criteria(answer: str, measured: pd.DataFrame) -> None:
     right = pick_quiz_lesions(measured)["criterion"]
     hint = "Give one letter for each picture, in order; each of A, B, C, D occurs once."
     require(sorted(answer) == sorted(right), hint)

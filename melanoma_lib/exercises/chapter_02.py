@@ -14,7 +14,7 @@ from melanoma_lib.models.build import normalise
 
 
 @exercise("02.1", "two whole numbers, batches and images left out")
-def batches_of_an_epoch(answer: tuple[int, int]) -> None:
+def batches_per_epoch(answer: tuple[int, int]) -> None:
     batches, dropped = answer
     hint = "Images in whole batches and images that are dropped do not add up to 8,513."
     require(batches * 24 + dropped == 8513, hint)
@@ -48,7 +48,7 @@ def own_dataset(answer: Callable[..., Dataset]) -> None:
 
 
 @exercise("02.3", "a list of six numbers")
-def upside_down(answer: list[float]) -> None:
+def vertical_flip(answer: list[float]) -> None:
     parameters = torch.tensor([answer], dtype=torch.float32)
     allowed = parameters.shape == (1, 6) and ((parameters >= 0) & (parameters < 1)).all()
     require(allowed, "Give six numbers from 0 to below 1.")
@@ -60,7 +60,7 @@ def upside_down(answer: list[float]) -> None:
 
 
 @exercise("02.4", "a function of (images, mean, std) that returns images")
-def undo(answer: Callable[..., torch.Tensor]) -> None:
+def denormalise(answer: Callable[..., torch.Tensor]) -> None:
     images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.1, 0.3)
     hint = "The images that come back differ. Which step was last, and must be undone first?"
@@ -94,7 +94,7 @@ def own_loader(answer: Callable[[Dataset, int, int], Iterable]) -> None:
 
 
 @exercise("02.7", "a function of (images, numbers) that returns images")
-def hairs(answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+def hair_augmentation(answer: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     images = 0.3 + 0.6 * torch.rand(4, 3, 48, 48, generator=generator)
     parameters, before = torch.rand(4, 6, generator=generator), images.clone()

@@ -16,7 +16,7 @@ BLOCK = (
 
 
 @exercise("03.1", "two whole numbers, weights and multiply-adds")
-def cost_of_a_convolution(answer: tuple[int, int]) -> None:
+def convolution_cost(answer: tuple[int, int]) -> None:
     weights, macs = answer
     right = 256 * 512 * 9
     hint = "The weights: for each pair of an input and an output channel, one kernel."
@@ -27,7 +27,7 @@ def cost_of_a_convolution(answer: tuple[int, int]) -> None:
 
 
 @exercise("03.2", "a list of steps, such as ['conv 1x1', 'norm']")
-def drawn_block(answer: list[str]) -> None:
+def bottleneck_steps(answer: list[str]) -> None:
     for step in answer:
         require(step in BLOCK, f"{step!r} is not one of {', '.join(sorted(set(BLOCK)))}.")
     for number, (given, right) in enumerate(zip(answer, BLOCK, strict=False)):

@@ -13,7 +13,7 @@ from melanoma_lib.training.loop import train_step
 
 
 @exercise("04.1", "a number")
-def loss_of_two(answer: float) -> None:
+def mean_cross_entropy(answer: float) -> None:
     right = -(math.log(0.8) + math.log(0.2)) / 2
     mistakes = {
         "Nearly: the loss of a batch is the mean over its images, not the sum.": 2 * right,

@@ -19,7 +19,7 @@ JARGON = ("logit", "softmax", "bin", "bins", "temperature", "neural", "network",
 
 
 @exercise("05.1", "a fraction from 0 to 1")
-def ece_on_paper(answer: float) -> None:
+def expected_calibration_error(answer: float) -> None:
     mistakes = {
         "A distance has no sign: the two bins do not cancel out.": 0.16,
         "Each bin is weighted by the number of its images.": 0.175,
@@ -29,7 +29,7 @@ def ece_on_paper(answer: float) -> None:
 
 
 @exercise("05.2", "a list of names")
-def what_changes(answer: list[str]) -> None:
+def changed_by_temperature(answer: list[str]) -> None:
     for name in answer:
         require(name in CHANGES, f"{name!r} is not one of {', '.join(CHANGES)}.")
         require(CHANGES[name], f"The {name} depends only on which logit of an image is largest.")
@@ -71,7 +71,7 @@ def own_temperature(answer: Callable[..., float]) -> None:
 
 
 @exercise("05.5", "your text, a string")
-def explained(answer: str) -> None:
+def ece_explanation(answer: str) -> None:
     words = re.findall(r"[\w'-]+", answer.lower())
     require(len(words) <= 120, f"It has {len(words)} words; 120 are allowed.")
     for word in JARGON:

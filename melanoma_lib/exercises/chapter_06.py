@@ -11,7 +11,7 @@ from melanoma_lib.exercises import exercise, number, require, require_close
 
 
 @exercise("06.1", "two fractions from 0 to 1, sensitivity and specificity")
-def from_the_matrix(answer: tuple[float, float], matrix: np.ndarray) -> None:
+def rates_from_confusion_matrix(answer: tuple[float, float], matrix: np.ndarray) -> None:
     sensitivity, specificity = answer
     row = CLASS_NAMES.index(MELANOMA)
     true_positives, melanomas = matrix[row, row], matrix[row].sum()
@@ -36,7 +36,7 @@ def lowest_threshold(answer: float) -> None:
 
 
 @exercise("06.3", "two numbers of lesions, at a specificity of 95% and of 90%")
-def screening(answer: tuple[float, float]) -> None:
+def predicted_positives(answer: tuple[float, float]) -> None:
     for given, specificity in zip(answer, (0.95, 0.90), strict=True):
         alarms = (10_000 - 50) * (1 - specificity)
         of_all = 10_000 * (1 - specificity)
@@ -50,7 +50,7 @@ def screening(answer: tuple[float, float]) -> None:
 
 
 @exercise("06.4", "a function of (positive, scores, target) that returns a threshold")
-def own_rule(answer: Callable[..., float]) -> None:
+def own_threshold(answer: Callable[..., float]) -> None:
     rng = np.random.default_rng(0)
     for digits in (6, 1):  # the second has many equal scores
         positive = np.resize([True, False, False, False], 200)
@@ -87,7 +87,7 @@ def chosen_operating_point(
 
 
 @exercise("06.6", "a function of (positive, scores, price) that returns a threshold")
-def lowest_cost(answer: Callable[..., float]) -> None:
+def lowest_cost_threshold(answer: Callable[..., float]) -> None:
     rng = np.random.default_rng(0)
     positive = np.resize([True, False, False, False], 200)
     scores = (rng.random(200) * 0.7 + 0.3 * positive).round(2)

@@ -25,7 +25,7 @@ CASES = {
 
 
 @exercise("07.1", "two rows of two numbers")
-def map_on_paper(answer: list[list[float]]) -> None:
+def grad_cam_map(answer: list[list[float]]) -> None:
     weights = GRADIENT.mean((1, 2), keepdims=True)
     heat = (weights * FEATURES).sum(0)
     right = np.maximum(heat, 0)

@@ -12,7 +12,7 @@ from melanoma_lib.exercises import exercise, number, numbers, require, require_c
 
 
 @exercise("08.1", "a number")
-def how_many_more(answer: float) -> None:
+def sample_size_ratio(answer: float) -> None:
     mistakes = {
         "Twice as many make it narrower by a factor of 1.4: the square root.": 2,
         "How far is the estimate from the bound that must pass zero?": 3,
@@ -22,7 +22,7 @@ def how_many_more(answer: float) -> None:
 
 
 @exercise("08.2", "four p-values")
-def holm_by_hand(answer: Sequence[float]) -> None:
+def holm_adjustment(answer: Sequence[float]) -> None:
     p = np.array([0.01, 0.04, 0.03, 0.005])
     right = holm(p)
     bonferroni = "That multiplies each by 4 (Bonferroni); only the smallest is, then by less."
@@ -34,7 +34,7 @@ def holm_by_hand(answer: Sequence[float]) -> None:
 
 
 @exercise("08.3", "a p-value")
-def twelve_to_four(answer: float) -> None:
+def mcnemar_p_value(answer: float) -> None:
     right = mcnemar(np.arange(16) < 12, np.arange(16) >= 12)["p"]
     one_sided = "That is one-sided; the other model could have been the luckier one as well."
     hint = "How often do 16 tosses of a coin fall as unevenly as 4 to 12? The others do not matter."

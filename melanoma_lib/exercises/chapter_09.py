@@ -14,7 +14,7 @@ OUTPUTS = ("probability", "decision", "advice")
 
 
 @exercise("09.1", "a list of names")
-def may_change(answer: Sequence[str]) -> None:
+def outputs_of_questions(answer: Sequence[str]) -> None:
     known = not isinstance(answer, str) and set(answer) <= set(OUTPUTS)
     require(known, f"Give a list of some of {', '.join(OUTPUTS)}.")
     hint = "The model does not see the answers: they cannot change what it predicts."
@@ -23,7 +23,7 @@ def may_change(answer: Sequence[str]) -> None:
 
 
 @exercise("09.2", "a function of (logits, temperature, threshold) that returns a pair")
-def decision(answer: Callable[..., tuple[float, bool]]) -> None:
+def calibrated_decision(answer: Callable[..., tuple[float, bool]]) -> None:
     logits, temperature = np.array([0.2, -1.0, 0.5, 0.0, 1.2, 2.0, -0.4]), 1.5
     column = CLASS_NAMES.index(MELANOMA)
     right = float(softmax(logits, temperature)[column])
@@ -37,7 +37,7 @@ def decision(answer: Callable[..., tuple[float, bool]]) -> None:
 
 
 @exercise("09.3", "a function of (data) that returns 'JPEG', 'PNG' or None")
-def recognised(answer: Callable[[bytes], str | None]) -> None:
+def image_format(answer: Callable[[bytes], str | None]) -> None:
     for name, expected in {"JPEG": "JPEG", "PNG": "PNG", "BMP": None}.items():
         buffer = io.BytesIO()
         Image.new("RGB", (8, 8)).save(buffer, name)
@@ -48,7 +48,7 @@ def recognised(answer: Callable[[bytes], str | None]) -> None:
 
 
 @exercise("09.4", "a function of (state) that returns the new state and a number")
-def visitors(answer: Callable[..., tuple[object, int]]) -> None:
+def session_counts(answer: Callable[..., tuple[object, int]]) -> None:
     states: dict[str, object] = dict.fromkeys("ab")
     counts = []
     for visitor in "aabab":

@@ -10,13 +10,13 @@ from melanoma_lib.exercises import call, exercise, number, require, require_clos
 
 
 @exercise("10.1", "a number")
-def smaller_machine(answer: float) -> None:
+def break_even_slowdown(answer: float) -> None:
     mistakes = {"Upside down: it may be slower, so the number is above 1.": 0.90 / 3.67}
     require_close(answer, 3.67 / 0.90, "Hours times price must be the same.", mistakes, atol=0.05)
 
 
 @exercise("10.2", "two numbers of interruptions, with checkpoints and without")
-def how_often(answer: Sequence[float]) -> None:
+def break_even_interruptions(answer: Sequence[float]) -> None:
     start, hours, price = 1 / 6, 10, 0.4  # price: of the interruptible machine, relative
     saved = (hours + start) * (1 - price) / price  # hours of the cheap machine
     right = saved / (hours / 20 / 2 + start), saved / (hours / 2 + start)
