@@ -13,6 +13,7 @@ from melanoma_lib.core.files import PROJECT, digest, read_json, sha256
 PROTOCOLS = ("lesion", "image")
 PRECISIONS = ("auto", "float32", "bfloat16")
 PATHS = ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir", "other_split")  # of Config
+TRAININGS = "trainings"  # in a run's folder, the second and further training of each architecture
 SAMPLE_DIR = PROJECT / "data" / "sample"
 
 
@@ -39,7 +40,9 @@ class Config:
     # The four families of the comparison: residual, scaled, densely connected, attention.
     architectures: tuple[str, ...] = ("resnet50", "efficientnet_b3", "densenet121", "vit_b_16")
     split: str = "lesion"  # "image" is the first protocol, kept to show what leakage buys
-    seed: int = 42
+    seed: int = 42  # of the split
+    training_seed: int = 1  # of new weights, order, augmentation and dropout in the first training
+    trainings: int = 1  # of each architecture, every one with the next training seed
     epochs: int = 20
     batch_size: int = 32
     image_size: int = 224  # pixels a side: what the ImageNet weights were trained at
@@ -67,18 +70,24 @@ class Config:
             raise MelanomaError("no operating point is named; see --operating-points")
         if not self.architectures:
             raise MelanomaError("no architecture is named; see --architectures")
-        lower_bounds = {"epochs": 1, "batch_size": 2, "image_size": 32, "seed": 0}
+        lower_bounds = {"epochs": 1, "batch_size": 2, "image_size": 32, "seed": 0,
+                        "training_seed": 0, "trainings": 1}  # fmt: skip
         for name, least in lower_bounds.items():
             if getattr(self, name) < least:
                 raise MelanomaError(f"{name} is {getattr(self, name)}; it must be {least} or more")
-        if self.seed >= 2**32:
-            raise MelanomaError(f"seed is {self.seed}; it must be below 2^32")
+        for name in ("seed", "training_seed"):
+            if getattr(self, name) >= 2**32:
+                raise MelanomaError(f"{name} is {getattr(self, name)}; it must be below 2^32")
         if not self.learning_rate > 0:
             raise MelanomaError(f"learning_rate is {self.learning_rate}; it must be positive")
 
     @classmethod
     def from_json(cls, values: Mapping) -> "Config":
-        """The configuration from `dataclasses.asdict`, after it has been JSON."""
+        """The configuration from `dataclasses.asdict`, after it has been JSON.
+
+        Earlier versions had one seed for split and training.
+        """
+        values = {"training_seed": values["seed"]} | values if "seed" in values else values
         kinds = {"architectures": tuple, "augmentation": lambda changes: Augmentation(**changes),
                  "operating_points": lambda points: tuple(map(tuple, points))}  # fmt: skip
         kinds = {name: kind for name, kind in kinds.items() if name in values}
@@ -93,6 +102,23 @@ class Config:
         ours = output.parent == PROJECT / "runs"
         return PROJECT / "figures" / output.name if ours else output / "figures"
 
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run: `output_dir`, or for a further training the one it belongs to."""
+        output = Path(self.output_dir)
+        return output.parents[1] if output.parent.name == TRAININGS else output
+
+    def training(self, number: int) -> "Config":
+        """The configuration of one of the trainings, from 1 on.
+
+        The first is in the run's folder, each further one in a folder of the same layout in it.
+        """
+        if number == 1:
+            return replace(self, trainings=1)
+        output = Path(self.output_dir) / TRAININGS / str(number)
+        return replace(self, trainings=1, training_seed=self.training_seed + number - 1,
+                       output_dir=str(output), figures_dir="")  # fmt: skip
+
     def training_lock(self, architecture: str) -> Path:
         """The file that a process holds while it trains an architecture."""
         return Path(self.output_dir) / f".{architecture}.lock"
@@ -104,6 +130,8 @@ class Config:
         """
         values = {name: getattr(self, name) for name in TRAINING_FIELDS}
         values |= {"architecture": architecture, "dataset": fingerprint}
+        if self.training_seed != self.seed:  # in earlier versions they were one
+            values["training_seed"] = self.training_seed
         if self.precision != PRECISIONS[0]:  # which asks for none in particular
             values["precision"] = self.precision
         weights = self.weights.get(architecture, "")
@@ -119,8 +147,9 @@ class Config:
         return (record.get("training_key"), record.get("epochs"), record.get("finished")) == asked
 
     def recipe(self, architecture: str, fingerprint: str) -> str:
-        """Identifies what a training's weights depend on apart from the split."""
-        return replace(self, split=PROTOCOLS[0]).training_key(architecture, fingerprint)
+        """Identifies what a training's weights depend on apart from split and training seed."""
+        same = replace(self, split=PROTOCOLS[0], training_seed=self.seed)
+        return same.training_key(architecture, fingerprint)
 
 
 TRAINING_FIELDS = ("split", "seed", "batch_size", "image_size", "learning_rate", "pretrained")

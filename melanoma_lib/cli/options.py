@@ -83,7 +83,12 @@ RUN_OPTIONS = {  # fields of Config
     "batch_size": {"type": int, "metavar": "N", "help": "images in a step of training"},
     "image_size": {"type": int, "metavar": "PIXELS", "help": "side of the images"},
     "learning_rate": {"type": float, "metavar": "RATE", "help": "of Adam, constant"},
-    "seed": {"type": int, "metavar": "N", "help": "of the split and of training"},
+    "seed": {"type": int, "metavar": "N", "help": "of the split"},
+    "training_seed": {"type": int, "metavar": "N", "help": "of the first training"},
+    "trainings": {
+        "type": int, "metavar": "K",
+        "help": "of each architecture, with consecutive training seeds",
+    },
     "weights": {
         "action": "append", "default": [], "metavar": "NAME=FILE",
         "help": "ImageNet weights of an architecture from a file instead of timm's hub",

@@ -73,7 +73,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
     asked = {"fingerprint": files.fingerprint, "contents": files.mask_fingerprint}
     asked["extra"] = notebook_parameters(options)
     steps = run.plan(config, **asked)
-    stale = [step for step in steps if run.state_of(config, step) != "done"]
+    stale = [step for step in steps if run.state_of(step) != "done"]
     jobs = options.jobs or 1
     if stale:
         keys = [step.parameters.get("architecture") for step in stale]
@@ -145,7 +145,8 @@ def train(options: argparse.Namespace) -> None:
             check_training(config, files, config.architectures)
             decode(files, config.image_size)
         for architecture in config.architectures:
-            print(train_architecture(config, architecture))
+            for number in range(1, config.trainings + 1):
+                print(train_architecture(config.training(number), architecture))
 
 
 def show_status(options: argparse.Namespace) -> None:

@@ -47,6 +47,7 @@ class Step:
     notebook: Path
     parameters: dict = field(compare=False)
     key: str
+    config: Config = field(compare=False)  # of the run, or of a further training in it
     training_key: str = ""  # of chapter 04: identifies the training
 
     @property
@@ -96,18 +97,29 @@ def plan(
     steps: list[Step] = []
     for path in chapters():
         chapter = path.stem[:2]
-        for architecture in config.architectures if chapter == TRAINING else [""]:
-            values = _values(config, architecture) | extra
+        for trained, architecture, number in _executions(config, chapter):
+            values = _values(trained, architecture) | extra
             values = {name: values[name] for name in names[path] if name in values}
-            training_key = config.training_key(architecture, fingerprint) if architecture else ""
+            training_key = trained.training_key(architecture, fingerprint) if architecture else ""
             elsewhere = _trained_elsewhere(config) if "other_split" in values else ""
             read = [step.key for step in steps if step.chapter in READS.get(chapter, [])]
             # Where things lie is no part of it, and what lies there is in the rest of the key.
             settings = {name: values[name] for name in values if name not in (*PATHS, "weights")}
             key = digest([common, sha256(path), settings, training_key, elsewhere, *read])
-            name = f"{path.stem}-{architecture}" if architecture else path.stem
-            steps.append(Step(name, path, values, key, training_key))
+            name = "-".join(filter(None, [path.stem, architecture, number]))
+            steps.append(Step(name, path, values, key, trained, training_key))
     return steps
+
+
+def _executions(config: Config, chapter: str) -> list[tuple[Config, str, str]]:
+    """For each execution of a chapter its configuration, architecture, and number from 2 on."""
+    if chapter != TRAINING:
+        return [(config, "", "")]
+    return [
+        (config.training(number), architecture, str(number) if number > 1 else "")
+        for architecture in config.architectures
+        for number in range(1, config.trainings + 1)
+    ]
 
 
 def _trained_elsewhere(config: Config) -> str:
@@ -131,23 +143,23 @@ def _values(config: Config, architecture: str) -> dict[str, object]:
     }
 
 
-def step_status_path(config: Config, step: Step) -> Path:
+def step_status_path(step: Step) -> Path:
     """The status file of a step in its run folder: state, key and outputs."""
-    return Path(config.output_dir) / "steps" / f"{step.name}.json"
+    return Path(step.config.output_dir) / "steps" / f"{step.name}.json"
 
 
-def state_of(config: Config, step: Step) -> str:
+def state_of(step: Step) -> str:
     """One of `waiting`, `started`, `failed`, `done`, and `stale`: done, but with another key."""
-    path = step_status_path(config, step)
+    path = step_status_path(step)
     if not path.exists():
         return "waiting"
     record = _read_status(path)
     if record.get("state", "done") != "done":
         return record["state"]
-    there, outputs = _outputs(config, step), record.get("outputs", {})
+    there, outputs = _outputs(step), record.get("outputs", {})
     whole = all(name in there and sha256(there[name]) == outputs[name] for name in outputs)
     training = step.training_key
-    trained = not training or config.trained(step.parameters["architecture"], training)
+    trained = not training or step.config.trained(step.parameters["architecture"], training)
     return "done" if whole and trained and record.get("key") == step.key else "stale"
 
 
@@ -160,16 +172,16 @@ def _read_status(path: Path) -> dict:
     return record if record.get("schema") == SCHEMA else {}
 
 
-def _outputs(config: Config, step: Step) -> dict[str, Path]:
+def _outputs(step: Step) -> dict[str, Path]:
     """A step's notebook, figures and tables that exist, by their names in its status file."""
-    output, architecture = Path(config.output_dir), step.parameters.get("architecture", "")
+    output, architecture = Path(step.config.output_dir), step.parameters.get("architecture", "")
     ending = f"-{architecture}" if architecture else ""
     patterns = [f"notebooks/{step.name}.ipynb", *RESULTS.get(step.chapter, [])]
     found = {
         path.relative_to(output).as_posix(): path
         for pattern in patterns for path in output.glob(pattern)
     }  # fmt: skip
-    drawn = config.figures.glob(f"{step.chapter}-*")
+    drawn = step.config.figures.glob(f"{step.chapter}-*")
     return found | {
         f"figures/{path.name}": path for path in drawn if path.stem.endswith(ending)
     }  # names may hold dots
@@ -199,7 +211,7 @@ def run(
     output, waiting = Path(config.output_dir), []
     with lock(output / LOCK):
         for step in steps:
-            if state_of(config, step) == "done":
+            if state_of(step) == "done":
                 print(f"{step.name}: up to date", flush=True)
             else:
                 waiting.append(step)
@@ -208,7 +220,7 @@ def run(
             relative = relocate(values, lambda path: os.path.relpath(path, output))
             write_json(output / ASKED, {"config": relative, "asked": asked})
         trainings = sum(bool(step.training_key) for step in steps)
-        errors = _work(config, waiting, jobs, min(jobs, trainings), devices)
+        errors = _work(waiting, jobs, min(jobs, trainings), devices)
     for error in errors[1:]:
         print(error, flush=True)
     if errors:
@@ -216,7 +228,7 @@ def run(
 
 
 def _work(
-    config: Config, waiting: list[Step], jobs: int, shared: int, devices: Sequence[str]
+    waiting: list[Step], jobs: int, shared: int, devices: Sequence[str]
 ) -> list[MelanomaError]:
     """Executes steps in parallel, only `shared` at a time while there are trainings; the errors."""
     running: list[_Execution] = []
@@ -233,7 +245,7 @@ def _work(
             new = []
             for step in ready[: most - len(running)]:
                 threads = usable_cores() // (shared if step.training_key else beside)
-                new.append(_Execution(config, step, max(1, threads), free.pop(0)))
+                new.append(_Execution(step, max(1, threads), free.pop(0)))
                 waiting.remove(step)
             running += new
             with_message = wait([e.messages for e in running if e.messages], 0 if new else None)
@@ -255,11 +267,11 @@ def _work(
 class _Execution:
     """A step in execution by another process, and its status file."""
 
-    def __init__(self, config: Config, step: Step, threads: int, device: str):
-        self.config, self.step, self.device = config, step, device
+    def __init__(self, step: Step, threads: int, device: str):
+        self.step, self.device = step, device
         self.environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
         self.environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
-        self.status = step_status_path(config, step)
+        self.status = step_status_path(step)
         # The outputs are those of the execution before, until they are written again.
         self.record = {"outputs": _read_status(self.status).get("outputs", {})}
         self.record |= {"schema": SCHEMA, "key": step.key, "started": time.time()}
@@ -283,11 +295,12 @@ class _Execution:
         write_json(self.status, self.record | {"state": "started"})
         print(f"{self.step.name}: started", flush=True)
         self.earlier = self._times()
-        output = Path(self.config.output_dir).resolve()
+        config = self.step.config
+        output = Path(config.output_dir).resolve()
         target = output / "notebooks" / f"{self.step.name}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         self.process, self.messages = start_process(
-            execute_notebook, self.step.notebook, self.step.parameters, target, output / "run.log",
+            execute_notebook, self.step.notebook, self.step.parameters, target, config.run_dir.resolve() / "run.log",
             environment=self.environment,
         )  # fmt: skip
         return True
@@ -310,12 +323,12 @@ class _Execution:
 
     def _times(self) -> dict[str, int]:
         """When the outputs that exist were written."""
-        there = _outputs(self.config, self.step).items()
+        there = _outputs(self.step).items()
         return {name: path.stat().st_mtime_ns for name, path in there}
 
     def _record_outputs(self) -> None:
         seconds = time.time() - self.record["started"]
-        there = _outputs(self.config, self.step)
+        there = _outputs(self.step)
         written = sorted(name for name, _ in self._times().items() - self.earlier.items())
         for gone in set(self.record["outputs"]) & set(there) - set(written):
             there[gone].unlink()  # of an earlier execution

@@ -65,43 +65,45 @@ def report(config: Config, steps: list[Step]) -> str:
     running_since = holder.stat().st_mtime if locked(holder) else float("inf")
     lines = []
     for step in steps:
-        state, details = state_of(config, step), []
+        state, details = state_of(step), []
         if state == "started":
-            started = read_json(step_status_path(config, step))["started"]
+            started = read_json(step_status_path(step))["started"]
             state = "running" if started >= running_since else "interrupted"
-        if step.training_key and locked(config.training_lock(step.parameters["architecture"])):
+        if step.training_key and locked(
+            step.config.training_lock(step.parameters["architecture"])
+        ):
             state = "running"  # also by `melanoma train`
         if step.training_key and state != "done":
-            details.append(f"{len(finished_epochs(config, step))} of {config.epochs} epochs")
-        if state in ("done", "running") and step_status_path(config, step).exists():
-            record = read_json(step_status_path(config, step))
+            details.append(f"{len(finished_epochs(step))} of {config.epochs} epochs")
+        if state in ("done", "running") and step_status_path(step).exists():
+            record = read_json(step_status_path(step))
             details.append(duration(record.get("seconds", time.time() - record["started"])))
         lines.append(f"{step.name:32s} {state:12s} {', '.join(details)}".rstrip())
-    return "\n".join([config.output_dir, *lines, time_left(config, steps)])
+    return "\n".join([config.output_dir, *lines, time_left(steps)])
 
 
-def finished_epochs(config: Config, step: Step) -> list[dict[str, str]]:
+def finished_epochs(step: Step) -> list[dict[str, str]]:
     """The history so far of the training of a step of chapter 04; [] if it has not begun.
 
     A training in the folder with other parameters, or with more epochs, does not count.
     """
-    folder = Path(config.output_dir) / step.parameters["architecture"]
+    folder = Path(step.config.output_dir) / step.parameters["architecture"]
     record = read_json(folder / "run.json", {})
     history = read_history(folder) if record.get("training_key") == step.training_key else []
-    return history if len(history) <= config.epochs else []
+    return history if len(history) <= step.config.epochs else []
 
 
-def time_left(config: Config, steps: list[Step]) -> str:
+def time_left(steps: list[Step]) -> str:
     """How long the trainings will still take, estimated from the epochs of this run so far."""
     seconds, unknown = 0.0, []
     for step in steps:
         if not step.training_key:
             continue
-        epochs = [float(row["seconds"]) for row in finished_epochs(config, step)]
+        epochs = [float(row["seconds"]) for row in finished_epochs(step)]
         if epochs:
-            seconds += max(config.epochs - len(epochs), 0) * sum(epochs) / len(epochs)
+            seconds += max(step.config.epochs - len(epochs), 0) * sum(epochs) / len(epochs)
         else:
-            unknown.append(step.parameters["architecture"])
+            unknown.append(step.name.partition("-")[2])
     text = f"training left: {duration(seconds)}"
     if unknown:
         text += f", and {', '.join(unknown)}, whose first epoch is not measured yet"
@@ -125,7 +127,7 @@ def thesis(config: Config, steps: list[Step]) -> str:
     from melanoma_lib.reporting.figures import CATALOG, PER_MODEL  # slow to import
     from melanoma_lib.reporting.tables import CAPTIONS, table_file
 
-    stale = {step.chapter for step in steps if state_of(config, step) != "done"}
+    stale = {step.chapter for step in steps if state_of(step) != "done"}
     output, lines = Path(config.output_dir), [
         f"{config.output_dir}, by docs/{GUIDE.name}; what melanoma run would make again is lacking"
     ]

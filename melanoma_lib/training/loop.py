@@ -63,10 +63,10 @@ def train_epoch(
     start = time.perf_counter()
     device = next(model.parameters()).device
     mean_std = [torch.tensor(values, device=device) for values in normalisation(model)]
-    parameters = sample_parameters(len(train.pixels), config.seed, epoch).to(device)
-    dropout = generator(config.seed, epoch, 2).initial_seed()
+    parameters = sample_parameters(len(train.pixels), config.training_seed, epoch).to(device)
+    dropout = generator(config.training_seed, epoch, 2).initial_seed()
     torch.manual_seed(dropout + distributed.rank())
-    batches = loader(train, config.batch_size, generator(config.seed, epoch, 0))
+    batches = loader(train, config.batch_size, generator(config.training_seed, epoch, 0))
     losses, correct, seen = [], [], []
     model.train()
     for batch in progress(batches, f"epoch {epoch}", len(batches)):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from melanoma_lib.config import PRECISIONS, TRAINING_FIELDS, Config
+from melanoma_lib.config import PRECISIONS, TRAINING_FIELDS, TRAININGS, Config
 from melanoma_lib.core.environment import device_name, pick_device, versions
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import (
@@ -120,11 +120,11 @@ def _train(
     if first:
         write_json(folder / "run.json", record)
     settings = distributed.broadcast(settings)
-    torch.manual_seed(config.seed)  # the new output layer, or all weights
+    torch.manual_seed(config.training_seed)  # the new output layer, or all weights
     model = build_model(
         key, len(CLASS_NAMES), config.image_size, config.pretrained, config.weights.get(key, "")
     )
-    with gpu_lock(folder.parent, device):
+    with gpu_lock(config.run_dir, device):
         model.to(device)
         train, val = (to_gpu_memory(data.dataset(name), device) for name in ("train", "val"))
         history = fit(model, train, val, config, folder, settings)
@@ -213,7 +213,8 @@ def _precision(config: Config, fingerprint: str, device: torch.device) -> tuple[
     """The precision of a new training, and why; `auto` decides once for all trainings of a run."""
     if config.precision != PRECISIONS[0]:
         return config.precision, "as asked"
-    for path in sorted(Path(config.output_dir).glob("*/run.json")):
+    run = config.run_dir
+    for path in sorted([*run.glob("*/run.json"), *run.glob(f"{TRAININGS}/*/*/run.json")]):
         other = read_json(path)
         same = all(
             other.get("config", {}).get(name) == getattr(config, name)

@@ -66,7 +66,7 @@ def config(tmp_path, book, monkeypatch):
 
 
 def states(config, **extra):
-    return [run.state_of(config, step) for step in run.plan(config, "data", extra)]
+    return [run.state_of(step) for step in run.plan(config, "data", extra)]
 
 
 def run_all(config, count=None, **options):
@@ -136,18 +136,18 @@ def test_a_step_has_no_figures_of_a_network_whose_name_begins_alike(config):
         (config.figures / f"04-1-a-{name}.png").touch()
     for step in run.plan(config, "data")[1:3]:
         names = {f"figures/04-1-a-{step.parameters['architecture']}.png"}
-        assert set(run._outputs(config, step)) == names
+        assert set(run._outputs(step)) == names
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_step_whose_record_is_damaged_or_of_another_version_is_done_again(config, whole):
     step = run.plan(config, "data")[0]
     record = {"schema": 2, "state": "done", "key": step.key, "outputs": {"/a": 1}}
-    path = write_json(run.step_status_path(config, step), record)
+    path = write_json(run.step_status_path(step), record)
     path.write_text(path.read_text()[: None if whole else 20])
-    assert run.state_of(config, step) == "stale"
+    assert run.state_of(step) == "stale"
     run_all(config, 1)
-    assert run.state_of(config, step) == "done"
+    assert run.state_of(step) == "done"
 
 
 def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(
@@ -202,13 +202,13 @@ def test_a_step_is_stale_when_the_run_folder_holds_another_training(config, monk
     monkeypatch.undo()
     step = next(s for s in run.plan(config, "data") if s.name.startswith("04"))
     record = {"schema": run.SCHEMA, "state": "done", "key": step.key, "outputs": {}}
-    write_json(run.step_status_path(config, step), record)
+    write_json(run.step_status_path(step), record)
     path = Path(config.output_dir) / step.parameters["architecture"] / "run.json"
-    assert run.state_of(config, step) == "stale"
+    assert run.state_of(step) == "stale"
     asked = {"training_key": step.training_key, "epochs": config.epochs, "finished": True}
     for change in ({}, {"epochs": 1}, {"training_key": "other"}, {"finished": False}):
         write_json(path, asked | change)
-        assert run.state_of(config, step) == ("stale" if change else "done")
+        assert run.state_of(step) == ("stale" if change else "done")
 
 
 def test_a_failing_notebook_stops_the_run_and_keeps_what_was_there(config, book, tmp_path):

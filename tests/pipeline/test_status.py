@@ -37,7 +37,7 @@ def mark(config, step, state="done", started=0):
     """Leaves what the execution of a step leaves."""
     record = {"schema": run.SCHEMA, "outputs": {}, "key": step.key, "seconds": 75}
     record |= {"state": state, "started": started}
-    write_json(run.step_status_path(config, step), record)
+    write_json(run.step_status_path(step), record)
 
 
 def trainings(steps):
@@ -50,11 +50,11 @@ def line_of(step, config, steps):
 
 def test_the_time_left_comes_from_measured_epochs(config, steps):
     first, second = trainings(steps)
-    assert "a, b, whose first epoch" in time_left(config, steps)
+    assert "a, b, whose first epoch" in time_left(steps)
     epochs(config, first, 4)
-    assert time_left(config, steps).startswith("training left: 6 min 00 s, and b,")
+    assert time_left(steps).startswith("training left: 6 min 00 s, and b,")
     epochs(config, second, 10)
-    assert time_left(config, steps) == "training left: 6 min 00 s"
+    assert time_left(steps) == "training left: 6 min 00 s"
 
 
 @pytest.mark.parametrize(("count", "data"), [(4, "other data"), (12, "data")])
@@ -64,7 +64,7 @@ def test_epochs_of_a_training_that_is_about_to_be_replaced_do_not_count(config, 
     epochs(config, first, count)
     steps = run.plan(config, data)
     assert "0 of 10 epochs" in line_of(first, config, steps)
-    assert "a, b, whose first epoch" in time_left(config, steps)
+    assert "a, b, whose first epoch" in time_left(steps)
 
 
 def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
@@ -199,7 +199,7 @@ def test_a_figure_of_a_chapter_that_is_not_up_to_date_is_lacking(config, steps, 
     line = section_of("4.1", config, steps)
     assert line.startswith("open") and line.endswith("curves-a; lacks 04-1-training-curves-b")
     step = trainings(steps)[0]
-    run.step_status_path(config, step).unlink()
+    run.step_status_path(step).unlink()
     line = section_of("4.1", config, steps)
     assert line.endswith("lacks 04-1-training-curves-a, 04-1-training-curves-b")
 
