@@ -37,7 +37,7 @@ def train(architecture: str, precision: str, runs: Path, arguments: list[str]) -
 
 def compare(folders: dict[str, Path], metadata) -> dict:
     """Metrics of both, and their difference, of the same test images."""
-    models = {name: trained_run.load_trained_run(folder) for name, folder in folders.items()}
+    models = {name: [trained_run.load_trained_run(folder)] for name, folder in folders.items()}
     results = compare_models("precision", models, metadata)
     (difference,) = results["differences"]
     return {

@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, interval, resample, varies
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, varies
 from melanoma_lib.evaluation.metrics import sensitivity, specificity
 from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.trainings import estimate_of_trainings, resample_trainings
+
+AtThreshold = tuple[Predictions, float, float]  # of one training, its temperature, its threshold
 
 
 def operating_curve(positive: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
@@ -137,29 +140,49 @@ def operating_point_estimates(
 ) -> dict[str, dict]:
     """Estimates at one threshold: sensitivity, specificity, ppv, npv, missed, false_alarms.
 
+    See `mean_operating_point_estimates`, whose only training this is.
+    """
+    return mean_operating_point_estimates([(test, temperature, threshold)], weights, prevalence)
+
+
+def mean_operating_point_estimates(
+    trainings: Sequence[AtThreshold], weights: np.ndarray, prevalence: float | None = None
+) -> dict[str, dict]:
+    """Means over trainings, each at its own threshold, of what a threshold does on the test split.
+
     `sensitivity` and `specificity` are fractions of the test images. The other four describe
     lesions with one image each, of which a fraction `prevalence` are melanomas (by default as
     many as among the test lesions): predictive values in [0, 1], and missed melanomas and false
     alarms per 1,000 lesions. `weights` are those of the bootstrap, (resamples, n).
     """
+    test = trainings[0][0]
     positive = test.is_melanoma
-    scored = positive, test.melanoma_score(temperature), threshold
+    scored = [
+        (positive, each.melanoma_score(temperature), threshold)
+        for each, temperature, threshold in trainings
+    ]
     kinds = positive, ~positive
     n_clusters = [test.count_lesions(kind) for kind in kinds]
     if prevalence is None:
         prevalence = n_clusters[0] / test.count_lesions()
-    bootstrapped = [resample(rate, *scored, weights=weights) for rate in (sensitivity, specificity)]
-    rates = [
-        interval(*each, n, int(kind.sum()))
+    rates = sensitivity, specificity
+    bootstrapped = [resample_trainings(rate, scored, weights) for rate in rates]
+    estimates = [
+        estimate_of_trainings((*each, n), int(kind.sum()))
         for each, n, kind in zip(bootstrapped, n_clusters, kinds, strict=True)
     ]
-    reliable = min(n_clusters) >= MIN_LESIONS and all(varies(each) for _, each in bootstrapped)
+    reliable = min(n_clusters) >= MIN_LESIONS
+    reliable &= all(varies(resampled.mean(1)) for _, resampled in bootstrapped)
+    missed, false_alarms = (
+        _decreasing(each, lambda rate, row=row: per_thousand(rate, rate, prevalence)[row])
+        for row, each in enumerate(estimates)
+    )
     return {
-        "sensitivity": rates[0],
-        "specificity": rates[1],
-        **_predictive_estimates(bootstrapped, rates, prevalence, reliable),
-        "missed": _decreasing(rates[0], lambda rate: per_thousand(rate, rate, prevalence)[0]),
-        "false_alarms": _decreasing(rates[1], lambda rate: per_thousand(rate, rate, prevalence)[1]),
+        "sensitivity": estimates[0],
+        "specificity": estimates[1],
+        **_predictive_estimates(bootstrapped, estimates, prevalence, reliable),
+        "missed": missed,
+        "false_alarms": false_alarms,
     }
 
 
@@ -176,7 +199,7 @@ def _predictive_estimates(
     value, resampled = (predictive_values(*pair, prevalence) for pair in (values, resamples))
     estimates = {}
     for index, name in enumerate(("ppv", "npv")):
-        estimates[name] = interval(value[index], resampled[index])
+        estimates[name] = estimate_of_trainings((value[index], resampled[index], None))
         if estimates[name]["value"] is not None and not reliable:
             for end in ("low", "high"):
                 pair = (rate[end] for rate in rates)

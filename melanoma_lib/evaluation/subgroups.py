@@ -1,14 +1,17 @@
 """Where a model fails: estimates by subgroup of patients, and the most confident errors."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, interval, resample
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS
 from melanoma_lib.evaluation.metrics import accuracy, auc, sensitivity, specificity, top_class
+from melanoma_lib.evaluation.operating_points import AtThreshold
 from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.trainings import estimate_of_trainings, resample_trainings
 
 ATTRIBUTES = {
     "sex": "Sex",
@@ -38,39 +41,36 @@ def groups(metadata: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_subgroup(
-    test: Predictions,
-    metadata: pd.DataFrame,
-    temperature: float,
-    threshold: float,
-    weights: np.ndarray,
+    trainings: Sequence[AtThreshold], metadata: pd.DataFrame, weights: np.ndarray
 ) -> list[dict]:
-    """Estimates of a model in every subgroup of the test images, a dictionary each.
+    """Estimates in every subgroup of the test images, means over a model's trainings.
 
-    Fields: attribute, group, images, lesions, melanoma_lesions, `small` (fewer than `MIN_LESIONS`
-    lesions with melanoma, or without), and the estimates accuracy, melanoma_auc, sensitivity and
-    specificity (at the melanoma `threshold`). `weights` are those of the bootstrap for the whole
-    test split, (resamples, n).
+    A dictionary each: attribute, group, images, lesions, melanoma_lesions, `small` (fewer than
+    `MIN_LESIONS` lesions with melanoma, or without), and the estimates accuracy, melanoma_auc,
+    sensitivity and specificity (at each training's melanoma threshold). `weights` are those of the
+    bootstrap for the whole test split, (resamples, n).
     """
-    probabilities = test.probabilities(temperature)
-    scores = probabilities[:, CLASS_NAMES.index(MELANOMA)]
+    test, melanoma = trainings[0][0], CLASS_NAMES.index(MELANOMA)
+    predicted = [(each.probabilities(t), threshold) for each, t, threshold in trainings]
     group_of = groups(metadata).loc[test.image_ids]
     rows = []
     for attribute in ATTRIBUTES:
         for name, count in group_of[attribute].value_counts().sort_index().items():
             inside = (group_of[attribute] == name).to_numpy()
-            positive, score = test.is_melanoma[inside], scores[inside]
+            labels, positive = test.labels[inside], test.is_melanoma[inside]
             lesions, melanomas, others = (
                 test.count_lesions(inside & kind)
                 for kind in (True, test.is_melanoma, ~test.is_melanoma)
             )
             fewest, images = min(melanomas, others), int(count)
+            of_class = [(labels, p[inside]) for p, _ in predicted]
+            scored = [(positive, p[inside, melanoma]) for p, _ in predicted]
+            at_threshold = [(positive, p[inside, melanoma], t) for p, t in predicted]
             # A metric, its data, n_clusters and n_images (see `bootstrap.interval`).
             exact = images if fewest < MIN_LESIONS else None
-            at_threshold = positive, score, threshold
             metrics = {
-                "accuracy": (accuracy, (test.labels[inside], probabilities[inside]),
-                             lesions, images),
-                "melanoma_auc": (auc, (positive, score), fewest, exact),
+                "accuracy": (accuracy, of_class, lesions, images),
+                "melanoma_auc": (auc, scored, fewest, exact),
                 "sensitivity": (sensitivity, at_threshold, melanomas, int(positive.sum())),
                 "specificity": (specificity, at_threshold, others, int((~positive).sum())),
             }  # fmt: skip
@@ -84,10 +84,11 @@ def by_subgroup(
                     "small": fewest < MIN_LESIONS,
                 }
                 | {
-                    metric_name: interval(
-                        *resample(metric, *data, weights=weights[:, inside]), *sizes
+                    name: estimate_of_trainings(
+                        (*resample_trainings(metric, data, weights[:, inside]), n_clusters),
+                        n_images,
                     )
-                    for metric_name, (metric, data, *sizes) in metrics.items()
+                    for name, (metric, data, n_clusters, n_images) in metrics.items()
                 }
             )
     return rows

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from melanoma_lib.config import TRAININGS
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.classes import CLASS_NAMES
@@ -12,6 +13,9 @@ from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 RECORDED = (
     "name", "timm_name", "parameters", "epochs", "best_epoch", "train_seconds", "device"
 )  # fmt: skip
+
+
+MIRRORED = "predictions_mirrored.parquet"  # means over each image and its three mirror images
 
 
 class TrainedRun(NamedTuple):
@@ -39,3 +43,32 @@ def load_trained_run(folder: Path) -> TrainedRun:
         names = summarize_items(predictions.class_names)
         raise MelanomaError(f"{folder} has other classes: {names}")
     return TrainedRun(record, read_json(folder / "bundle.json"), predictions)
+
+
+def training_folders(run_dir: Path, key: str, count: int) -> list[Path]:
+    """The folders of the first `count` trainings of an architecture; see `Config.training`."""
+    further = (run_dir / TRAININGS / str(number) / key for number in range(2, count + 1))
+    return [run_dir / key, *further]
+
+
+def load_trainings(run_dir: Path, key: str, count: int) -> list[TrainedRun]:
+    """The first `count` trainings of an architecture of a run.
+
+    Raises `MelanomaError` as `load_trained_run` does, and for trainings that differ in more than
+    their seed.
+    """
+    folders = training_folders(run_dir, key, count)
+    trained = [load_trained_run(folder) for folder in folders]
+    recipes = [[training.record.get(name) for name in ("recipe", "epochs")] for training in trained]
+    for folder, recipe in zip(folders, recipes, strict=True):
+        if recipe != recipes[0]:
+            raise MelanomaError(
+                f"{folder} was trained otherwise than {folders[0]}; train both again"
+            )
+    return trained
+
+
+def load_mirrored(run_dir: Path, key: str, count: int) -> list[Predictions]:
+    """What the same trainings predict with mirror images; [] where a training has none."""
+    files = [folder / MIRRORED for folder in training_folders(run_dir, key, count)]
+    return [load_predictions(file) for file in files] if all(f.exists() for f in files) else []

@@ -11,10 +11,12 @@ tests; Hillis, 2014).
 architecture, and `n_clusters`, as in `bootstrap.interval`, or None.
 """
 
-import numpy as np
-from scipy.special import ndtr, stdtr, stdtrit
+from collections.abc import Callable, Iterable
 
-from melanoma_lib.evaluation.bootstrap import SEED, TAIL, difference, interval, p_value
+import numpy as np
+from scipy.special import expit, logit, ndtr, stdtr, stdtrit
+
+from melanoma_lib.evaluation.bootstrap import SEED, TAIL, difference, interval, p_value, resample
 
 Trainings = tuple[np.ndarray, np.ndarray, int | None]
 DRAWS = 4000  # behind the interval of a probability of outperforming
@@ -22,43 +24,68 @@ MANY = 1e6  # degrees of freedom: a normal distribution
 TINY = 1e-12  # a standard error that is rounding
 
 
-def estimate_of_trainings(trainings: Trainings) -> dict:
+def resample_trainings(
+    metric: Callable[..., np.ndarray], data: Iterable[tuple], weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A metric's values (K,) and its resamples (resamples, K), from the data of each training.
+
+    Each of `data` are the arguments of `metric` for one training; see `bootstrap.resample`.
+    """
+    values, columns = zip(*(resample(metric, *each, weights=weights) for each in data), strict=True)
+    return np.array(values), np.stack(columns, 1)
+
+
+def estimate_of_trainings(trainings: Trainings, n_images: float | None = None) -> dict:
     """The mean of a metric over trainings, with a 95% interval for new lesions and new trainings.
 
-    Fields: value, low, high, `trainings` (K), `covers`, `variance` (see `variance_components`) and
+    Fields: value, low, high, `trainings` (K), `variance` (see `variance_components`) and
     `fraction_trainings`, the part of the variance of the mean that more trainings would remove, in
     [0, 1]. The variance is Obuchowski and Rockette's, the degrees of freedom are Hillis's (2007).
-    Ends stay in [0, 1] where all values are.
+    Where all values are in [0, 1] the interval is symmetric on the scale of log odds, so that its
+    ends are, too (Pepe, 2003). It is never narrower than the interval of the lesions alone.
+    `n_images` as in `bootstrap.interval`.
 
-    One training cannot say how another would differ: its interval is that of `bootstrap.interval`,
-    `covers` is "lesions" instead of "lesions and trainings", and there is no variance.
+    One training cannot say how another would differ: its estimate is that of `bootstrap.interval`,
+    for new lesions alone.
     """
     ((values, resampled, n_clusters),) = _finite(trainings)
     mean = values.mean()
-    ends = interval(mean, resampled.mean(1), n_clusters)
+    ends = interval(mean, resampled.mean(1), n_clusters, n_images)
     if len(values) < 2 or ends["value"] is None:
-        return ends | {"trainings": len(values), "covers": "lesions"}
+        return ends
     variance = variance_components(values, resampled)
     of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
     error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
     if error > TINY:  # otherwise nothing varies, and the interval is what the lesions allow
-        low, high = mean + error * stdtrit(freedom, [TAIL, 1 - TAIL])
-        if values.min() >= 0 and values.max() <= 1:
-            low, high = max(low, 0), min(high, 1)
+        low, high = _student_interval(mean, error, freedom, values)
+        if ends["low"] is not None:
+            low, high = min(low, ends["low"]), max(high, ends["high"])
         ends |= {"low": float(low), "high": float(high)}
     return ends | {
         "trainings": len(values),
-        "covers": "lesions and trainings",
         "variance": variance,
         "fraction_trainings": _fraction(of_trainings, variance["lesions"]),
     }
 
 
+def paired_difference(first: Trainings, second: Trainings) -> dict:
+    """The mean of `first` minus `second`, whose trainings are the same or were paired, in order.
+
+    The difference of each training is one value of `estimate_of_trainings`; of one training it is
+    that of `bootstrap.difference`.
+    """
+    (values, resampled, clusters), (others, of_others, other_clusters) = _arrays(first, second)
+    if len(values) < 2:
+        one = (values[0], resampled[:, 0], clusters), (others[0], of_others[:, 0], other_clusters)
+        return difference(*one)
+    return estimate_of_trainings((values - others, resampled - of_others, None))
+
+
 def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
     """The mean of `first` minus that of `second`, with an interval for new lesions and trainings.
 
-    Fields: value, low, high, `p` (two-sided, of no difference), `trainings` (K of either), `covers`
-    and `fraction_trainings` as in `estimate_of_trainings`. Readers nested in tests (Hillis, 2014),
+    Fields: value, low, high, `p` (two-sided, of no difference), `trainings` (K of either) and
+    `fraction_trainings` as in `estimate_of_trainings`. Readers nested in tests (Hillis, 2014),
     but the mean squares of the two are not pooled, because architectures may differ in the number
     of their trainings and in how much these vary (Welch, 1947). If either was trained once, the
     interval and p are those of the bootstrap and cover lesions alone.
@@ -68,7 +95,7 @@ def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
     means = [(values.mean(), resampled.mean(1), clusters) for values, resampled, clusters in both]
     ends = difference(*means) | {"p": p_value(means[0][1] - means[1][1])}
     if min(counts) < 2 or ends["value"] is None:
-        return ends | {"trainings": counts, "covers": "lesions"}
+        return ends
     of_trainings, of_lesions = _variance_of_difference(both)
     error, freedom = _satterthwaite(of_lesions, of_trainings, counts)
     if error > TINY:
@@ -77,7 +104,6 @@ def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
         ends |= {"low": float(low), "high": float(high), "p": float(p)}
     return ends | {
         "trainings": counts,
-        "covers": "lesions and trainings",
         "fraction_trainings": _fraction(sum(of_trainings), of_lesions),
     }
 
@@ -136,18 +162,20 @@ def variance_components(values: np.ndarray, resampled: np.ndarray) -> dict[str, 
     return {"lesions": lesions, "interaction": interaction, "trainings": trainings}
 
 
+def _arrays(*trainings: Trainings) -> list[Trainings]:
+    """Values (K,) and resamples (resamples, K) as arrays of floats."""
+    arrays = []
+    for values, resampled, clusters in trainings:
+        values = np.atleast_1d(np.asarray(values, float))
+        arrays.append((values, np.asarray(resampled, float).reshape(-1, len(values)), clusters))
+    return arrays
+
+
 def _finite(*trainings: Trainings) -> list[Trainings]:
     """As arrays, with the resamples on which the metric is defined for every training."""
-    arrays = [
-        (np.atleast_1d(np.asarray(values, float)), np.asarray(resampled, float), clusters)
-        for values, resampled, clusters in trainings
-    ]
-    columns = [resampled.reshape(-1, len(values)) for values, resampled, _ in arrays]
-    defined = np.isfinite(np.hstack(columns)).all(1)
-    return [
-        (values, resampled[defined], clusters)
-        for (values, _, clusters), resampled in zip(arrays, columns, strict=True)
-    ]
+    arrays = _arrays(*trainings)
+    defined = np.isfinite(np.hstack([resampled for _, resampled, _ in arrays])).all(1)
+    return [(values, resampled[defined], clusters) for values, resampled, clusters in arrays]
 
 
 def _variance_of_difference(both: list[Trainings]) -> tuple[list[float], float]:
@@ -159,6 +187,16 @@ def _variance_of_difference(both: list[Trainings]) -> tuple[list[float], float]:
     ]
     across = np.cov(*(resampled.mean(1) for _, resampled, _ in both))[0, 1]  # Cov3 of Hillis
     return of_trainings, max(sum(part["lesions"] for part in parts) - 2 * float(across), 0.0)
+
+
+def _student_interval(
+    mean: float, error: float, freedom: float, values: np.ndarray
+) -> tuple[float, float]:
+    """The ends of Student's interval, on the scale of log odds for values in [0, 1]."""
+    quantiles = stdtrit(freedom, [TAIL, 1 - TAIL])
+    if values.min() >= 0 and values.max() <= 1 and 0 < mean < 1:
+        return expit(logit(mean) + error / (mean * (1 - mean)) * quantiles)
+    return mean + error * quantiles
 
 
 def _satterthwaite(

@@ -300,8 +300,8 @@ class _Execution:
         target = output / "notebooks" / f"{self.step.name}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         self.process, self.messages = start_process(
-            execute_notebook, self.step.notebook, self.step.parameters, target, config.run_dir.resolve() / "run.log",
-            environment=self.environment,
+            execute_notebook, self.step.notebook, self.step.parameters, target,
+            config.run_dir.resolve() / "run.log", environment=self.environment,
         )  # fmt: skip
         return True
 

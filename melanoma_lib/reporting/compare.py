@@ -3,34 +3,42 @@
 The fields of the results are documented in docs/results.md.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.evaluation.bootstrap import (
-    LEVEL,
-    RESAMPLES,
-    SEED,
-    bootstrap_weights,
-    difference,
-    interval,
-    p_value,
-    resample,
-)
-from melanoma_lib.evaluation.metrics import confusion_matrix, table_metrics, top_class
+from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap_weights
+from melanoma_lib.evaluation.ensemble import averaged_models
+from melanoma_lib.evaluation.metrics import auc, confusion_matrix, table_metrics, top_class
 from melanoma_lib.evaluation.operating_points import (
-    operating_point_estimates,
+    AtThreshold,
+    mean_operating_point_estimates,
     sensitivity_and_specificity,
 )
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.significance import delong, holm, mcnemar
 from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors
-from melanoma_lib.evaluation.trained_run import RECORDED, TrainedRun, load_trained_run
+from melanoma_lib.evaluation.trained_run import (
+    RECORDED,
+    TrainedRun,
+    load_mirrored,
+    load_trained_run,
+    load_trainings,
+)
+from melanoma_lib.evaluation.trainings import (
+    Trainings,
+    difference_of_trainings,
+    estimate_of_trainings,
+    paired_difference,
+    probability_of_outperforming,
+    resample_trainings,
+)
 from melanoma_lib.explanation.map_metrics import map_agreement, summarize_map_scores
 
 SCHEMA = 2
@@ -53,20 +61,28 @@ def compare(
     latency: Mapping[str, dict],
     metadata: pd.DataFrame,
     resamples: int = RESAMPLES,
+    trainings: int = 1,
 ) -> dict:
     """The results of several trained architectures of one run, ready for JSON.
 
     `latency` holds what `measure_latency` returns for each of them; `metadata` is the dataset's
-    table, for the subgroups of patients. Raises `MelanomaError` when one is not trained, or when
-    they were not trained in the same precision, or not evaluated on the same images.
+    table, for the subgroups of patients; `trainings` says how many of each are compared. Raises
+    `MelanomaError` when one is not trained, or when they were not trained in the same precision, or
+    not evaluated on the same images.
     """
-    models = {key: load_trained_run(run_dir / key) for key in latency}
-    require_one_precision({key: record for key, (record, *_) in models.items()})
-    results = compare_models(run_dir.name, models, metadata, resamples)
-    test = next(iter(models.values()))[2].split("test")
+    models = {key: load_trainings(run_dir, key, trainings) for key in latency}
+    require_one_precision(
+        {f"{key} (training {number})": training.record
+         for key, trained in models.items() for number, training in enumerate(trained, 1)}
+    )  # fmt: skip
+    require_same_images(models)
+    mirrored = {key: load_mirrored(run_dir, key, trainings) for key in models}
+    averaged = averaged_models(models, mirrored)
+    results = compare_models(run_dir.name, models, metadata, resamples, averaged)
+    test = next(iter(models.values()))[0].predictions.split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
     for key, speed in latency.items():
-        _, bundle, predictions = models[key]
+        _, bundle, predictions = models[key][0]
         results["models"][key] |= {
             "latency": speed,
             "explanations": summarize_map_scores(
@@ -77,23 +93,36 @@ def compare(
         pair = row["first"], row["second"]
         if all(results["models"][key]["explanations"] for key in pair):
             row["agreement"] = map_agreement([run_dir / key for key in pair], test, weights)
+    for model in results["ensembles"].values():
+        members = [latency[key] for key in model["averages"]]
+        times = {name: sum(member[name] for member in members)
+                 for name in ("median_ms", "low_ms", "high_ms")}  # fmt: skip
+        model["latency"] = times | {"device": members[0]["device"]}
     return results
 
 
 def compare_models(
-    run: str, models: Mapping[str, TrainedRun], metadata: pd.DataFrame, resamples: int = RESAMPLES
+    run: str,
+    models: Mapping[str, Sequence[TrainedRun]],
+    metadata: pd.DataFrame,
+    resamples: int = RESAMPLES,
+    averaged: Mapping[str, Sequence[TrainedRun]] = MappingProxyType({}),
 ) -> dict:
     """The results of trained models on the same test split, without latency and explanations.
 
-    `models` by architecture; `metadata` and errors as in `compare`.
+    `models` holds the trainings of each architecture, `averaged` what `averaged_models` makes of
+    them; `metadata` and errors as in `compare`.
     """
-    record, _, first = next(iter(models.values()))
-    for key, (_, _, other) in models.items():
-        if not np.array_equal(other.image_ids, first.image_ids):
-            raise MelanomaError(f"{key} was evaluated on other images; train it again")
+    record, _, first = next(iter(models.values()))[0]
+    require_same_images(models)
     test = first.split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
-    bootstrapped = {key: bootstrap_metrics(*models[key][1:], weights) for key in models}
+    evaluated = {**models, **averaged}
+    bootstrapped = {key: bootstrap_metrics(trained, weights) for key, trained in evaluated.items()}
+    of_each = {
+        key: _evaluate_model(trained, bootstrapped[key], weights, metadata)
+        for key, trained in evaluated.items()
+    }
     return {
         "schema": SCHEMA,
         "run": run,
@@ -102,14 +131,43 @@ def compare_models(
         "optimistic": record["config"]["split"] == "image",
         "class_names": CLASS_NAMES,
         "interval": {"level": LEVEL, "resamples": resamples, "unit": "lesion"},
+        "trainings": len(next(iter(models.values()))),
         **count_images(test),
         "prevalence": test.count_lesions(test.is_melanoma) / test.count_lesions(),
-        "models": {
-            key: _evaluate_model(model, bootstrapped[key], weights, metadata)
-            for key, model in models.items()
-        },
+        "models": {key: of_each[key] for key in models},
         "differences": differences(models, bootstrapped),
+        "ensembles": {key: of_each[key] for key in averaged},
+        "ensemble_differences": ensemble_differences(models, averaged, bootstrapped),
     }
+
+
+def ensemble_differences(
+    models: Mapping[str, Sequence[TrainedRun]],
+    averaged: Iterable[str],
+    bootstrapped: Mapping[str, dict[str, Trainings]],
+) -> list[dict]:
+    """How much every averaged model differs from one network, first minus second.
+
+    An ensemble from the network with the best melanoma AUC on validation, and a network with mirror
+    images from the same without.
+    """
+    best = max(models, key=lambda key: _validation_auc(models[key]))
+    rows = []
+    for key in averaged:
+        itself = key.removeprefix("mirrored-")
+        other, subtract = (
+            (itself, paired_difference) if itself in models else (best, difference_of_trainings)
+        )
+        rows.append({"first": key, "second": other} | {
+            name: subtract(bootstrapped[key][name], bootstrapped[other][name]) for name in COLUMNS
+        })  # fmt: skip
+    return rows
+
+
+def _validation_auc(trained: Sequence[TrainedRun]) -> float:
+    """The mean melanoma AUC on validation."""
+    splits = [training.predictions.split("val") for training in trained]
+    return float(np.mean([auc(split.is_melanoma, split.melanoma_score()) for split in splits]))
 
 
 def count_images(test: Predictions) -> dict[str, int]:
@@ -119,6 +177,14 @@ def count_images(test: Predictions) -> dict[str, int]:
         "test_lesions": test.count_lesions(),
         "test_melanomas": int(test.is_melanoma.sum()),
     }
+
+
+def require_same_images(models: Mapping[str, Sequence[TrainedRun]]) -> None:
+    """Raises `MelanomaError` unless all trainings were evaluated on the same images."""
+    ids = next(iter(models.values()))[0].predictions.image_ids
+    for key, trained in models.items():
+        if not all(np.array_equal(each.predictions.image_ids, ids) for each in trained):
+            raise MelanomaError(f"{key} was evaluated on other images; train it again")
 
 
 def require_one_precision(records: Mapping[str, Mapping]) -> None:
@@ -140,44 +206,67 @@ def require_one_precision(records: Mapping[str, Mapping]) -> None:
 
 
 def bootstrap_metrics(
-    bundle: dict, predictions: Predictions, weights: np.ndarray
-) -> dict[str, tuple]:
-    """Every metric on the test split at the bundle's temperature, by name, as `interval` takes it.
+    trained: Sequence[TrainedRun], weights: np.ndarray
+) -> dict[str, Trainings]:
+    """Every metric on the test split at each training's temperature, by name.
 
-    Its value, its resamples and `n_clusters`, the lesions of the smallest group it depends on: all
-    lesions for accuracy, those with melanoma or those without for melanoma metrics, those of the
-    rarest diagnosis otherwise; None for calibration errors.
+    As `estimate_of_trainings` takes it, with `n_clusters`, the lesions of the smallest group that a
+    metric depends on: all lesions for accuracy, those with melanoma or those without for melanoma
+    metrics, those of the rarest diagnosis otherwise; None for calibration errors.
     """
-    test = predictions.split("test")
-    probabilities = test.probabilities(bundle["temperature"])
+    test = trained[0].predictions.split("test")
     of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
     of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
     n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
     n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
                    "melanoma_average_precision": of_melanoma}  # fmt: skip
+    data = _test_probabilities(trained)
     return {
-        name: (*resample(metric, test.labels, probabilities, weights=weights), n_clusters[name])
+        name: (*resample_trainings(metric, data, weights), n_clusters[name])
         for name, metric in METRICS.items()
     }
 
 
-def _evaluate_model(
-    model: TrainedRun, bootstrapped: dict[str, tuple], weights: np.ndarray, metadata: pd.DataFrame
-) -> dict:
-    """All estimates of one model on the test split, with intervals over lesions.
+def _test_probabilities(
+    trained: Sequence[TrainedRun], calibrated: bool = True
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Labels and probabilities on the test split of each training."""
+    tests = [training.predictions.split("test") for training in trained]
+    temperatures = [t.bundle["temperature"] if calibrated else 1.0 for t in trained]
+    return [
+        (test.labels, test.probabilities(temperature))
+        for test, temperature in zip(tests, temperatures, strict=True)
+    ]
 
-    Temperature and thresholds come from the bundle: they were chosen on validation.
+
+def _evaluate_model(
+    trained: Sequence[TrainedRun],
+    bootstrapped: dict[str, Trainings],
+    weights: np.ndarray,
+    metadata: pd.DataFrame,
+) -> dict:
+    """All estimates of one model on the test split, means over its trainings.
+
+    Temperature and thresholds come from each training's bundle: they were chosen on validation.
     """
-    record, bundle, predictions = model
-    test, temperature = predictions.split("test"), bundle["temperature"]
-    threshold = bundle["operating_points"][0]["threshold"]
+    record, bundle, predictions = trained[0]
     return {
         **{name: record[name] for name in RECORDED},
         "start": starting_weights(record),
-        **test_estimates(bundle, predictions, bootstrapped, weights),
-        "subgroups": by_subgroup(test, metadata, temperature, threshold, weights),
-        "confident_errors": confident_errors(test, temperature),
+        **{name: record[name] for name in ("averages", "averaging") if name in record},
+        **test_estimates(trained, bootstrapped, weights),
+        "subgroups": by_subgroup(_at_threshold(trained, 0), metadata, weights),
+        "confident_errors": confident_errors(predictions.split("test"), bundle["temperature"]),
     }
+
+
+def _at_threshold(trained: Sequence[TrainedRun], number: int) -> list[AtThreshold]:
+    """Test split, temperature and threshold of one of the operating points of each training."""
+    return [
+        (predictions.split("test"), bundle["temperature"],
+         bundle["operating_points"][number]["threshold"])
+        for _, bundle, predictions in trained
+    ]  # fmt: skip
 
 
 def starting_weights(record: dict) -> str:
@@ -188,50 +277,66 @@ def starting_weights(record: dict) -> str:
 
 
 def test_estimates(
-    bundle: dict, predictions: Predictions, bootstrapped: dict[str, tuple], weights: np.ndarray
+    trained: Sequence[TrainedRun], bootstrapped: dict[str, Trainings], weights: np.ndarray
 ) -> dict:
-    """The estimates of one model that need neither run.json nor the table of patients."""
-    validation, test = predictions.split("val"), predictions.split("test")
-    temperature = bundle["temperature"]
-    matrix = confusion_matrix(test.labels, test.probabilities())
+    """The estimates of one model that need no table of patients.
+
+    Temperature, thresholds and confusion matrix are those of the first training; `trainings` holds
+    seed, temperature and metrics of every one.
+    """
+    bundle, predictions = trained[0].bundle, trained[0].predictions
+    validation, (labels, probabilities) = predictions.split("val"), _test_probabilities(trained)[0]
+    data = _test_probabilities(trained, calibrated=False)
     raw = {
-        name: (*resample(METRICS[name], test.labels, test.probabilities(), weights=weights), None)
-        for name in CALIBRATION
+        name: (*resample_trainings(METRICS[name], data, weights), None) for name in CALIBRATION
     }
     return {
-        "temperature": temperature,
-        "metrics": {name: interval(*each) for name, each in bootstrapped.items()},
-        "uncalibrated": {name: interval(*each) for name, each in raw.items()},
+        "temperature": bundle["temperature"],
+        "metrics": {name: estimate_of_trainings(each) for name, each in bootstrapped.items()},
+        "uncalibrated": {name: estimate_of_trainings(each) for name, each in raw.items()},
         "gain": metric_differences(bootstrapped, raw, CALIBRATION),
         "operating_points": [
-            {**point, "validation": sensitivity_and_specificity(validation, *chosen),
-             "test": operating_point_estimates(test, *chosen, weights)}
-            for point in bundle["operating_points"]
-            for chosen in [(temperature, point["threshold"])]
+            {**point,
+             "validation": sensitivity_and_specificity(
+                 validation, bundle["temperature"], point["threshold"]),
+             "test": mean_operating_point_estimates(_at_threshold(trained, number), weights)}
+            for number, point in enumerate(bundle["operating_points"])
         ],
-        "confusion_matrix": matrix.astype(int).tolist(),
+        "confusion_matrix": confusion_matrix(labels, probabilities).astype(int).tolist(),
+        "trainings": [
+            {"seed": training.record.get("config", {}).get("training_seed"),
+             "temperature": training.bundle["temperature"],
+             "metrics": {name: float(values[number])
+                         for name, (values, *_) in bootstrapped.items()}}
+            for number, training in enumerate(trained)
+        ],
     }  # fmt: skip
 
 
 def differences(
-    models: Mapping[str, TrainedRun], bootstrapped: Mapping[str, dict]
+    models: Mapping[str, Sequence[TrainedRun]], bootstrapped: Mapping[str, dict[str, Trainings]]
 ) -> list[dict]:
     """The differences between every two models on the same resamples, first minus second.
 
-    Each estimate of `COLUMNS` has `p` and `p_holm`, adjusted for the number of pairs. Beside them
-    `mcnemar` (accuracy) and `delong` (melanoma AUC), which treat images as independent.
+    Each estimate of `COLUMNS` has `p`, and `p_holm`, adjusted for the number of pairs; of several
+    trainings also `outperforms`, the probability that a new training of the first beats a new one
+    of the second. Beside them `mcnemar` (accuracy) and `delong` (melanoma AUC), which treat images
+    as independent and compare the first training of each.
     """
     rows = []
     for pair in combinations(models, 2):
         row: dict = dict(zip(("first", "second"), pair, strict=True))
-        for name in COLUMNS:
-            first, second = (bootstrapped[key][name] for key in pair)
-            row[name] = difference(first, second) | {"p": p_value(first[1] - second[1])}
-        tests = [models[key][2].split("test") for key in pair]
+        for name, (_, more_is_better) in COLUMNS.items():
+            both = [bootstrapped[key][name] for key in pair]
+            row[name] = difference_of_trainings(*both)
+            if "trainings" in row[name]:
+                row[name]["outperforms"] = probability_of_outperforming(*both, more_is_better)
+        firsts = [models[key][0] for key in pair]
+        tests = [training.predictions.split("test") for training in firsts]
         right = [top_class(test.labels, test.probabilities())[1] for test in tests]
         scores = [
-            test.melanoma_score(models[key][1]["temperature"])
-            for key, test in zip(pair, tests, strict=True)
+            test.melanoma_score(training.bundle["temperature"])
+            for test, training in zip(tests, firsts, strict=True)
         ]
         rows.append(row | {"mcnemar": mcnemar(*right),
                            "delong": delong(tests[0].is_melanoma, *scores)})  # fmt: skip
@@ -266,15 +371,16 @@ def price_of_leakage(
     """
     records, bootstrapped, estimates = {}, {}, {}
     for folder in (run_dir / key, other_dir / key):
-        record, bundle, predictions = load_trained_run(folder)
-        test, split = predictions.split("test"), record["config"]["split"]
+        trained = load_trained_run(folder)
+        record, test = trained.record, trained.predictions.split("test")
+        split = record["config"]["split"]
         weights = bootstrap_weights(test.lesion_ids, resamples, seed=SEED + len(records))
         records[split] = record
-        bootstrapped[split] = bootstrap_metrics(bundle, predictions, weights)
+        bootstrapped[split] = bootstrap_metrics([trained], weights)
         estimates[split] = {
             "test_images": len(test.labels),
             "test_lesions": test.count_lesions(),
-            "metrics": {name: interval(*bootstrapped[split][name]) for name in COLUMNS},
+            "metrics": {name: estimate_of_trainings(bootstrapped[split][name]) for name in COLUMNS},
         }
     if set(records) != {"lesion", "image"}:
         raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
@@ -291,5 +397,5 @@ def price_of_leakage(
 
 
 def metric_differences(first: Mapping, second: Mapping, names: Iterable[str]) -> dict[str, dict]:
-    """Second minus first by metric, each what `bootstrap_metrics` returns for a test split."""
-    return {name: difference(second[name], first[name]) for name in names}
+    """Second minus first by metric, each what `bootstrap_metrics` returns, training by training."""
+    return {name: paired_difference(second[name], first[name]) for name in names}

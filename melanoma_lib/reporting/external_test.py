@@ -108,7 +108,10 @@ def evaluate(
             record=run.record | {"dataset": dataset},
             predictions=_concatenate(run.predictions.split("val"), predictions[folder.name]),
         )
-    results = compare.compare_models(folders[0].parent.name, models, files.metadata, resamples)
+    results = compare.compare_models(
+        folders[0].parent.name, {key: [model] for key, model in models.items()},
+        files.metadata, resamples,
+    )  # fmt: skip
     first = own[folders[0].name]
     results["external"] = {
         "layout": files.layout.name,
@@ -137,17 +140,17 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
     independent resamples; `gain` is the uncalibrated minus the calibrated external error, on the
     same resamples.
     """
-    bundles = run.bundle, run.bundle | {"temperature": 1.0}
-    splits = run.predictions, external
+    runs = run, run._replace(predictions=external)
     weights = [
-        bootstrap_weights(predictions.split("test").lesion_ids, resamples, seed)
-        for predictions, seed in zip(splits, (SEED + 1, SEED), strict=True)
+        bootstrap_weights(each.predictions.split("test").lesion_ids, resamples, seed)
+        for each, seed in zip(runs, (SEED + 1, SEED), strict=True)
     ]
+    bundles = run.bundle, run.bundle | {"temperature": 1.0}
     (own, own_raw), (away, away_raw) = (
-        [compare.bootstrap_metrics(bundle, *of_split) for bundle in bundles]
-        for of_split in zip(splits, weights, strict=True)
+        [compare.bootstrap_metrics([each._replace(bundle=bundle)], of_split) for bundle in bundles]
+        for each, of_split in zip(runs, weights, strict=True)
     )
-    return compare.test_estimates(run.bundle, run.predictions, own, weights[0]) | {
+    return compare.test_estimates([run], own, weights[0]) | {
         "difference": compare.metric_differences(own, away, METRICS),
         "difference_uncalibrated": compare.metric_differences(own_raw, away_raw, CALIBRATION),
         "gain": compare.metric_differences(away, away_raw, TEMPERATURE_METRICS),

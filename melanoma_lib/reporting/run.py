@@ -64,9 +64,10 @@ def open_trained(run_dir: Path | str, keys: Iterable[str]) -> Run:
     """
     models, predictions = {}, {}
     for key in keys:
-        record, bundle, predictions[key] = load_trained_run(Path(run_dir) / key)
-        weights = bootstrap_weights(predictions[key].split("test").lesion_ids)
-        bootstrapped = compare.bootstrap_metrics(bundle, predictions[key], weights)
-        measured = compare.test_estimates(bundle, predictions[key], bootstrapped, weights)
-        models[key] = {"name": record["name"], **measured}
+        trained = load_trained_run(Path(run_dir) / key)
+        predictions[key] = trained.predictions
+        weights = bootstrap_weights(trained.predictions.split("test").lesion_ids)
+        bootstrapped = compare.bootstrap_metrics([trained], weights)
+        measured = compare.test_estimates([trained], bootstrapped, weights)
+        models[key] = {"name": trained.record["name"], **measured}
     return Run(Path(run_dir), {"models": models}, predictions)

@@ -22,8 +22,8 @@ from melanoma_lib.reporting.compare import COLUMNS, clearly_best
 WIDEST = 18  # letters in a line of a table
 # Captions by file name; below each stands what the numbers rest on (`describe`).
 CAPTIONS = {
-    "comparison_table": "The models on the test split. Bold: better than every other model by a "
-    "significant difference.",
+    "comparison_table": "The models on the test split, and averages of them. Bold: better than "
+    "every other model by a significant difference.",
     "operating_points": "Thresholds on the predicted probability of melanoma, chosen on the "
     "validation split, with sensitivity and specificity on the test split. PPV and NPV: positive "
     "and negative predictive value; these and the last two columns are for lesions with one image "
@@ -31,6 +31,14 @@ CAPTIONS = {
     "and prevalence as given.",
     "differences": "Differences between the models on the same resamples, with p-values adjusted "
     "for the number of pairs (Holm).",
+    "averages": "Ensembles minus the network with the best melanoma AUC on validation, and "
+    "networks that average an image with its mirror images minus the same networks without. Time: "
+    "of all averaged networks, one after the other.",
+    "trainings": "Several trainings of each network: standard deviations of a single training's "
+    "result, over test lesions and over trainings, and the fraction of the variance of the mean "
+    "that more trainings would remove.",
+    "outperformance": "The probability that a new training of the first network has better "
+    "results than a new training of the second on the same new lesions, with 95% intervals.",
     "subgroups": "The models on groups of the test split. Small groups have fewer than ten lesions "
     "with melanoma, or without; their intervals are the exact ones for so many.",
     "confident_errors": "The ten errors of each model with the highest confidence.",
@@ -48,9 +56,10 @@ CAPTIONS = {
 BASIS = (
     "{dataset[name]}, {basis}: {test_images} test images of {test_lesions} lesions, "
     "{test_melanomas} of the images and {prevalence:.1%} of the lesions melanomas; "
-    "{interval[level]:.0%} intervals over lesions, with one training, temperature and set of "
-    "thresholds a model."
+    "{interval[level]:.0%} intervals over lesions{trainings}."
 )
+ONE_TRAINING = ", with one training, temperature and set of thresholds a model"
+SEVERAL_TRAININGS = " and trainings, {trainings} a network"
 OPTIMISTIC = (
     " The split is by image: the held-out images also chose epoch, temperature and thresholds, and "
     "many show lesions seen in training, so every figure is optimistic."
@@ -64,6 +73,11 @@ MODEL = (
     "{operating_points[0][test][specificity]}: with one image each of 1,000 lesions, "
     "{prevalence:.1%} of them melanomas, {operating_points[0][test][missed]} missed melanomas and "
     "{operating_points[0][test][false_alarms]} false alarms."
+)
+AVERAGE = (
+    "- {name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}, ECE "
+    "{metrics[ece]} at temperature {temperature:.2f}; against {other}: melanoma AUC "
+    "{difference[melanoma_auc]}, accuracy {difference[accuracy]}; {slower:.0f} times its time."
 )
 LEAKAGE = (
     "The price of leakage: {name} reaches a melanoma AUC of {lesion[metrics][melanoma_auc]} split "
@@ -88,6 +102,11 @@ HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "missed": "Missed melanomas per 1,000 lesions",
     "false_alarms": "False alarms per 1,000 lesions",
     "pair": "First minus second",
+    "pair_of_trainings": "New training of … beats one of …",
+    "deviation_lesions": "SD over lesions",
+    "deviation_trainings": "SD over trainings",
+    "fraction_trainings": "Fraction due to trainings",
+    "median_ms": "Time (ms per image)",
     "accuracy_p": "Accuracy: p (lesions, Holm)",
     "mcnemar_p": "Accuracy: p (McNemar, Holm)",
     "melanoma_auc_p": "AUC: p (lesions, Holm)",
@@ -125,14 +144,14 @@ class Table:
 
 
 def _of_models(results: dict, rows_of: Callable[[dict], Iterable[dict]]) -> Iterator[dict]:
-    """The rows of every model, below its name."""
-    for model in results["models"].values():
+    """The rows of every model and every average, below its name."""
+    for model in named_models(results).values():
         for row in rows_of(model):
             yield {"model": model["name"], **row}
 
 
 def _comparison(results: dict) -> Iterator[dict]:
-    for key, model in results["models"].items():
+    for key, model in named_models(results).items():
         yield {"architecture": key, "model": model["name"], "parameters": model["parameters"],
                **{name: model["metrics"][name] for name in COLUMNS}}  # fmt: skip
 
@@ -156,9 +175,41 @@ def _differences(results: dict) -> Iterator[dict]:
         }  # fmt: skip
 
 
+def named_models(results: dict) -> dict[str, dict]:
+    """The models of the results, and what is averaged of them, by key."""
+    return results["models"] | results.get("ensembles", {})
+
+
 def pair_names(results: dict, pair: dict) -> list[str]:
     """The display names of the two models of a difference."""
-    return [results["models"][pair[side]]["name"] for side in ("first", "second")]
+    return [named_models(results)[pair[side]]["name"] for side in ("first", "second")]
+
+
+def _averages(results: dict) -> Iterator[dict]:
+    for pair in results.get("ensemble_differences", []):
+        latency = results["ensembles"][pair["first"]].get("latency") or {"median_ms": None}
+        yield {"pair": " − ".join(pair_names(results, pair)), "median_ms": latency["median_ms"],
+               **{name: pair[name] for name in COLUMNS}}  # fmt: skip
+
+
+def _trainings(results: dict) -> Iterator[dict]:
+    for model in results["models"].values():
+        for name, (head, _) in COLUMNS.items():
+            if variance := model["metrics"][name].get("variance"):
+                of_trainings = variance["trainings"] + variance["interaction"]
+                yield {
+                    "model": model["name"], "metric": head, "mean": model["metrics"][name],
+                    "deviation_lesions": variance["lesions"] ** 0.5,
+                    "deviation_trainings": of_trainings**0.5,
+                    "fraction_trainings": model["metrics"][name]["fraction_trainings"],
+                }  # fmt: skip
+
+
+def _outperformance(results: dict) -> Iterator[dict]:
+    for pair in results["differences"]:
+        if all("outperforms" in pair[name] for name in COLUMNS):
+            yield {"pair_of_trainings": ", ".join(pair_names(results, pair)),
+                   **{name: pair[name]["outperforms"] for name in COLUMNS}}  # fmt: skip
 
 
 def _subgroups(model: dict) -> list[dict]:
@@ -225,6 +276,12 @@ TABLES = {
         "pair accuracy accuracy_p mcnemar_p melanoma_auc melanoma_auc_p delong_p",
         _differences,
     ),
+    "averages": (" ".join(["pair", *COLUMNS, "median_ms"]), _averages),
+    "trainings": (
+        "model metric mean deviation_lesions deviation_trainings fraction_trainings",
+        _trainings,
+    ),
+    "outperformance": (" ".join(["pair_of_trainings", *COLUMNS]), _outperformance),
     "subgroups": (
         "model attribute group images lesions melanoma_lesions small accuracy melanoma_auc "
         "sensitivity specificity",
@@ -244,7 +301,9 @@ TABLES = {
         partial(_of_models, rows_of=_external),
     ),
 }
-OPTIONAL = ("explanations", "price_of_leakage", "external")
+OPTIONAL = (
+    "averages", "trainings", "outperformance", "explanations", "price_of_leakage", "external",
+)  # fmt: skip
 
 
 def table(results: dict, name: str) -> Table:
@@ -373,7 +432,9 @@ def describe_results(results: dict) -> str:
             remark += f" Left out: {describe_excluded(external['left_out'])}."
         if external["overlap"]:
             remark += f" {external['overlap']}."
-    return BASIS.format_map(results | {"basis": basis}) + remark
+    several = results.get("trainings", 1) > 1
+    trainings = SEVERAL_TRAININGS.format_map(results) if several else ONE_TRAINING
+    return BASIS.format_map(results | {"basis": basis, "trainings": trainings}) + remark
 
 
 def summary(results: dict) -> str:
@@ -393,6 +454,9 @@ def summary(results: dict) -> str:
         lines += ["", "Differences in melanoma AUC, on the same resamples, p adjusted for the "
                   "number of pairs (Holm):", ""]  # fmt: skip
         lines += [_difference_text(results, pair) for pair in results["differences"]]
+    if results.get("ensembles"):
+        lines += ["", "Averages, with temperature and thresholds chosen on validation:", ""]
+        lines += [_average_text(results, pair) for pair in results["ensemble_differences"]]
     if price := results.get("price_of_leakage"):
         verdict = "" if _excludes_zero(price["difference"]["melanoma_auc"]) else ", not significant"
         lines += ["", LEAKAGE.format(**_texts(price), verdict=verdict)]
@@ -428,16 +492,37 @@ def _excludes_zero(difference: dict) -> bool:
     return difference["low"] is not None and not difference["low"] <= 0 <= difference["high"]
 
 
+def _mirrored(estimate: dict, total: float) -> dict:
+    """An estimate subtracted from a number."""
+    ends = {"value": "value", "low": "high", "high": "low"}
+    return {name: total - estimate[other] for name, other in ends.items()}
+
+
+def _average_text(results: dict, pair: dict) -> str:
+    average, other = (named_models(results)[pair[side]] for side in ("first", "second"))
+    way = average.get("averaging")
+    text = AVERAGE.format(
+        **_texts(average), other=other["name"], difference=_texts(pair),
+        slower=len(average["averages"]) / max(len(other.get("averages", [1])), 1),
+    )  # fmt: skip
+    return text + (f" Members {way['chosen']} before averaging." if way else "")
+
+
 def _difference_text(results: dict, pair: dict) -> str:
     names, figure = pair_names(results, pair), pair["melanoma_auc"]
     if figure["value"] is None:
         return f"- {names[0]} and {names[1]}: not defined"
     if figure["value"] < 0:
         names.reverse()
-        turned = {"value": -figure["value"], "low": -figure["high"], "high": -figure["low"]}
-        figure = figure | turned
+        figure = figure | _mirrored(figure, 0)
+        if figure.get("outperforms", {"value": None})["value"] is not None:
+            figure["outperforms"] = _mirrored(figure["outperforms"], 1)
     significant = figure["p_holm"] < 1 - results["interval"]["level"]
+    beats, odds = "", figure.get("outperforms", {"value": None})
+    if odds["value"] is not None:
+        beats = f"; a new training beats one of the other with probability {format_estimate(odds)}"
     return (
         f"- {names[0]} over {names[1]}: {format_estimate(figure)}, p {_text(figure['p_holm'])} "
         f"(DeLong {_text(pair['delong']['p_holm'])}), {'' if significant else 'not '}significant"
+        f"{beats}"
     )

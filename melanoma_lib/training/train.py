@@ -28,6 +28,7 @@ from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, make_split
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, TrainingData, to_gpu_memory
 from melanoma_lib.evaluation.calibration import fit_temperature, temperature_note
+from melanoma_lib.evaluation.ensemble import mean_logits
 from melanoma_lib.evaluation.operating_points import choose_operating_points
 from melanoma_lib.evaluation.predictions import (
     Predictions,
@@ -35,6 +36,7 @@ from melanoma_lib.evaluation.predictions import (
     predict_logits,
     save_predictions,
 )
+from melanoma_lib.evaluation.trained_run import MIRRORED
 from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.models.bundle import save_bundle
@@ -132,6 +134,8 @@ def _train(
         return
     predictions, reference = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
+    mirrored = predict_mirrored(model, data, predictions, config.batch_size)
+    save_predictions(folder / MIRRORED, mirrored)
     validation = predictions.split("val")
     temperature = fit_temperature(validation.logits, validation.labels)
     if note := temperature_note(temperature):
@@ -282,3 +286,18 @@ def predict(
     val = split_of["val"]
     reference = features.cpu().numpy()[np.searchsorted(held_out.rows, val)]
     return predictions, out_of_distribution.fit_reference_set(reference, lesion_ids[val])
+
+
+def predict_mirrored(
+    model: nn.Module, data: TrainingData, predictions: Predictions, batch_size: int
+) -> Predictions:
+    """The same images, each predicted together with its three mirror images: mean probabilities.
+
+    Their logarithms are the logits. A lesion has no up and no left, so that all four are as good.
+    """
+    rows = np.concatenate([data.dataset(name).rows for name in ("val", "test")])
+    logits = [predictions.logits]
+    for mirrored in (data.pixels[:, ::-1], data.pixels[:, :, ::-1], data.pixels[:, ::-1, ::-1]):
+        held_out = HAM10000Dataset(mirrored, data.labels, rows)
+        logits.append(predict_logits(model, held_out, batch_size, normalisation(model)))
+    return dataclasses.replace(predictions, logits=mean_logits(logits, [1.0] * len(logits)))

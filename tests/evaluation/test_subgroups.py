@@ -30,7 +30,7 @@ def test_an_age_at_the_edge_belongs_to_the_band_it_opens():
 def test_figures_of_a_group_are_those_of_its_images(test_of):
     metadata = table_of(test_of)
     weights = bootstrap_weights(test_of.lesion_ids, 50)
-    rows = by_subgroup(test_of, metadata, 1.3, 0.4, weights)
+    rows = by_subgroup([(test_of, 1.3, 0.4)], metadata, weights)
     for attribute in ("sex", "age", "localization", "dx_type"):
         parts = [row for row in rows if row["attribute"] == attribute]
         assert sum(row["images"] for row in parts) == len(test_of.labels)
@@ -61,7 +61,7 @@ def test_the_surest_errors_come_first_by_hand():
 
 
 def in_group(test_of, metadata, name):
-    rows = by_subgroup(test_of, metadata, 1.3, 0.4, bootstrap_weights(test_of.lesion_ids, 50))
+    rows = by_subgroup([(test_of, 1.3, 0.4)], metadata, bootstrap_weights(test_of.lesion_ids, 50))
     return next(row for row in rows if row["group"] == name)
 
 

@@ -66,7 +66,8 @@ CATALOG = {
     "07-5-agreement": "How alike the Grad-CAM maps of two models are on the same test images, each "
     "for the class its model predicts, and how alike to a blob in the middle of the image: mean "
     "rank correlation, with 95% intervals.",
-    "08-1-comparison": "The models on the same test split, with 95% intervals and values.",
+    "08-1-comparison": "The models on the same test split, with 95% intervals and values. Dots: "
+    "single trainings, where there are several.",
     "08-2-training-curves": TRAINING_CURVES,
     "08-3-confusion-matrices": CONFUSION_MATRIX,
     "08-4-accuracy-latency": "Accuracy on the test split against the time to classify one image, "

@@ -155,13 +155,16 @@ def plot_estimate(axes: Axes, row: int, estimate: Mapping, **look) -> None:
 def estimate_rows(axes: Axes, estimates: Mapping[str, Mapping], text: str = "") -> None:
     """A row with an estimate per name, in the models' looks; baselines in grey.
 
-    Baselines are what begins so, or with "random weights". text: the format of the values written
+    Baselines are what begins so, or with "random weights". An estimate's `single`, the values of
+    its trainings, are faint dots. text: the format of the values written
     at the right edge.
     """
     for row, (name, estimate) in enumerate(estimates.items()):
         look = model_marker(row)
         if name.startswith(("baseline", "random weights")):
             look |= {"color": GREY, "marker": "X"}
+        if single := estimate.get("single"):
+            axes.plot(single, [row + 0.25] * len(single), ".", color=look["color"], alpha=0.5)
         plot_estimate(axes, row, estimate, markeredgecolor="none", zorder=3, **look)
         if estimate["value"] is None:
             continue

@@ -42,9 +42,18 @@ def _metric_panels(metrics: Mapping[str, Mapping], basis: str = "") -> Figure:
 
 @style()
 def comparison(run: Run) -> Figure:
-    """The metrics of every model with intervals."""
+    """The metrics of every model with intervals; of several trainings also each one's value."""
     basis = "n = {test_images:,} images of {test_lesions:,} lesions".format_map(run.results)
-    return _metric_panels({name: model["metrics"] for name, model in run.models}, basis)
+    count = run.results.get("trainings", 1)
+    metrics = {
+        name: {
+            metric: estimate | {"single": [t["metrics"][metric] for t in model["trainings"]]}
+            if count > 1 else estimate
+            for metric, estimate in model["metrics"].items()
+        }
+        for name, model in run.models
+    }  # fmt: skip
+    return _metric_panels(metrics, basis + f", {count} trainings a model" * (count > 1))
 
 
 @style()
