@@ -99,3 +99,27 @@ def test_what_is_no_operating_point_is_refused(text):
 def test_a_configuration_comes_back_from_json():
     config = preset("sample", architectures=("a", "b"), operating_points=(("sensitivity", 0.9),))
     assert Config.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_a_training_seed_is_part_of_the_key_and_not_of_the_recipe():
+    config = Config()
+    keys = {config.training(n).training_key("resnet50", "data") for n in (1, 2, 3)}
+    assert len(keys) == 3 and config.training_key("resnet50", "data") in keys
+    assert config.training(2).recipe("resnet50", "data") == config.recipe("resnet50", "data")
+
+
+def test_a_record_of_one_seed_for_split_and_training_is_what_it_was():
+    values = dataclasses.asdict(Config())
+    del values["training_seed"], values["trainings"]
+    old = Config.from_json(values)
+    assert (old.seed, old.training_seed, old.trainings) == (42, 42, 1)
+    # The digest that versions with a single seed recorded for these values.
+    assert old.training_key("resnet50", "data") == "de72bce8096b173f"
+
+
+def test_a_further_training_lives_in_the_folder_of_its_run(tmp_path):
+    config = Config(output_dir=str(tmp_path), training_seed=5, trainings=3)
+    third = config.training(3)
+    assert third.output_dir == str(tmp_path / "trainings" / "3")
+    assert (third.training_seed, third.trainings, third.run_dir) == (7, 1, tmp_path)
+    assert config.training(1).run_dir == config.run_dir == tmp_path

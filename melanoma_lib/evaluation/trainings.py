@@ -53,7 +53,7 @@ def estimate_of_trainings(trainings: Trainings, n_images: float | None = None) -
     ends = interval(mean, resampled.mean(1), n_clusters, n_images)
     if len(values) < 2 or ends["value"] is None:
         return ends
-    variance = variance_components(values, resampled)
+    variance = variance_components(values, np.cov(resampled, rowvar=False))
     of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
     error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
     if error > TINY:  # otherwise nothing varies, and the interval is what the lesions allow
@@ -139,11 +139,11 @@ def probability_of_outperforming(
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def variance_components(values: np.ndarray, resampled: np.ndarray) -> dict[str, float]:
+def variance_components(values: np.ndarray, covariance: np.ndarray) -> dict[str, float]:
     """The variance of one training's metric on a test split like this one, in three parts.
 
-    `values` (K,) with K at least 2, `resampled` (resamples, K). In the metric's units squared, none
-    below 0 (an estimate below 0 counts as 0):
+    `values` (K,) with K at least 2, `covariance` (K, K) of their resamples. In the metric's units
+    squared, none below 0 (an estimate below 0 counts as 0):
 
     - `lesions`: what all trainings share, the covariance of two trainings over the resamples;
     - `interaction`: what they do not share of their variance over the resamples;
@@ -152,7 +152,6 @@ def variance_components(values: np.ndarray, resampled: np.ndarray) -> dict[str, 
     The mean of K trainings has the variance lesions + (trainings + interaction) / K. Obuchowski and
     Rockette (1995) call them Cov2, Var - Cov2, and MS(R) - Var + Cov2.
     """
-    covariance = np.cov(resampled, rowvar=False)
     count = len(values)
     of_one = np.trace(covariance) / count
     shared = (covariance.sum() - np.trace(covariance)) / (count * (count - 1))
@@ -160,6 +159,18 @@ def variance_components(values: np.ndarray, resampled: np.ndarray) -> dict[str, 
     interaction = max(float(of_one) - lesions, 0.0)
     trainings = max(float(values.var(ddof=1)) - interaction, 0.0)
     return {"lesions": lesions, "interaction": interaction, "trainings": trainings}
+
+
+def half_width(variance: dict[str, float], trainings: int, lesions: float = 1.0) -> float:
+    """Half the width of the interval that so many trainings and test lesions would give.
+
+    `variance` as of `variance_components`; `trainings`, at least 2; `lesions`, as a multiple of
+    those there are: what varies with the lesions shrinks with their number. In the metric's units.
+    """
+    of_lesions = variance["lesions"] / lesions
+    of_trainings = (variance["trainings"] + variance["interaction"] / lesions) / trainings
+    error, freedom = _satterthwaite(of_lesions, [of_trainings], [trainings])
+    return float(error * stdtrit(freedom, 1 - TAIL))
 
 
 def _arrays(*trainings: Trainings) -> list[Trainings]:
@@ -180,7 +191,10 @@ def _finite(*trainings: Trainings) -> list[Trainings]:
 
 def _variance_of_difference(both: list[Trainings]) -> tuple[list[float], float]:
     """The variance of a difference of means: due to the trainings of either, and to the lesions."""
-    parts = [variance_components(values, resampled) for values, resampled, _ in both]
+    parts = [
+        variance_components(values, np.cov(resampled, rowvar=False))
+        for values, resampled, _ in both
+    ]
     of_trainings = [
         (part["trainings"] + part["interaction"]) / len(values)
         for part, (values, *_) in zip(parts, both, strict=True)

@@ -76,3 +76,20 @@ def ensemble(
         hint = "The probabilities of an image should add up to 1."
     mistakes = {"Those are the probabilities before calibration.": uncalibrated}
     require_close(result, right, hint, mistakes, atol=1e-6)
+
+
+@exercise("08.8", "a function of (values, covariance) that returns a variance and a fraction")
+def variance_of_mean(answer: Callable[..., tuple[float, float]]) -> None:
+    values = np.array([0.81, 0.84, 0.80, 0.86])
+    covariance = np.full((4, 4), 2e-4) + 1e-4 * np.eye(4)
+    lesions, of_one, k = 2e-4, float(values.var(ddof=1)), len(values)
+    right = lesions + of_one / k, of_one / k / (lesions + of_one / k)
+    undivided = lesions + of_one, of_one / (lesions + of_one)
+    population = float(values.var()) / k
+    biased = lesions + population, population / (lesions + population)
+    mistakes = {
+        "That is the variance of one training; of the mean, a part is divided by K.": undivided,
+        "The variance of the values has K - 1 below the fraction.": biased,
+    }
+    hint = "What do two trainings share over the resamples? Only the rest shrinks with K."
+    require_close(numbers(answer(values, covariance)), right, hint, mistakes, atol=1e-9)

@@ -109,7 +109,7 @@ def test_a_mean_over_lesions_has_the_components_of_a_two_way_anova():
     jackknifed = (n * columns - cells) / (n - 1)
     # Scaled so that their covariance is the jackknife's, (n - 1) / n times the sum of products.
     resampled = columns + (jackknifed - columns) * (n - 1) / np.sqrt(n)
-    parts = variance_components(columns, resampled)
+    parts = variance_components(columns, np.cov(resampled, rowvar=False))
     assert parts["lesions"] == pytest.approx((ms_lesions - ms_interaction) / (n * k))
     assert parts["interaction"] == pytest.approx(ms_interaction / n)
     assert parts["trainings"] == pytest.approx((ms_trainings - ms_interaction) / n)

@@ -86,6 +86,26 @@ def test_the_plan_runs_training_once_per_architecture(config):
     assert steps[3].parameters == {"architectures": "resnet50,vit_b_16", "target": 0.9}
 
 
+def test_every_training_is_a_step_with_a_seed_and_a_folder_of_its_own(config, book, tmp_path):
+    book("04_training", "architecture = ''\ntraining_seed = 0\noutput_dir = ''",
+         "draw(f'04-1-a-{architecture}', training_seed)")  # fmt: skip
+    several = dataclasses.replace(config, trainings=3)
+    of_one = [step for step in run.plan(several, "data") if "resnet50" in step.parameters.values()]
+    assert [step.name for step in of_one] == [
+        "04_training-resnet50", "04_training-resnet50-2", "04_training-resnet50-3"
+    ]  # fmt: skip
+    assert [step.parameters["training_seed"] for step in of_one] == [1, 2, 3]
+    folders = [step.parameters["output_dir"] for step in of_one]
+    output = Path(config.output_dir)
+    assert folders == [str(output), *(str(output / "trainings" / n) for n in "23")]
+    run_all(several)
+    assert set(states(several)) == {"done"}
+    assert (output / "trainings" / "3" / "notebooks" / f"{of_one[2].name}.ipynb").exists()
+    more = dataclasses.replace(config, trainings=4)
+    stale = [step.name for step in run.plan(more, "data") if run.state_of(step) != "done"]
+    assert stale == ["04_training-resnet50-4", "04_training-vit_b_16-4", "08_compare"]
+
+
 @pytest.mark.parametrize(
     ("values", "names"),
     [

@@ -27,7 +27,7 @@ from melanoma_lib.reporting.figures.explanation import (
     mask_overlap,
     randomised_weights,
 )
-from melanoma_lib.reporting.figures.models import architectures
+from melanoma_lib.reporting.figures.models import architectures, value_of_trainings
 from melanoma_lib.reporting.figures.style import MODEL_COLOURS, WIDTH, page, save, style
 from melanoma_lib.reporting.figures.training import confusion_matrices, training_curves
 from melanoma_lib.reporting.run import Run

@@ -77,6 +77,8 @@ CATALOG = {
     "split.",
     "08-6-price-of-leakage": "One architecture trained and tested on data split by lesion and on "
     "data split by image, where test lesions were seen in training, with 95% intervals.",
+    "08-7-value-of-trainings": "Half the width of the 95% interval of accuracy over lesions and "
+    "trainings, by the number of trainings and of test lesions, from measured variances.",
 }
 
 # Drawn by `melanoma evaluate` into its own folder, and no part of a run.

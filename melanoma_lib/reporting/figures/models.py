@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
+from melanoma_lib.evaluation.trainings import half_width
 from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.figures import elements
 from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, style
@@ -54,6 +55,27 @@ def comparison(run: Run) -> Figure:
         for name, model in run.models
     }  # fmt: skip
     return _metric_panels(metrics, basis + f", {count} trainings a model" * (count > 1))
+
+
+@style()
+def value_of_trainings(variances: Mapping[str, Mapping[str, float]], lesions: int) -> Figure:
+    """Half the width of a 95% interval against trainings, for three numbers of test lesions.
+
+    variances: the variance components of a metric by model; lesions: those they were measured on.
+    """
+    sizes = {f"{lesions // 4:,}": 0.25, f"{lesions:,}": 1, f"{4 * lesions:,}": 4}
+    counts = range(2, 16)
+    figure, panels = elements.panel_grid(len(sizes), 3, 2.6, x="Trainings", y="Half width")
+    for axes, (label, multiple) in zip(panels, sizes.items(), strict=True):
+        for index, (name, variance) in enumerate(variances.items()):
+            widths = [half_width(variance, count, multiple) for count in counts]
+            axes.plot(counts, widths, **elements.model_line(index), label=name)
+        axes.set_title(f"{label} test lesions", loc="left")
+        axes.set_ylim(0, None)
+        axes.grid()
+        elements.percent_ticks(axes.yaxis)
+    elements.legend(figure, panels[0].get_lines())
+    return figure
 
 
 @style()

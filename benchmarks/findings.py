@@ -1,0 +1,121 @@
+"""What was measured on the real images, as a page: docs/findings.md from the JSON beside this file.
+
+    python benchmarks/findings.py
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma_lib.core.files import PROJECT, read_json, write_text
+from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.reporting.compare import COLUMNS
+from melanoma_lib.reporting.tables import as_dataframe, table
+
+HERE = Path(__file__).parent
+PAGE = PROJECT / "docs" / "findings.md"
+INTRODUCTION = """\
+# What was measured on HAM10000
+
+Written by `python benchmarks/findings.py` from the JSON in `benchmarks/`; no number is typed by
+hand. Intervals are 95%. Images had been reduced to 200 x 150 pixels beforehand.
+"""
+TRAININGS = """\
+## Three networks, {count} trainings each
+
+{date}, {device}, torch {torch}, timm {timm}. Trained with
+
+    {command}
+
+in {minutes:.0f} minutes of training. The test set has {images:,} images of {lesions:,} lesions. All
+estimates are means over the {count} trainings, and their intervals cover new lesions and new
+trainings ([trainings.md](trainings.md)).
+"""
+LEAKAGE = """\
+## Leakage, paired
+
+{date}, {device}, torch {torch}, timm {timm}. Made with
+
+    {command}
+
+Leaky minus clean, the same test images judged by networks that differ in whether siblings of test
+lesions were among their training images ([results.md](results.md)).
+"""
+FROM_RANDOM_WEIGHTS = """\
+## The four architectures of the thesis from random weights
+
+{date}, {device}, torch {torch}, timm {timm}: `{command}`, one training each. What 6,985 training
+images alone teach; intervals over lesions. {note}
+"""
+FIGURES = {
+    "08-1-comparison": "Six metrics of the four networks with intervals",
+    "08-2-training-curves": "Loss and accuracy by epoch",
+    "06-1-roc": "ROC curves and operating points",
+    "05-1-reliability": "Reliability before and after temperature scaling",
+    "07-2-mask-overlap": "Heat maps against the lesion masks",
+}
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table of texts and numbers in Markdown."""
+    rows = [list(frame), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def about(measured: dict) -> dict:
+    """What was measured, where and when, as the introductions above name it."""
+    return measured | {name: measured["versions"][name] for name in ("torch", "timm")}
+
+
+def trainings(measured: dict) -> Iterator[str]:
+    """Results of several trainings, what they vary by, and their averages."""
+    results = measured["results"]
+    yield TRAININGS.format(
+        **about(measured), count=results["trainings"], images=results["test_images"],
+        lesions=results["test_lesions"], minutes=sum(map(sum, measured["seconds"].values())) / 60,
+    )  # fmt: skip
+    for name in ("comparison_table", "trainings", "differences", "outperformance", "averages"):
+        yield markdown(as_dataframe(table(results, name)))
+
+
+def leakage(measured: dict) -> Iterator[str]:
+    """The paired design of leakage."""
+    yield LEAKAGE.format(**about(measured))
+    yield markdown(as_dataframe(table({"leakage": measured["results"]}, "leakage")))
+
+
+def from_random_weights(measured: dict) -> Iterator[str]:
+    """The comparison of the thesis's architectures without ImageNet weights, and its figures."""
+    yield FROM_RANDOM_WEIGHTS.format(**about(measured))
+    results, earlier = measured["results"], measured["earlier_resnet50"]
+    yield markdown(as_dataframe(table(results, "comparison_table")))
+    yield markdown(as_dataframe(table(results, "differences")))
+    again = {head: format_estimate(earlier["metrics"][name])
+             for name, (head, _) in COLUMNS.items() if name in earlier["metrics"]}  # fmt: skip
+    yield (
+        f"The same ResNet-50 with the same seed, trained by an earlier version in "
+        f"{earlier['arithmetic']['precision']}: "
+        + ", ".join(f"{head} {text}" for head, text in again.items())
+        + ". It is as far from its own estimates above as one network is from another.\n"
+    )
+    yield "\n".join(f"![{text}](h200/{name}.png)" for name, text in FIGURES.items()) + "\n"
+
+
+SECTIONS = {
+    "trainings-cpu.json": trainings,
+    "leakage-cpu.json": leakage,
+    "comparison-h200.json": from_random_weights,
+}
+
+
+def page() -> str:
+    """The whole page, with a section for every measurement that is there."""
+    there = [(HERE / name, section) for name, section in SECTIONS.items() if (HERE / name).exists()]
+    parts = [text for path, section in there for text in section(read_json(path))]
+    return "\n".join([INTRODUCTION, *parts])
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page())
+    print(PAGE)
