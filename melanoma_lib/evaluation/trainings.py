@@ -108,6 +108,35 @@ def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
     }
 
 
+def paired_difference_of_trainings(first: Trainings, second: Trainings) -> dict:
+    """The mean of `first` minus that of `second`, where training n of the two are a pair.
+
+    For trainings that share architecture, training seed and lesions, and differ in one thing, as
+    with and without leakage. Fields as in `difference_of_trainings`, with `trainings` (K) and the
+    `variance` of one pair's difference (see `variance_components`). The differences are the
+    readings of K readers (Obuchowski and Rockette, 1995; Hillis, 2007).
+    """
+    both = _finite(first, second)
+    values, resampled = (one - other for one, other in zip(both[0][:2], both[1][:2], strict=True))
+    means = [(values.mean(), resampled.mean(1), clusters) for values, resampled, clusters in both]
+    ends = difference(*means) | {"p": p_value(resampled.mean(1))}
+    if len(values) < 2 or ends["value"] is None:
+        return ends | {"trainings": len(values), "covers": "lesions"}
+    variance = variance_components(values, resampled)
+    of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
+    error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
+    if error > TINY:
+        low, high = ends["value"] + error * stdtrit(freedom, [TAIL, 1 - TAIL])
+        p = 2 * stdtr(freedom, -abs(ends["value"]) / error)
+        ends |= {"low": float(low), "high": float(high), "p": float(p)}
+    return ends | {
+        "trainings": len(values),
+        "covers": "lesions and trainings",
+        "variance": variance,
+        "fraction_trainings": _fraction(of_trainings, variance["lesions"]),
+    }
+
+
 def probability_of_outperforming(
     first: Trainings, second: Trainings, more_is_better: bool = True
 ) -> dict[str, float | None]:
