@@ -15,6 +15,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 PATHS = ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir", "other_split")  # of Config
 TRAININGS = "trainings"  # in a run's folder, the second and further training of each architecture
 LEAKAGE = "leakage"  # in a run's folder, the trainings with leakage, a folder for each fraction
+LEAKAGE_RESULTS = f"{LEAKAGE}/leakage_results.json"  # in a run's folder
 SAMPLE_DIR = PROJECT / "data" / "sample"
 
 

@@ -111,17 +111,18 @@ def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
 def paired_difference_of_trainings(first: Trainings, second: Trainings) -> dict:
     """The mean of `first` minus that of `second`, where training n of the two are a pair.
 
-    For trainings that share architecture, training seed and lesions, and differ in one thing, as
-    with and without leakage. Fields as in `difference_of_trainings`, with `trainings` (K) and the
-    `variance` of one pair's difference (see `variance_components`). The differences are the
-    readings of K readers (Obuchowski and Rockette, 1995; Hillis, 2007).
+    For trainings that share all but one thing, as with and without leakage. The K differences
+    are analysed as the values of K trainings are in `estimate_of_trainings`, but may be below 0.
+    Fields: value, low, high, `p` (two-sided, of no difference); with K of 2 and more `trainings`
+    (K), and `variance` and `fraction_trainings` of the differences. The interval and p of one pair
+    are those of the bootstrap and cover lesions alone.
     """
     both = _finite(first, second)
     values, resampled = (one - other for one, other in zip(both[0][:2], both[1][:2], strict=True))
     means = [(values.mean(), resampled.mean(1), clusters) for values, resampled, clusters in both]
     ends = difference(*means) | {"p": p_value(resampled.mean(1))}
     if len(values) < 2 or ends["value"] is None:
-        return ends | {"trainings": len(values), "covers": "lesions"}
+        return ends
     variance = variance_components(values, resampled)
     of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
     error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
@@ -131,7 +132,6 @@ def paired_difference_of_trainings(first: Trainings, second: Trainings) -> dict:
         ends |= {"low": float(low), "high": float(high), "p": float(p)}
     return ends | {
         "trainings": len(values),
-        "covers": "lesions and trainings",
         "variance": variance,
         "fraction_trainings": _fraction(of_trainings, variance["lesions"]),
     }

@@ -1,5 +1,7 @@
 """The split with leakage: the same test images for all fractions, and nothing else that differs."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,7 +84,7 @@ def test_clean_and_leaky_differ_in_the_leak_alone(seed):
         incoming = images(split, "train") - images(clean, "train")
         siblings = ordinary[ordinary["lesion_id"].isin(leaking(split))]["image_id"]
         assert incoming == set(siblings) - set(test["image_id"])  # all siblings, and nothing else
-    for smaller, larger in zip(splits, splits[1:], strict=False):
+    for smaller, larger in pairwise(splits):
         assert leaking(smaller) < leaking(larger)
         taken = [images(clean, "train") - images(split, "train") for split in (smaller, larger)]
         assert taken[0] <= taken[1]

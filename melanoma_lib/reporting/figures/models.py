@@ -10,8 +10,12 @@ from matplotlib.ticker import MaxNLocator
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.figures import elements
-from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, style
+from melanoma_lib.reporting.figures.style import DARK, GREY, LIGHT, MODEL_COLOURS, style
+from melanoma_lib.reporting.leakage import SETS
 from melanoma_lib.reporting.run import Run
+
+# A training behind the mean of all.
+PALE_DOT = {"color": LIGHT, "linestyle": "", "marker": "o", "markersize": 3, "zorder": 2}
 
 
 @style()
@@ -58,6 +62,55 @@ def comparison(run: Run) -> Figure:
 
 @style()
 def price_of_leakage(run: Run) -> Figure:
+    """What leakage changes in the sets of the same test images, at the largest leaked fraction."""
+    sets = run.results["leakage"]["fractions"][-1]["sets"]
+    panels_of = {
+        head: {f"{SETS[name]}\n(n = {found['images']:,})": found["difference"][metric]
+               for name, found in sets.items()}
+        for metric, (head, _) in COLUMNS.items()
+    }  # fmt: skip
+    figure, panels = elements.estimate_panels(panels_of, 3, "{:+.3f}")
+    for axes, metric in zip(panels, COLUMNS, strict=True):
+        for row, found in enumerate(sets.values()):
+            values = _of_each_training(found["difference"][metric])
+            axes.plot(values, [row] * len(values), **PALE_DOT)
+        axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    figure.supxlabel("trained with leakage minus without", size="medium")
+    return figure
+
+
+@style()
+def leaked_fraction(run: Run) -> Figure:
+    """What leakage changes in all test images, against the fraction of them that leaked."""
+    designs = run.results["leakage"]["fractions"]
+    shown = ("accuracy", "melanoma_auc")
+    figure, panels = elements.subplots(2.6, 1, len(shown))
+    for axes, metric, look in zip(panels, shown, map(elements.model_marker, (0, 1)), strict=True):
+        for design in designs:
+            fraction, found = design["leaked_fraction"], design["sets"]["all"]["difference"][metric]
+            value, low, high = elements.numbers(found)
+            values = _of_each_training(found)
+            axes.vlines(fraction, low, high, color=look["color"])
+            axes.plot(fraction, value, **look, markeredgecolor="none", zorder=3)
+            axes.plot([fraction] * len(values), values, **PALE_DOT)
+        axes.axhline(0, color=DARK, linewidth=0.8, zorder=1)
+        axes.set(xlabel="Leaked fraction of the test images", ylabel=COLUMNS[metric][0])
+        axes.set_xlim(left=0)
+        axes.margins(0.1)
+        axes.grid(axis="y")
+        elements.percent_ticks(axes.xaxis)
+    figure.supylabel("with leakage minus without", size="medium")
+    return figure
+
+
+def _of_each_training(estimate: Mapping) -> list[float]:
+    """The differences that a mean is of, where they are defined."""
+    return [value for value in estimate.get("of_each_training", []) if value is not None]
+
+
+@style()
+def two_splits(run: Run) -> Figure:
     """The metrics of one architecture on the split by lesion, and on that by image."""
     price = run.results["price_of_leakage"]
     return _metric_panels({
