@@ -15,7 +15,7 @@ from melanoma_lib.reporting.leakage import SETS
 from melanoma_lib.reporting.run import Run
 
 # A training behind the mean of all.
-PALE_DOT = {"color": LIGHT, "linestyle": "", "marker": "o", "markersize": 3, "zorder": 2}
+PALE_DOT = {"color": LIGHT, "linestyle": "", "marker": "o", "markersize": 3, "zorder": 1.5}
 
 
 @style()
@@ -76,7 +76,7 @@ def price_of_leakage(run: Run) -> Figure:
             axes.plot(values, [row] * len(values), **PALE_DOT)
         axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
         axes.xaxis.set_major_locator(MaxNLocator(3))
-    figure.supxlabel("trained with leakage minus without", size="medium")
+    figure.suptitle("trained with leakage minus without", x=0.995, ha="right", size="medium")
     return figure
 
 
@@ -94,13 +94,13 @@ def leaked_fraction(run: Run) -> Figure:
             axes.vlines(fraction, low, high, color=look["color"])
             axes.plot(fraction, value, **look, markeredgecolor="none", zorder=3)
             axes.plot([fraction] * len(values), values, **PALE_DOT)
+        label = f"{COLUMNS[metric][0]}, with leakage\nminus without"
         axes.axhline(0, color=DARK, linewidth=0.8, zorder=1)
-        axes.set(xlabel="Leaked fraction of the test images", ylabel=COLUMNS[metric][0])
+        axes.set(xlabel="Leaked fraction of the test images", ylabel=label)
         axes.set_xlim(left=0)
         axes.margins(0.1)
         axes.grid(axis="y")
         elements.percent_ticks(axes.xaxis)
-    figure.supylabel("with leakage minus without", size="medium")
     return figure
 
 
