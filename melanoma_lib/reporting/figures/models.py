@@ -65,7 +65,7 @@ def price_of_leakage(run: Run) -> Figure:
     """What leakage changes in the sets of the same test images, at the largest leaked fraction."""
     sets = run.results["leakage"]["fractions"][-1]["sets"]
     panels_of = {
-        head: {f"{SETS[name]}\n(n = {found['images']:,})": found["difference"][metric]
+        head: {f"{SETS[name]} ({found['images']:,})": found["difference"][metric]
                for name, found in sets.items()}
         for metric, (head, _) in COLUMNS.items()
     }  # fmt: skip
