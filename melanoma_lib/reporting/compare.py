@@ -28,7 +28,6 @@ from melanoma_lib.evaluation.trained_run import (
     RECORDED,
     TrainedRun,
     load_mirrored,
-    load_trained_run,
     load_trainings,
 )
 from melanoma_lib.evaluation.trainings import (
@@ -214,17 +213,26 @@ def bootstrap_metrics(
     metric depends on: all lesions for accuracy, those with melanoma or those without for melanoma
     metrics, those of the rarest diagnosis otherwise; None for calibration errors.
     """
-    test = trained[0].predictions.split("test")
-    of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
-    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
-    n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
-    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
-                   "melanoma_average_precision": of_melanoma}  # fmt: skip
+    n_clusters = smallest_groups(trained[0].predictions.split("test"))
     data = _test_probabilities(trained)
     return {
         name: (*resample_trainings(metric, data, weights), n_clusters[name])
         for name, metric in METRICS.items()
     }
+
+
+def smallest_groups(test: Predictions) -> dict[str, int | None]:
+    """How many lesions the smallest group has that a metric depends on, by metric.
+
+    All lesions for accuracy, the fewer of those with melanoma and without for melanoma metrics,
+    those of the rarest diagnosis otherwise; None for calibration errors.
+    """
+    of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
+    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
+    n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
+    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
+                   "melanoma_average_precision": of_melanoma}  # fmt: skip
+    return n_clusters
 
 
 def _test_probabilities(

@@ -21,16 +21,22 @@ from melanoma_lib.evaluation.bootstrap import (
     SEED,
     bootstrap_weights,
     format_estimate,
-    resample,
 )
 from melanoma_lib.evaluation.predictions import Predictions
-from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
+from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run, load_trainings
 from melanoma_lib.evaluation.trainings import (
     Trainings,
     estimate_of_trainings,
-    paired_difference_of_trainings,
+    paired_difference,
+    resample_trainings,
 )
-from melanoma_lib.reporting.compare import COLUMNS, METRICS, count_images, require_one_precision
+from melanoma_lib.reporting.compare import (
+    COLUMNS,
+    METRICS,
+    count_images,
+    require_one_precision,
+    smallest_groups,
+)
 
 SCHEMA = 1
 # The sets of test images that are compared, and their names in print.
@@ -49,7 +55,7 @@ def paired_leakage(
     training n without. Raises `MelanomaError` when one is missing, when two of a pair differ in
     more than the leak, or when a test lesion is in the clean training split.
     """
-    clean = _load(config, key)
+    clean = load_trainings(Path(config.output_dir), key, config.trainings)
     split = pd.read_csv(Path(config.output_dir) / "split.csv")
     if is_leaked(split).any():
         raise MelanomaError(f"{config.output_dir} has lesions of the test split in training")
@@ -69,17 +75,12 @@ def paired_leakage(
     }
 
 
-def _load(config: Config, key: str) -> list[TrainedRun]:
-    """All trainings of an architecture."""
-    numbers = range(1, config.trainings + 1)
-    return [load_trained_run(Path(config.training(n).output_dir) / key) for n in numbers]
-
-
 def _design(
     config: Config, key: str, clean: list[TrainedRun], clean_split: pd.DataFrame, resamples: int
 ) -> dict:
     """The results of one leaked fraction; `config` is that of the trainings with leakage."""
-    leaky, folder = _load(config, key), Path(config.output_dir)
+    folder = Path(config.output_dir)
+    leaky = load_trainings(folder, key, config.trainings)
     _require_pairs(folder / key, clean, leaky)
     split = pd.read_csv(folder / "split.csv")
     train, clean_train = (each[each["part"] == "train"] for each in (split, clean_split))
@@ -139,7 +140,7 @@ def _compare(clean: Tests, leaky: Tests, rows: np.ndarray, resamples: int) -> di
         "clean": {name: estimate_of_trainings(without[name]) for name in COLUMNS},
         "leaky": {name: estimate_of_trainings(leak[name]) for name in COLUMNS},
         "difference": {
-            name: paired_difference_of_trainings(leak[name], without[name])
+            name: paired_difference(leak[name], without[name])
             | {"of_each_training": _numbers(leak[name][0] - without[name][0])}
             for name in COLUMNS
         },
@@ -147,24 +148,14 @@ def _compare(clean: Tests, leaky: Tests, rows: np.ndarray, resamples: int) -> di
 
 
 def _measure(tests: Tests, weights: np.ndarray) -> dict[str, Trainings]:
-    """The metrics of the tables for the trainings of one design, on the same resamples.
-
-    With `n_clusters` as in `bootstrap.interval`, the lesions of the smallest group that a metric
-    depends on.
-    """
+    """The metrics of the tables for the trainings of one design, on the same resamples."""
     test = tests[0][0]
-    of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
-    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
-    n_clusters = dict.fromkeys(COLUMNS, of_class)
-    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
-                   "melanoma_average_precision": of_melanoma, "ece": None}  # fmt: skip
-    probabilities = [each.probabilities(temperature) for each, temperature in tests]
-    measured = {}
-    for name in COLUMNS:
-        values, columns = zip(*(resample(METRICS[name], test.labels, each, weights=weights)
-                                for each in probabilities), strict=True)  # fmt: skip
-        measured[name] = np.array(values), np.stack(columns, 1), n_clusters[name]
-    return measured
+    data = [(test.labels, each.probabilities(temperature)) for each, temperature in tests]
+    n_clusters = smallest_groups(test)
+    return {
+        name: (*resample_trainings(METRICS[name], data, weights), n_clusters[name])
+        for name in COLUMNS
+    }
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
@@ -240,7 +231,7 @@ def price_of_leakage(
         "name": lesion["name"],
         **estimates,
         "difference": {
-            name: paired_difference_of_trainings(measured["image"][name], measured["lesion"][name])
+            name: paired_difference(measured["image"][name], measured["lesion"][name])
             for name in COLUMNS
         },
     }

@@ -10,12 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.figures import elements
-from melanoma_lib.reporting.figures.style import DARK, GREY, LIGHT, MODEL_COLOURS, style
+from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, style
 from melanoma_lib.reporting.leakage import SETS
 from melanoma_lib.reporting.run import Run
-
-# A training behind the mean of all.
-PALE_DOT = {"color": LIGHT, "linestyle": "", "marker": "o", "markersize": 3, "zorder": 1.5}
 
 
 @style()
@@ -65,15 +62,12 @@ def price_of_leakage(run: Run) -> Figure:
     """What leakage changes in the sets of the same test images, at the largest leaked fraction."""
     sets = run.results["leakage"]["fractions"][-1]["sets"]
     panels_of = {
-        head: {f"{SETS[name]} ({found['images']:,})": found["difference"][metric]
+        head: {f"{SETS[name]} ({found['images']:,})": _with_single(found["difference"][metric])
                for name, found in sets.items()}
         for metric, (head, _) in COLUMNS.items()
     }  # fmt: skip
     figure, panels = elements.estimate_panels(panels_of, 3, "{:+.3f}")
-    for axes, metric in zip(panels, COLUMNS, strict=True):
-        for row, found in enumerate(sets.values()):
-            values = _of_each_training(found["difference"][metric])
-            axes.plot(values, [row] * len(values), **PALE_DOT)
+    for axes in panels:
         axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
         axes.xaxis.set_major_locator(MaxNLocator(3))
     figure.suptitle("trained with leakage minus without", x=0.995, ha="right", size="medium")
@@ -90,10 +84,10 @@ def leaked_fraction(run: Run) -> Figure:
         for design in designs:
             fraction, found = design["leaked_fraction"], design["sets"]["all"]["difference"][metric]
             value, low, high = elements.numbers(found)
-            values = _of_each_training(found)
+            single = _with_single(found)["single"]
             axes.vlines(fraction, low, high, color=look["color"])
             axes.plot(fraction, value, **look, markeredgecolor="none", zorder=3)
-            axes.plot([fraction] * len(values), values, **PALE_DOT)
+            axes.plot([fraction + 0.01] * len(single), single, ".", color=look["color"], alpha=0.5)
         label = f"{COLUMNS[metric][0]}, with leakage\nminus without"
         axes.axhline(0, color=DARK, linewidth=0.8, zorder=1)
         axes.set(xlabel="Leaked fraction of the test images", ylabel=label)
@@ -104,9 +98,10 @@ def leaked_fraction(run: Run) -> Figure:
     return figure
 
 
-def _of_each_training(estimate: Mapping) -> list[float]:
-    """The differences that a mean is of, where they are defined."""
-    return [value for value in estimate.get("of_each_training", []) if value is not None]
+def _with_single(estimate: Mapping) -> dict:
+    """A difference with those of several pairs of trainings as `estimate_rows` takes them."""
+    values = [value for value in estimate.get("of_each_training", []) if value is not None]
+    return {**estimate, "single": values if len(values) > 1 else []}
 
 
 @style()
