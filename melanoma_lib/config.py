@@ -14,6 +14,8 @@ PROTOCOLS = ("lesion", "image")
 PRECISIONS = ("auto", "float32", "bfloat16")
 PATHS = ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir", "other_split")  # of Config
 TRAININGS = "trainings"  # in a run's folder, the second and further training of each architecture
+LEAKAGE = "leakage"  # in a run's folder, the trainings with leakage, a folder for each fraction
+LEAKAGE_RESULTS = f"{LEAKAGE}/leakage_results.json"  # in a run's folder
 SAMPLE_DIR = PROJECT / "data" / "sample"
 
 
@@ -40,6 +42,8 @@ class Config:
     # The four families of the comparison: residual, scaled, densely connected, attention.
     architectures: tuple[str, ...] = ("resnet50", "efficientnet_b3", "densenet121", "vit_b_16")
     split: str = "lesion"  # "image" is the first protocol, kept to show what leakage buys
+    # Fraction of the test images whose lesion has other images in training; None: ordinary split.
+    leaked_fraction: float | None = None
     seed: int = 42  # of the split
     training_seed: int = 1  # of new weights, order, augmentation and dropout in the first training
     trainings: int = 1  # of each architecture, every one with the next training seed
@@ -78,6 +82,12 @@ class Config:
         for name in ("seed", "training_seed"):
             if getattr(self, name) >= 2**32:
                 raise MelanomaError(f"{name} is {getattr(self, name)}; it must be below 2^32")
+        if self.leaked_fraction is not None and not 0 < self.leaked_fraction <= 1:
+            raise MelanomaError(
+                f"leaked_fraction is {self.leaked_fraction}; it must be above 0 and at most 1"
+            )
+        if self.leaked_fraction is not None and self.split != "lesion":
+            raise MelanomaError("a leaked fraction needs the split by lesion; leave out --split")
         if not self.learning_rate > 0:
             raise MelanomaError(f"learning_rate is {self.learning_rate}; it must be positive")
 
@@ -104,9 +114,11 @@ class Config:
 
     @property
     def run_dir(self) -> Path:
-        """The folder of the run: `output_dir`, or for a further training the one it belongs to."""
+        """The folder of the run: `output_dir`, or the one that a training in it belongs to."""
         output = Path(self.output_dir)
-        return output.parents[1] if output.parent.name == TRAININGS else output
+        for name in (TRAININGS, LEAKAGE):
+            output = output.parents[1] if output.parent.name == name else output
+        return output
 
     def training(self, number: int) -> "Config":
         """The configuration of one of the trainings, from 1 on.
@@ -118,6 +130,11 @@ class Config:
         output = Path(self.output_dir) / TRAININGS / str(number)
         return replace(self, trainings=1, training_seed=self.training_seed + number - 1,
                        output_dir=str(output), figures_dir="")  # fmt: skip
+
+    def leaky(self, fraction: float) -> "Config":
+        """The same configuration with leakage, in a folder of the same layout in the run's."""
+        output = Path(self.output_dir) / LEAKAGE / f"{fraction:g}"
+        return replace(self, leaked_fraction=fraction, output_dir=str(output), figures_dir="")
 
     def training_lock(self, architecture: str) -> Path:
         """The file that a process holds while it trains an architecture."""
@@ -132,6 +149,8 @@ class Config:
         values |= {"architecture": architecture, "dataset": fingerprint}
         if self.training_seed != self.seed:  # in earlier versions they were one
             values["training_seed"] = self.training_seed
+        if self.leaked_fraction is not None:
+            values["leaked_fraction"] = self.leaked_fraction
         if self.precision != PRECISIONS[0]:  # which asks for none in particular
             values["precision"] = self.precision
         weights = self.weights.get(architecture, "")
@@ -148,7 +167,7 @@ class Config:
 
     def recipe(self, architecture: str, fingerprint: str) -> str:
         """Identifies what a training's weights depend on apart from split and training seed."""
-        same = replace(self, split=PROTOCOLS[0], training_seed=self.seed)
+        same = replace(self, split=PROTOCOLS[0], leaked_fraction=None, training_seed=self.seed)
         return same.training_key(architecture, fingerprint)
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from melanoma_lib.config import Config
-from melanoma_lib.core.files import write_csv, write_json
+from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.evaluation.predictions import Predictions, save_predictions
@@ -95,6 +95,13 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion") -> dict[str, dict]:
             },
         )
     return fast(*(f"model_{number}" for number in range(len(skills))))
+
+
+def computed_in(folder, precision):
+    """Records the precision of a training, as run.json has held it since there are two."""
+    record = read_json(folder / "run.json")
+    settings = {"precision": precision, "layout": "channels_last", "threads": 2}
+    write_json(folder / "run.json", record | {"arithmetic": settings})
 
 
 def fast(*keys):

@@ -40,6 +40,8 @@ def test_none_leaves_a_value_and_presets_state_only_what_differs():
         {"architectures": ()},
         {"seed": -1},
         {"seed": 2**32},
+        {"leaked_fraction": 0.0},
+        {"leaked_fraction": 1.1},
     ],
 )
 def test_values_that_make_no_sense_are_refused(values):
@@ -74,6 +76,19 @@ def test_the_training_key_follows_what_weights_depend_on(tmp_path):
         ).training_key("resnet50", "data"),
     ]
     assert len({key, *others}) == 6
+
+
+def test_leakage_is_another_training_of_the_same_recipe_in_the_same_run():
+    config = Config(output_dir="run", trainings=3)
+    leaky = config.leaky(0.25)
+    assert leaky.training_key("resnet50", "data") != config.training_key("resnet50", "data")
+    assert leaky.recipe("resnet50", "data") == config.recipe("resnet50", "data")
+    assert leaky.output_dir == "run/leakage/0.25" and leaky.trainings == 3
+    second = leaky.training(2)
+    assert second.output_dir == "run/leakage/0.25/trainings/2" and str(second.run_dir) == "run"
+    assert second.training_seed == config.training(2).training_seed
+    with pytest.raises(MelanomaError, match="needs the split by lesion"):
+        Config(split="image", leaked_fraction=0.25)
 
 
 def test_figures_say_what_they_rest_on():

@@ -1,4 +1,4 @@
-"""The commands `run`, `train` and `status`."""
+"""The commands `run`, `train`, `leakage` and `status`."""
 
 import argparse
 import os
@@ -11,13 +11,13 @@ from melanoma_lib.cli.options import (
     notebook_parameters,
     open_configured_dataset,
 )
-from melanoma_lib.config import SAMPLE_DIR, Config
+from melanoma_lib.config import LEAKAGE_RESULTS, SAMPLE_DIR, Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.training.callbacks import TRACKERS
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds the three commands to the parser."""
+    """Adds the four commands to the parser."""
     run = commands.add_parser("run", help="execute the notebooks in order: every figure and table")
     add_run_options(run)
     run.add_argument(
@@ -34,7 +34,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     training.add_argument("names", nargs="*", metavar="NAME", help="the same as --architectures")
     add_run_options(training)
     training.set_defaults(command=train, resumes=True)
-    for parser_of_training in (run, training):
+
+    leak = commands.add_parser(
+        "leakage", help="what test lesions in training change in one architecture's results"
+    )
+    leak.add_argument("architecture", metavar="ARCHITECTURE", help="one of those of the run")
+    add_run_options(leak)
+    leak.add_argument(
+        "--leaked-fraction", dest="fractions", type=float, nargs="+", metavar="F",
+        help="of the test images, those whose lesion is in training too; several make a curve; "
+        "default: the largest possible, as many as leak when the dataset is split by image",
+    )
+    leak.set_defaults(command=leakage, resumes=True)
+    for parser_of_training in (run, training, leak):
         group = parser_of_training.add_argument_group("tracking and notification")
         group.add_argument("--track", choices=TRACKERS, help="metrics of every epoch there too")
         group.add_argument(
@@ -147,6 +159,47 @@ def train(options: argparse.Namespace) -> None:
         for architecture in config.architectures:
             for number in range(1, config.trainings + 1):
                 print(train_architecture(config.training(number), architecture))
+
+
+def leakage(options: argparse.Namespace) -> None:
+    """`melanoma leakage`: trains an architecture without leakage and with it, and compares them."""
+    from melanoma_lib.core.files import write_json
+    from melanoma_lib.data.images import decode
+    from melanoma_lib.data.split import largest_leaked_fraction
+    from melanoma_lib.reporting import leakage, tables
+    from melanoma_lib.training import distributed
+    from melanoma_lib.training.callbacks import run_callbacks
+    from melanoma_lib.training.preflight import check_training
+    from melanoma_lib.training.train import train_architecture
+
+    if options.architectures:
+        raise MelanomaError("leakage trains one architecture; leave out --architectures")
+    key = options.architecture
+    options.architectures = [key]
+    config, fractions = configuration(options), options.fractions
+    name = f"melanoma leakage {key}"
+    with run_callbacks(options.track, options.notify, name), distributed.group(config):
+        if distributed.rank() == 0:
+            files = open_configured_dataset(config)
+            check_training(config, files, [key])
+            fractions = fractions or [largest_leaked_fraction(files.metadata, config.seed)]
+            for fraction in fractions:
+                check_training(config.leaky(fraction), files, [])
+            decode(files, config.image_size)
+        fractions = sorted(set(distributed.broadcast(fractions)))
+        designs = [config, *map(config.leaky, fractions)]
+        for number in range(1, config.trainings + 1):
+            for design in designs:
+                leak = f"{design.leaked_fraction:.1%} leaked" if design.leaked_fraction else "clean"
+                print(f"training {number} of {config.trainings}, {leak}", flush=True)
+                print(train_architecture(design.training(number), key))
+        if distributed.rank() == 0:
+            results = leakage.paired_leakage(config, key, fractions)
+            path = write_json(Path(config.output_dir) / LEAKAGE_RESULTS, results)
+            table = tables.as_dataframe(tables.table({"leakage": results}, "leakage"))
+            shown = table.drop(columns=["Melanoma AP", "Macro F1", "ECE"])
+            print(f"\n{shown.to_string(index=False)}")
+            print(f"\n{leakage.summarize_leakage(results)}\n\n{path}")
 
 
 def show_status(options: argparse.Namespace) -> None:

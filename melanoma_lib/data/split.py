@@ -1,4 +1,4 @@
-"""The split of a dataset into train, val and test, by lesion or by image."""
+"""The split of a dataset into train, val and test, by lesion or by image, or with leakage."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.dataset_files import DatasetFiles
 
 SPLITS = ("train", "val", "test")
+UNUSED = "unused"  # images that a split with leakage leaves out
 HELD_OUT_FRACTION = 0.15  # of val and of test each, or of both in one
 # Pairs of images that show one lesion under two lesion ids (Abhishek et al., Sci Data 12:196,
 # 2025, "Investigating the quality of DermaMNIST and Fitzpatrick17k").
@@ -32,13 +33,17 @@ def lesion_groups(metadata: pd.DataFrame) -> pd.Series:
     return groups
 
 
-def make_split(metadata: pd.DataFrame, protocol: str, seed: int) -> pd.DataFrame:
+def make_split(
+    metadata: pd.DataFrame, protocol: str, seed: int, leaked_fraction: float | None = None
+) -> pd.DataFrame:
     """Assigns every image to a split, stratified by diagnosis.
 
     protocol: "lesion" divides lesions 70 / 15 / 15 into train, val and test; "image" holds out
-    int(15%) of the images as `val+test`, which serves as both. Returns the columns image_id,
-    lesion_id (see `lesion_groups`), dx and part, the split's name. Raises `MelanomaError` when
-    there are too few of a diagnosis.
+    int(15%) of the images as `val+test`, which serves as both. With `leaked_fraction`, the split
+    by lesion becomes one of `leakage_split`, with as large a fraction of test lesions that can leak
+    as leaks when this dataset is split by image. Returns the columns image_id, lesion_id (see
+    `lesion_groups`), dx and part, the split's name. Raises `MelanomaError` when there are too few
+    of a diagnosis, or for more leakage than is possible.
     """
     from sklearn.model_selection import train_test_split
 
@@ -62,7 +67,73 @@ def make_split(metadata: pd.DataFrame, protocol: str, seed: int) -> pd.DataFrame
         raise MelanomaError(
             f"{len(rows)} {protocol}s are too few to split by diagnosis: {error}"
         ) from None
-    return split.assign(part=names).reset_index(drop=True)
+    split = split.assign(part=names).reset_index(drop=True)
+    if leaked_fraction is None:
+        return split
+    leak_of_images = is_leaked(make_split(metadata, "image", seed)).mean()
+    return leakage_split(split, leak_of_images, seed, leaked_fraction)
+
+
+def leakage_split(
+    split: pd.DataFrame, leakable: float, seed: int, fraction: float
+) -> pd.DataFrame:
+    """A split by lesion with one image a test lesion, where other images of some are in training.
+
+    `fraction` of the test images leak: all other images of their lesions take the places of
+    training images of the same diagnosis; 0 leaves the training split as it is. Those of a smaller
+    fraction leak in a larger one too. The test images depend on `seed` alone: an image of each
+    lesion with several, which can leak, and as many lesions of one image that `leakable` of all can
+    leak. Validation stays. The other images are `UNUSED`.
+
+    Raises `MelanomaError` when more is to leak than can, or a fraction of no lesion.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = split.sample(frac=1, random_state=rng)  # everything is drawn by taking the first
+    test = shuffled[shuffled["part"] == "test"]
+    kept = test.drop_duplicates("lesion_id").sample(frac=1, random_state=rng)
+    siblings = test.drop(kept.index)
+    has_siblings = kept["lesion_id"].isin(siblings["lesion_id"])
+    several, single = kept[has_siblings], kept[~has_siblings]
+    if several.empty or not leakable:
+        raise MelanomaError("no lesion of the test split has several images, so none can leak")
+    single = single[: round(len(several) * (1 - leakable) / leakable)]
+    count = _count_leaking(fraction, len(several), len(several) + len(single))
+
+    leaked = siblings[siblings["lesion_id"].isin(several["lesion_id"][:count])]
+    train = shuffled[shuffled["part"] == "train"]
+    needed = train["dx"].map(leaked["dx"].value_counts()).fillna(0)
+    replaced = train[train.groupby("dx").cumcount() < needed]
+    if len(replaced) < len(leaked):
+        raise MelanomaError("a diagnosis has too few training images to replace by leaked ones")
+    names = split["part"].copy()
+    names[test.index] = names[replaced.index] = UNUSED
+    names[[*several.index, *single.index]] = "test"
+    names[leaked.index] = "train"
+    return split.assign(part=names)
+
+
+def _count_leaking(fraction: float, can_leak: int, images: int) -> int:
+    """How many of so many test images leak; raises `MelanomaError` for none, or more than can."""
+    count = round(fraction * images)
+    if count > can_leak:
+        raise MelanomaError(
+            f"the leaked fraction {fraction:g} is more than can leak in this test set; the largest "
+            f"possible is {round(can_leak / images, 4):g}"
+        )
+    if fraction and not count:
+        raise MelanomaError(
+            f"a leaked fraction of {fraction:g} is not one of {images} test images; the smallest "
+            f"possible is {1 / images:.2g}"
+        )
+    return count
+
+
+def largest_leaked_fraction(metadata: pd.DataFrame, seed: int) -> float:
+    """The largest `leaked_fraction` that `make_split` takes, to four digits, in (0, 1]."""
+    clean = make_split(metadata, "lesion", seed, 0.0)
+    unused = clean["lesion_id"][clean["part"] == UNUSED]
+    can_leak = clean["lesion_id"][clean["part"] == "test"].isin(unused)
+    return round(float(can_leak.mean()), 4)
 
 
 def split_rows(split: pd.DataFrame, name: str) -> np.ndarray:
@@ -73,7 +144,7 @@ def split_rows(split: pd.DataFrame, name: str) -> np.ndarray:
 def is_leaked(split: pd.DataFrame) -> pd.Series:
     """Whether the lesion of each held-out image is in train too; indexed by diagnosis."""
     train = split["part"] == "train"
-    held_out = split[~train]
+    held_out = split[~train & (split["part"] != UNUSED)]
     leaked = held_out["lesion_id"].isin(split["lesion_id"][train])
     return pd.Series(leaked.to_numpy(), index=held_out["dx"].to_numpy())
 

@@ -76,10 +76,15 @@ def auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = N
 
 
 def average_precision(positive, scores, weights=None) -> np.ndarray:
-    """Precision averaged over recall, without interpolation, as in scikit-learn."""
+    """Precision averaged over recall, without interpolation, as in scikit-learn.
+
+    NaN where positives are absent.
+    """
     order = np.argsort(-scores, kind="stable")
     weights = np.moveaxis(_weights(positive, weights), -1, 0)[order]  # images first, as in `auc`
     scores, positive = scores[order], positive[order]
+    if not positive.any():
+        return np.full(weights.shape[1:], np.nan)
     # Images with equal scores are predicted positive together: look at the last of them.
     last = np.searchsorted(-scores, -scores[positive], "right") - 1
     positives = weights[positive]

@@ -33,7 +33,10 @@ class Predictions:
 
     def split(self, name: str) -> "Predictions":
         """The rows of one split, `val` or `test`."""
-        rows = self.splits == name
+        return self.take(self.splits == name)
+
+    def take(self, rows: np.ndarray) -> "Predictions":
+        """Some rows, by a boolean for each or by their numbers."""
         columns = (self.image_ids, self.lesion_ids, self.splits, self.labels, self.logits)
         return Predictions(*(column[rows] for column in columns), self.class_names)
 

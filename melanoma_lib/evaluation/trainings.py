@@ -69,16 +69,33 @@ def estimate_of_trainings(trainings: Trainings, n_images: float | None = None) -
 
 
 def paired_difference(first: Trainings, second: Trainings) -> dict:
-    """The mean of `first` minus `second`, whose trainings are the same or were paired, in order.
+    """The mean of `first` minus that of `second`, where training n of the two are a pair.
 
-    The difference of each training is one value of `estimate_of_trainings`; of one training it is
-    that of `bootstrap.difference`.
+    For the same trainings judged in two ways, or for trainings that share all but one thing, as
+    with and without leakage. The K differences are analysed as the values of K trainings are
+    in `estimate_of_trainings`, but an interval is not held above 0 where all of them are. Fields:
+    value, low, high, `p` (two-sided, of no difference); with K of 2 and more `trainings`
+    (K), and `variance` and `fraction_trainings` of the differences. The interval and p of one pair
+    are those of the bootstrap and cover lesions alone.
     """
-    (values, resampled, clusters), (others, of_others, other_clusters) = _arrays(first, second)
-    if len(values) < 2:
-        one = (values[0], resampled[:, 0], clusters), (others[0], of_others[:, 0], other_clusters)
-        return difference(*one)
-    return estimate_of_trainings((values - others, resampled - of_others, None))
+    both = _finite(first, second)
+    values, resampled = (one - other for one, other in zip(both[0][:2], both[1][:2], strict=True))
+    means = [(values.mean(), resampled.mean(1), clusters) for values, resampled, clusters in both]
+    ends = difference(*means) | {"p": p_value(resampled.mean(1))}
+    if len(values) < 2 or ends["value"] is None:
+        return ends
+    variance = variance_components(values, resampled)
+    of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
+    error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
+    if error > TINY:
+        low, high = ends["value"] + error * stdtrit(freedom, [TAIL, 1 - TAIL])
+        p = 2 * stdtr(freedom, -abs(ends["value"]) / error)
+        ends |= {"low": float(low), "high": float(high), "p": float(p)}
+    return ends | {
+        "trainings": len(values),
+        "variance": variance,
+        "fraction_trainings": _fraction(of_trainings, variance["lesions"]),
+    }
 
 
 def difference_of_trainings(first: Trainings, second: Trainings) -> dict:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from melanoma_lib.config import PATHS, Config, format_operating_points
+from melanoma_lib.config import LEAKAGE_RESULTS, PATHS, Config, format_operating_points
 from melanoma_lib.core.environment import usable_cores
 from melanoma_lib.core.errors import MelanomaError, describe_error, summarize_items
 from melanoma_lib.core.files import PROJECT, digest, read_json, sha256, write_json
@@ -123,11 +123,13 @@ def _executions(config: Config, chapter: str) -> list[tuple[Config, str, str]]:
 
 
 def _trained_elsewhere(config: Config) -> str:
-    """Identifies the training of the run on the other split; "" without one."""
-    if not config.other_split:
-        return ""
-    record = read_json(Path(config.other_split) / config.architectures[0] / "run.json")
-    return digest([record.get(name) for name in ("training_key", "epochs", "finished")])
+    """Identifies what `melanoma leakage` found, and the training on the other split."""
+    found = Path(config.output_dir) / LEAKAGE_RESULTS
+    record = {}
+    if config.other_split:
+        record = read_json(Path(config.other_split) / config.architectures[0] / "run.json")
+    trained = [record.get(name) for name in ("training_key", "epochs", "finished")]
+    return digest([trained, sha256(found) if found.exists() else ""])
 
 
 def _values(config: Config, architecture: str) -> dict[str, object]:

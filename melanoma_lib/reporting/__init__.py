@@ -6,8 +6,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "compare": ["price_of_leakage"],
         "figures": ["plot", "save"],
+        "leakage": ["paired_leakage", "price_of_leakage"],
         "run": ["open_run", "open_trained"],
         "tables": ["summary", "write_tables"],
     },

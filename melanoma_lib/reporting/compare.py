@@ -13,7 +13,7 @@ import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap_weights
+from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, bootstrap_weights
 from melanoma_lib.evaluation.ensemble import averaged_models
 from melanoma_lib.evaluation.metrics import auc, confusion_matrix, table_metrics, top_class
 from melanoma_lib.evaluation.operating_points import (
@@ -28,7 +28,6 @@ from melanoma_lib.evaluation.trained_run import (
     RECORDED,
     TrainedRun,
     load_mirrored,
-    load_trained_run,
     load_trainings,
 )
 from melanoma_lib.evaluation.trainings import (
@@ -214,17 +213,26 @@ def bootstrap_metrics(
     metric depends on: all lesions for accuracy, those with melanoma or those without for melanoma
     metrics, those of the rarest diagnosis otherwise; None for calibration errors.
     """
-    test = trained[0].predictions.split("test")
-    of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
-    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
-    n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
-    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
-                   "melanoma_average_precision": of_melanoma}  # fmt: skip
+    n_clusters = smallest_groups(trained[0].predictions.split("test"))
     data = _test_probabilities(trained)
     return {
         name: (*resample_trainings(metric, data, weights), n_clusters[name])
         for name, metric in METRICS.items()
     }
+
+
+def smallest_groups(test: Predictions) -> dict[str, int | None]:
+    """How many lesions the smallest group has that a metric depends on, by metric.
+
+    All lesions for accuracy, the fewer of those with melanoma and without for melanoma metrics,
+    those of the rarest diagnosis otherwise; None for calibration errors.
+    """
+    of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
+    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
+    n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
+    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
+                   "melanoma_average_precision": of_melanoma}  # fmt: skip
+    return n_clusters
 
 
 def _test_probabilities(
@@ -358,42 +366,6 @@ def clearly_best(results: dict, metric: str) -> str | None:
     pairs = [pair for pair in results["differences"] if best in (pair["first"], pair["second"])]
     adjusted = [pair[metric]["p_holm"] for pair in pairs]
     return best if all(p is not None and p < 1 - LEVEL for p in adjusted) else None
-
-
-def price_of_leakage(
-    run_dir: Path, other_dir: Path, key: str, resamples: int = RESAMPLES
-) -> dict:
-    """One architecture trained and tested on the split by lesion, and on that by image.
-
-    Fields: `architecture`, `name`, `lesion` and `image` (each with `test_images`,
-    `test_lesions` and `metrics`), and `difference`, image minus lesion, from separate resamples
-    of the two test splits. Raises `MelanomaError` unless the two runs differ in the split alone.
-    """
-    records, bootstrapped, estimates = {}, {}, {}
-    for folder in (run_dir / key, other_dir / key):
-        trained = load_trained_run(folder)
-        record, test = trained.record, trained.predictions.split("test")
-        split = record["config"]["split"]
-        weights = bootstrap_weights(test.lesion_ids, resamples, seed=SEED + len(records))
-        records[split] = record
-        bootstrapped[split] = bootstrap_metrics([trained], weights)
-        estimates[split] = {
-            "test_images": len(test.labels),
-            "test_lesions": test.count_lesions(),
-            "metrics": {name: estimate_of_trainings(bootstrapped[split][name]) for name in COLUMNS},
-        }
-    if set(records) != {"lesion", "image"}:
-        raise MelanomaError(f"{run_dir} and {other_dir} must be one run by lesion and one by image")
-    require_one_precision({f"{key} by {split}": record for split, record in records.items()})
-    lesion, image = records["lesion"], records["image"]
-    if any(lesion.get(name) != image.get(name) for name in ("recipe", "epochs")):
-        raise MelanomaError(f"{run_dir} and {other_dir} differ in more than the split")
-    return {
-        "architecture": key,
-        "name": lesion["name"],
-        **estimates,
-        "difference": metric_differences(bootstrapped["lesion"], bootstrapped["image"], COLUMNS),
-    }
 
 
 def metric_differences(first: Mapping, second: Mapping, names: Iterable[str]) -> dict[str, dict]:

@@ -18,6 +18,7 @@ from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.explanation.map_metrics import METHOD_NAMES, SCORES
 from melanoma_lib.reporting.compare import COLUMNS, clearly_best
+from melanoma_lib.reporting.leakage import SETS, summarize_leakage
 
 WIDEST = 18  # letters in a line of a table
 # Captions by file name; below each stands what the numbers rest on (`describe`).
@@ -47,6 +48,9 @@ CAPTIONS = {
     "over union with the map cut where that was best on validation images, faithfulness (ROAD, on "
     "a part of the images), and the first score minus that of a centre prior and of the same "
     "network with random weights. Empty maps have no score.",
+    "leakage": "What leakage changes in one architecture, on the same test images: trained with "
+    "other images of test lesions minus trained without. Above zero, and for ECE below, the model "
+    "looks better than it is.",
     "price_of_leakage": "One architecture trained and tested on data split by lesion and on data "
     "split by image.",
 }
@@ -80,9 +84,9 @@ AVERAGE = (
     "{difference[melanoma_auc]}, accuracy {difference[accuracy]}; {slower:.0f} times its time."
 )
 LEAKAGE = (
-    "The price of leakage: {name} reaches a melanoma AUC of {lesion[metrics][melanoma_auc]} split "
-    "by lesion and of {image[metrics][melanoma_auc]} split by image, a difference of "
-    "{difference[melanoma_auc]}{verdict}; one training each."
+    "Two splits with test images of their own: {name} reaches a melanoma AUC of "
+    "{lesion[metrics][melanoma_auc]} split by lesion and of {image[metrics][melanoma_auc]} split "
+    "by image, a difference of {difference[melanoma_auc]}{verdict}; one training each."
 )
 EXTERNAL = (
     "- {name}: ECE {own[metrics][ece]} there and {metrics[ece]} here, a difference of "
@@ -128,6 +132,8 @@ HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "image": "Split by image",
     "difference": "Image minus lesion",
     "own": "Own test split",
+    "leaked_fraction": "Leaked fraction",
+    "set": "Test images",
 }
 
 
@@ -237,6 +243,17 @@ def _explanations(model: dict) -> Iterator[dict]:
         }
 
 
+def _leakage(results: dict) -> Iterator[dict]:
+    for design in results.get("leakage", {"fractions": []})["fractions"]:
+        for name, found in design["sets"].items():
+            changed = found["difference"]
+            yield {
+                "leaked_fraction": design["leaked_fraction"], "set": SETS[name],
+                "images": found["images"], **changed,
+                **{f"{metric}_p": changed[metric]["p"] for metric in COLUMNS},
+            }  # fmt: skip
+
+
 def _price_of_leakage(results: dict) -> Iterator[dict]:
     if price := results.get("price_of_leakage"):
         for name, (head, _) in COLUMNS.items():
@@ -295,6 +312,7 @@ TABLES = {
         "model network map target empty inside pointing iou road minus_centre minus_random",
         partial(_of_models, rows_of=_explanations),
     ),
+    "leakage": (" ".join(["leaked_fraction set images", *COLUMNS]), _leakage),
     "price_of_leakage": ("metric lesion image difference", _price_of_leakage),
     "external": (
         "model measure own external difference",
@@ -302,7 +320,8 @@ TABLES = {
     ),
 }
 OPTIONAL = (
-    "averages", "trainings", "outperformance", "explanations", "price_of_leakage", "external",
+    "averages", "trainings", "outperformance", "explanations", "leakage", "price_of_leakage",
+    "external",
 )  # fmt: skip
 
 
@@ -457,6 +476,8 @@ def summary(results: dict) -> str:
     if results.get("ensembles"):
         lines += ["", "Averages, with temperature and thresholds chosen on validation:", ""]
         lines += [_average_text(results, pair) for pair in results["ensemble_differences"]]
+    if "leakage" in results:
+        lines += ["", summarize_leakage(results["leakage"])]
     if price := results.get("price_of_leakage"):
         verdict = "" if _excludes_zero(price["difference"]["melanoma_auc"]) else ", not significant"
         lines += ["", LEAKAGE.format(**_texts(price), verdict=verdict)]

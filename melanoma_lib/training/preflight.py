@@ -39,7 +39,7 @@ def check_training(
     if unused:
         raise MelanomaError(f"--weights names {', '.join(unused)}, which is not to be trained")
     device = pick_device(config.device)
-    split = make_split(files.metadata, config.split, config.seed)
+    split = make_split(files.metadata, config.split, config.seed, config.leaked_fraction)
     for name in SPLITS:
         rows = split.iloc[split_rows(split, name)]
         if (rows["dx"] == MELANOMA).mean() in (0, 1):

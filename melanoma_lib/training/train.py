@@ -55,7 +55,7 @@ SCHEMA = 4
 def prepare(config: Config) -> TrainingData:
     """Opens and checks the dataset, splits it (written to split.csv) and decodes its pixels."""
     files = open_dataset(config.data_dir, config.metadata, config.img_dir)
-    split = make_split(files.metadata, config.split, config.seed)
+    split = make_split(files.metadata, config.split, config.seed, config.leaked_fraction)
     first = distributed.rank() == 0
     if not first:
         distributed.wait()  # process 0 decodes

@@ -97,6 +97,8 @@ def finished(sample_dir, tmp_path_factory):
     assert main(["train", KEYS[0], *flags, "--split", "image", "--output-dir", other]) == 0
     flags += ["--output-dir", str(folder / "run"), "--architectures", *KEYS]
     flags += ["--figures-dir", str(folder / "figures"), "--other-split", other]
+    leak = [*flags[: flags.index("--architectures")], "--leaked-fraction", "0.1", "0.2"]
+    assert main(["leakage", KEYS[0], *leak]) == 0
     assert main(["run", *flags]) == 0
     return folder, flags
 
@@ -134,7 +136,7 @@ def test_the_results_are_written_in_numbers_tables_and_words(finished):
     assert "price of leakage" in summary
     tables = {path.name for path in (folder / "run" / "tables").iterdir()}
     kinds = ("operating_points", "differences", "subgroups", "confident_errors", "explanations",
-             "price_of_leakage")  # fmt: skip
+             "leakage", "price_of_leakage")  # fmt: skip
     assert tables == {f"{kind}.{suffix}" for kind in kinds for suffix in ("csv", "tex")} | {
         f"isic2018-{key}.csv" for key in KEYS
     }

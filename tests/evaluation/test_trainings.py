@@ -12,6 +12,7 @@ from melanoma_lib.evaluation.bootstrap import difference, interval, p_value
 from melanoma_lib.evaluation.trainings import (
     difference_of_trainings,
     estimate_of_trainings,
+    paired_difference,
     probability_of_outperforming,
     variance_components,
 )
@@ -116,6 +117,35 @@ def test_a_mean_over_lesions_has_the_components_of_a_two_way_anova():
     variance = parts["lesions"] + (parts["interaction"] + parts["trainings"]) / k
     by_anova = (ms_lesions + ms_trainings - ms_interaction) / (n * k)
     assert variance == pytest.approx(by_anova)
+
+
+def test_pairs_of_trainings_leave_the_paired_t_test_where_lesions_do_not_matter():
+    rng = np.random.default_rng(6)
+    first = 0.8 + rng.normal(0, 0.05, 6)
+    second = first - 0.02 + rng.normal(0, 0.01, 6)
+    trainings = [(values, np.tile(values, (50, 1)), None) for values in (first, second)]
+    found, theirs = paired_difference(*trainings), scipy.stats.ttest_rel(first, second)
+    assert found["p"] == pytest.approx(theirs.pvalue)
+    ends = theirs.confidence_interval()
+    assert (found["low"], found["high"]) == pytest.approx((ends.low, ends.high))
+    apart = difference_of_trainings(*trainings)
+    assert apart["high"] - apart["low"] > 2 * (found["high"] - found["low"])
+
+
+def test_differences_that_are_all_positive_may_still_be_none():
+    """An interval of differences is not cut off at 0."""
+    values, nothing = np.array([0.01, 0.09]), np.zeros(2)
+    trainings = [(each, np.tile(each, (9, 1)), None) for each in (values, nothing)]
+    assert paired_difference(*trainings)["low"] < 0
+
+
+def test_one_pair_has_the_difference_of_the_bootstrap():
+    first, second = 0.8 + 0.02 * np.random.default_rng(7).normal(size=(2, 200, 1))
+    found = paired_difference(([0.8], first, 40), ([0.7], second, 40))
+    today = difference((0.8, first[:, 0], 40), (0.7, second[:, 0], 40))
+    assert found == today | {"p": p_value((first - second)[:, 0])}
+    same = paired_difference(([0.8], first, 40), ([0.8], first, 40))
+    assert same["p"] == 1 and same["low"] < 0 < same["high"]
 
 
 def test_one_training_has_the_interval_of_the_lesions():

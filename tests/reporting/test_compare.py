@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import fast, make_run, table_of
+from helpers import computed_in, fast, make_run, table_of
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_json, write_csv, write_json
@@ -28,7 +28,6 @@ from melanoma_lib.reporting.compare import (
     COLUMNS,
     clearly_best,
     compare,
-    price_of_leakage,
     starting_weights,
 )
 from melanoma_lib.reporting.tables import summary
@@ -187,33 +186,6 @@ def test_only_a_model_better_than_every_other_is_best(results):
     assert clearly_best(alone, "accuracy") is None
 
 
-def test_the_price_of_leakage_is_the_difference_of_the_two_splits(tmp_path):
-    for split, skill in (("lesion", 1.0), ("image", 2.0)):
-        make_run(tmp_path / split, skills=(skill,), split=split)
-    price = price_of_leakage(tmp_path / "lesion", tmp_path / "image", "model_0", resamples=200)
-    assert price == price_of_leakage(tmp_path / "lesion", tmp_path / "image", "model_0", 200)
-    values = [price[split]["metrics"]["accuracy"]["value"] for split in ("lesion", "image")]
-    gained = price["difference"]["accuracy"]
-    assert gained["value"] == pytest.approx(values[1] - values[0])
-    assert 0 < gained["low"] < gained["value"] < gained["high"]
-    sides = [price[split]["metrics"]["accuracy"] for split in ("lesion", "image")]
-    widths = [side["high"] - side["low"] for side in sides]  # of separate draws: they add up
-    assert gained["high"] - gained["low"] == pytest.approx(np.hypot(*widths), rel=0.25)
-    with pytest.raises(MelanomaError, match="one run by lesion and one by image"):
-        price_of_leakage(tmp_path / "image", tmp_path / "image", "model_0")
-    record = read_json(tmp_path / "image" / "model_0" / "run.json")
-    write_json(tmp_path / "image" / "model_0" / "run.json", record | {"epochs": 9})
-    with pytest.raises(MelanomaError, match="differ in more than the split"):
-        price_of_leakage(tmp_path / "lesion", tmp_path / "image", "model_0")
-
-
-def computed_in(folder, precision):
-    """Records the precision of a training, as run.json has held it since there are two."""
-    record = read_json(folder / "run.json")
-    settings = {"precision": precision, "layout": "channels_last", "threads": 2}
-    write_json(folder / "run.json", record | {"arithmetic": settings})
-
-
 def test_trainings_of_different_precisions_are_not_compared(trained):
     folder, latency, metadata = trained
     computed_in(folder / "model_0", "float32")  # what the other one is taken for
@@ -223,17 +195,6 @@ def test_trainings_of_different_precisions_are_not_compared(trained):
         compare(folder, latency, metadata)
     computed_in(folder / "model_0", "bfloat16")
     compare(folder, latency, metadata, resamples=10)
-
-
-def test_leakage_has_no_price_between_different_precisions(tmp_path):
-    for split in ("lesion", "image"):
-        make_run(tmp_path / split, skills=(1.0,), split=split)
-        computed_in(tmp_path / split / "model_0", "bfloat16")
-    folders = tmp_path / "lesion", tmp_path / "image"
-    price_of_leakage(*folders, "model_0", resamples=10)
-    computed_in(tmp_path / "image" / "model_0", "float32")
-    with pytest.raises(MelanomaError, match="by lesion in bfloat16, model_0 by image in float32"):
-        price_of_leakage(*folders, "model_0")
 
 
 def test_results_are_json_and_name_their_classes(results):

@@ -27,6 +27,7 @@ from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 from melanoma_lib.explanation.map_metrics import SCORES
 from melanoma_lib.reporting import figures
 from melanoma_lib.reporting.compare import COLUMNS
+from melanoma_lib.reporting.leakage import SETS
 from melanoma_lib.reporting.run import Run, open_run
 
 MODELS = ("ResNet-50", "EfficientNet-B3", "DenseNet-121", "ViT-B/16")
@@ -117,6 +118,11 @@ def run(tmp_path_factory):
         pair["agreement"] = KNOWN
     side = {"test_images": 1502, "metrics": dict.fromkeys(COLUMNS, KNOWN)}
     run.results["price_of_leakage"] = {"lesion": side, "image": side}
+    changed = dict.fromkeys(COLUMNS, KNOWN | {"of_each_training": [0.45, 0.55, None]})
+    sets = {name: {"images": 717, "difference": changed} for name in SETS}
+    run.results["leakage"] = {
+        "fractions": [{"leaked_fraction": fraction, "sets": sets} for fraction in (0.2, 0.4)]
+    }
     return replace(run, metadata=metadata())
 
 

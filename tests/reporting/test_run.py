@@ -13,14 +13,18 @@ from melanoma_lib.evaluation.bootstrap import bootstrap_weights, estimate, forma
 from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.reporting import figures
-from melanoma_lib.reporting.compare import compare, price_of_leakage
+from melanoma_lib.reporting.compare import compare
 from melanoma_lib.reporting.figures import PLOTS, plot
+from melanoma_lib.reporting.leakage import price_of_leakage
 from melanoma_lib.reporting.run import open_run, open_trained
 
 
 @pytest.fixture
 def results_file(trained):
     return results_of(*trained)
+
+
+LEAKAGE = ("08-6-price-of-leakage", "08-7-leaked-fraction", "08-8-two-splits")
 
 
 def row_names(figure):
@@ -33,7 +37,7 @@ def test_everything_but_the_table_the_maps_and_the_price_is_drawn_from_the_run(r
     for name in figures.CATALOG:
         for key in run.results["models"] if name in figures.PER_MODEL else [""]:
             figure = plot(run, name, key)
-            more = name < "02" or name[:2] == "07" or "price" in name
+            more = name < "02" or name[:2] == "07" or name in LEAKAGE
             assert (figure is not None) == (name in PLOTS and not more)
 
 
@@ -88,12 +92,12 @@ def test_the_table_draws_the_dataset_and_must_be_the_runs_own(results_file, trai
     assert plot(run, "01-4-lesion-leak") and plot(run, "01-2-patients")
 
 
-def test_the_price_of_leakage_is_drawn_where_the_results_hold_it(results_file, tmp_path):
+def test_two_splits_are_drawn_where_the_results_hold_it(results_file, tmp_path):
     make_run(tmp_path / "image", split="image")
     results = read_json(results_file)
     price = price_of_leakage(results_file.parent, tmp_path / "image", "model_0", 50)
     run = open_run(write_json(results_file, results | {"price_of_leakage": price}))
-    assert row_names(plot(run, "08-6-price-of-leakage")) == [
+    assert row_names(plot(run, "08-8-two-splits")) == [
         f"split by {side}\n(n = 200 images)" for side in ("lesion", "image")
     ]
 

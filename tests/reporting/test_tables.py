@@ -5,7 +5,8 @@ from helpers import make_run
 
 from melanoma_lib.core.files import PROJECT, read_json
 from melanoma_lib.evaluation.bootstrap import format_estimate
-from melanoma_lib.reporting.compare import COLUMNS, compare, price_of_leakage
+from melanoma_lib.reporting.compare import COLUMNS, compare
+from melanoma_lib.reporting.leakage import price_of_leakage
 from melanoma_lib.reporting.tables import (
     Table,
     as_dataframe,
@@ -83,9 +84,9 @@ def test_the_image_split_is_called_optimistic_and_its_price_is_told(tmp_path, tr
     latency = make_run(tmp_path / "image", split="image")
     results = compare(tmp_path / "image", latency, trained[2], resamples=50)
     assert results["optimistic"] is True and "optimistic" in summary(results)
-    assert "price of leakage" not in summary(results)
+    assert "Two splits" not in summary(results)
     results["price_of_leakage"] = price_of_leakage(trained[0], tmp_path / "image", "model_0", 50)
-    assert "The price of leakage: Model_0" in summary(results)
+    assert "Two splits with test images of their own: Model_0" in summary(results)
     write_tables(results, tmp_path)
     head, first, *_ = (tmp_path / "tables" / "price_of_leakage.csv").read_text().splitlines()
     assert head.startswith("metric,lesion,lesion_low") and first.startswith("Accuracy,")

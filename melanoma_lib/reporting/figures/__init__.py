@@ -81,20 +81,26 @@ PLOTS: dict[str, Callable[[Run], Figure]] = {
     "08-4-accuracy-latency": models.accuracy_latency,
     "08-5-subgroups": models.subgroups,
     "08-6-price-of-leakage": models.price_of_leakage,
+    "08-7-leaked-fraction": models.leaked_fraction,
+    "08-8-two-splits": models.two_splits,
 }
 
 
 def plot(run: Run, name: str, key: str = "") -> Figure | None:
     """The figure `name`, of the model `key` where each model has one; None if it cannot be plotted.
 
-    Some figures need models, images, the dataset's table, or a run on the other split.
+    Some figures need models, images, the dataset's table, trainings with leakage (two leaked
+    fractions), or a run on the other split.
     """
     explained = _explained(run).values()
+    leaked = run.results.get("leakage", {"fractions": []})["fractions"]
     lacks = {
         "01": run.metadata is None,
         "07": not all(explained),
         "07-2": not all(entry and entry["images"] for entry in explained),
-        "08-6": "price_of_leakage" not in run.results,
+        "08-6": not leaked,
+        "08-7": len(leaked) < 2,
+        "08-8": "price_of_leakage" not in run.results,
     }
     if name not in PLOTS or any(lacks[start] for start in lacks if name.startswith(start)):
         return None

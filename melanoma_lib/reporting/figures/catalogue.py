@@ -75,9 +75,17 @@ CATALOG = {
     "08-5-subgroups": "One model on groups of the test split, with 95% intervals. In parentheses: "
     "lesions, of them melanomas. Hollow and grey: groups of few lesions. Dashed: the whole test "
     "split.",
-    "08-6-price-of-leakage": "One architecture trained and tested on data split by lesion and on "
-    "data split by image, where test lesions were seen in training, with 95% intervals.",
-    "08-7-value-of-trainings": "Half the width of the 95% interval of accuracy over lesions and "
+    "08-6-price-of-leakage": "What leakage changes in one architecture, on the same test images: "
+    "trained with other images of test lesions minus trained without, with 95% intervals, in all "
+    "test images, in those whose lesion leaked, and in those whose lesion did not (how many, in "
+    "parentheses). Dots: single pairs of trainings. Above zero, and for ECE below, the model looks "
+    "better than it is.",
+    "08-7-leaked-fraction": "The same difference in all test images against the fraction of them "
+    "whose lesion leaked, with 95% intervals. Dots: single pairs of trainings.",
+    "08-8-two-splits": "The naive comparison: one architecture trained and tested on data split by "
+    "lesion and on data split by image, where test lesions were seen in training, with 95% "
+    "intervals. The test images differ too.",
+    "08-9-value-of-trainings": "Half the width of the 95% interval of accuracy over lesions and "
     "trainings, by the number of trainings and of test lesions, from measured variances.",
 }
 

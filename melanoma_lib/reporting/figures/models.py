@@ -12,6 +12,7 @@ from melanoma_lib.evaluation.trainings import half_width
 from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.figures import elements
 from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, style
+from melanoma_lib.reporting.leakage import SETS
 from melanoma_lib.reporting.run import Run
 
 
@@ -80,6 +81,53 @@ def value_of_trainings(variances: Mapping[str, Mapping[str, float]], lesions: in
 
 @style()
 def price_of_leakage(run: Run) -> Figure:
+    """What leakage changes in the sets of the same test images, at the largest leaked fraction."""
+    sets = run.results["leakage"]["fractions"][-1]["sets"]
+    panels_of = {
+        head: {f"{SETS[name]} ({found['images']:,})": _with_single(found["difference"][metric])
+               for name, found in sets.items()}
+        for metric, (head, _) in COLUMNS.items()
+    }  # fmt: skip
+    figure, panels = elements.estimate_panels(panels_of, 3, "{:+.3f}")
+    for axes in panels:
+        axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    figure.suptitle("trained with leakage minus without", x=0.995, ha="right", size="medium")
+    return figure
+
+
+@style()
+def leaked_fraction(run: Run) -> Figure:
+    """What leakage changes in all test images, against the fraction of them that leaked."""
+    designs = run.results["leakage"]["fractions"]
+    shown = ("accuracy", "melanoma_auc")
+    figure, panels = elements.subplots(2.6, 1, len(shown))
+    for axes, metric, look in zip(panels, shown, map(elements.model_marker, (0, 1)), strict=True):
+        for design in designs:
+            fraction, found = design["leaked_fraction"], design["sets"]["all"]["difference"][metric]
+            value, low, high = elements.numbers(found)
+            single = _with_single(found)["single"]
+            axes.vlines(fraction, low, high, color=look["color"])
+            axes.plot(fraction, value, **look, markeredgecolor="none", zorder=3)
+            axes.plot([fraction + 0.01] * len(single), single, ".", color=look["color"], alpha=0.5)
+        label = f"{COLUMNS[metric][0]}, with leakage\nminus without"
+        axes.axhline(0, color=DARK, linewidth=0.8, zorder=1)
+        axes.set(xlabel="Leaked fraction of the test images", ylabel=label)
+        axes.set_xlim(left=0)
+        axes.margins(0.1)
+        axes.grid(axis="y")
+        elements.percent_ticks(axes.xaxis)
+    return figure
+
+
+def _with_single(estimate: Mapping) -> dict:
+    """A difference with those of several pairs of trainings as `estimate_rows` takes them."""
+    values = [value for value in estimate.get("of_each_training", []) if value is not None]
+    return {**estimate, "single": values if len(values) > 1 else []}
+
+
+@style()
+def two_splits(run: Run) -> Figure:
     """The metrics of one architecture on the split by lesion, and on that by image."""
     price = run.results["price_of_leakage"]
     return _metric_panels({
