@@ -10,7 +10,7 @@ import html
 import io
 import os
 import tempfile
-import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -396,6 +396,7 @@ def serve(predictor: Predictor, host: str, port: int, operating_point: str = "")
         page, url = start_server(predictor, host, port, operating_point)
         try:
             print(f"the page is at {url}; Ctrl+C ends it", flush=True)
-            threading.Event().wait()  # `page.block_thread` would keep the interrupt to itself
+            while True:  # `page.block_thread` would keep the interrupt to itself
+                time.sleep(0.5)  # and one long wait could begin just after a signal
         finally:
             page.close(verbose=False)

@@ -94,11 +94,14 @@ def test_what_cannot_be_served_is_one_line(predictor, capsys, options, message):
     [("127.0.0.1", signal.SIGTERM), ("::1", signal.SIGHUP), ("localhost", signal.SIGINT)],
 )
 def test_a_page_is_served_until_a_signal(predictor, capsys, monkeypatch, host, number):
+    """Whatever proxy the environment names: the page is on this machine."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
     start, answers = app.start_server, []
 
     def start_then_signal(*arguments):
         page, url = start(*arguments)
-        with urllib.request.urlopen(url) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             answers.append(answer.status)
         threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
         return page, url
