@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0, 1 when some images could not be read, 2 for bad input, 128 and the signal's number when
     interrupted: 130 by Ctrl-C.
     """
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; of an unknown one matplotlib would die
     for stream in (sys.stdout, sys.stderr):  # of a name they cannot show, they show the codes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

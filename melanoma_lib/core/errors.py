@@ -15,14 +15,25 @@ class MelanomaError(Exception):
     """An error the user can fix; the command prints it as one line and exits with code 2."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))  # quoted input may contain line breaks
+        super().__init__(printable(" ".join(message.split())))  # it may quote several lines
+
+
+def printable(text: object) -> str:
+    """A text, such as a path, in one line: what is no visible character is escaped.
+
+    A name of a file may hold line breaks, and codes that a terminal obeys.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(text)
+    )
 
 
 def describe_error(error: BaseException) -> str:
-    """A `MelanomaError`'s message; any other exception's after its type."""
+    """A `MelanomaError`'s message; any other exception's after its type, in one line too."""
     if isinstance(error, MelanomaError):
         return str(error)
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"))
 
 
 def summarize_items(items: Iterable[str], shown: int = 10) -> str:

@@ -97,8 +97,8 @@ def implausible_ages(table: RawTable) -> pd.Series:
 class LocatedFiles:
     """What lies in a dataset's folders, before its table is checked.
 
-    images, masks: all files of an image id that are not copies of each other; other_tables:
-    those that were passed over; unreadable: why folders cannot be read; root: of the images.
+    images, masks: all files of an image id that are not copies of each other; other_tables: those
+    that were passed over; unreadable: why others cannot be read; root: the folder of the images.
     """
 
     table: RawTable

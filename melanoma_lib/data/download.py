@@ -4,7 +4,6 @@ requests fetches and tenacity tries again; a file goes on where it broke off, wh
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,7 +159,7 @@ def _fetch(folder: Path, file: OfficialFile, missing: Sequence[str]) -> Path:
         for _ in range(2):  # once more from the start if what came is damaged
             _receive(file, part)
             if _md5(part) == file.md5:
-                return part.replace(folder / file.name)
+                return Path(shutil.move(part, folder / file.name))
             part.unlink()
         raise requests.RequestException("sends another content than the published one")
     except requests.RequestException as error:
@@ -231,6 +230,6 @@ def unpack(archive: Path, folder: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)  # of a killed process
     try:
         shutil.unpack_archive(archive, scratch)
-        shutil.copytree(scratch, folder, copy_function=os.replace, dirs_exist_ok=True)
+        shutil.copytree(scratch, folder, copy_function=shutil.move, dirs_exist_ok=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from melanoma_lib.core.environment import usable_cores
-from melanoma_lib.core.errors import MelanomaError, optional, summarize_items
+from melanoma_lib.core.errors import MelanomaError, optional, printable, summarize_items
 from melanoma_lib.core.files import PROJECT, atomic_path
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.dataset_files import DatasetFiles
@@ -54,7 +54,7 @@ def read_image(path: Path | str | np.ndarray, size: int | None = None) -> np.nda
             return np.asarray(image)
     except Exception as error:  # decoders raise many types; one picture must not stop the others
         reason = str(error) or type(error).__name__
-        raise MelanomaError(f"{path}: not a readable image ({reason})") from None
+        raise MelanomaError(f"{printable(path)}: not a readable image ({reason})") from None
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -129,7 +129,7 @@ def looks_like_mask(pixels: np.ndarray) -> bool:
 
 
 def list_pictures(folder: Path | str) -> tuple[list[Path], list[str]]:
-    """The picture files below a folder without lesion masks, and why folders cannot be read.
+    """The picture files below a folder without lesion masks, and why others cannot be read.
 
     A picture that is named like a mask is left out only if it looks like one.
     """

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
+from melanoma_lib.core.errors import printable
+
 # The last ones cannot be read; they are listed so that an error names them.
 PICTURE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff",
@@ -18,7 +20,7 @@ SAMPLE_BYTES = 4096  # that are compared to tell copies from different files
 
 
 def list_files(root: Path) -> tuple[list[Path], list[str]]:
-    """All files below a folder in the order of their paths, and why folders below cannot be read.
+    """All files below a folder in the order of their paths, and why others cannot be read.
 
     Links are followed, each folder is visited once. Hidden files and folders are left out, and so
     are folders like __MACOSX, which holds a shadow "._name" of every file of an archive.
@@ -27,7 +29,7 @@ def list_files(root: Path) -> tuple[list[Path], list[str]]:
     unreadable: list[str] = []
 
     def report(error: OSError) -> None:
-        unreadable.append(f"{error.filename} cannot be read ({error.strerror})")
+        unreadable.append(f"{printable(error.filename)} cannot be read ({error.strerror})")
 
     seen = set()  # resolved folders: links may form a cycle
     for folder, subfolders, names in os.walk(root, onerror=report, followlinks=True):
@@ -36,7 +38,11 @@ def list_files(root: Path) -> tuple[list[Path], list[str]]:
             subfolders.clear()
             continue
         seen.add(resolved)
-        files += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        for path in (Path(folder, name) for name in sorted(names) if not name.startswith(".")):
+            if path.is_file() or not path.exists():
+                files.append(path)
+            else:  # to read a pipe without a writer takes for ever
+                unreadable.append(f"{printable(path)} is a pipe, a socket or a device")
     return files, unreadable
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.config import PROTOCOLS, Config
-from melanoma_lib.core.errors import MelanomaError, summarize_items
+from melanoma_lib.core.errors import MelanomaError, printable, summarize_items
 from melanoma_lib.data import layouts
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
 from melanoma_lib.data.dataset_files import LocatedFiles, locate_files, validate_table
@@ -76,10 +76,10 @@ def _chosen(files: LocatedFiles, images: Mapping, masks: Mapping) -> list[str]:
     name = "generated sample" if table.generated else table.layout.name
     lesions = table.rows["lesion_id"].nunique()
     lines = [f"{name}: {len(table.rows):,} images of {lesions:,} lesions, {len(masks):,} masks"]
-    lines += [f"table: {path}" for path in table.sources]
+    lines += [f"table: {printable(path)}" for path in table.sources]
     for label, chosen in (("images", images), ("masks", masks)):
         folders = Counter(path.parent for path in chosen.values() if isinstance(path, Path))
-        lines += [f"{label}: {folder} ({count:,})" for folder, count in folders.items()]
+        lines += [f"{label}: {printable(folder)} ({count:,})" for folder, count in folders.items()]
     return [*lines, *files.remarks(), ""]
 
 

@@ -10,6 +10,7 @@ import html
 import io
 import os
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -362,6 +363,7 @@ def start_server(
     Uploads go to the folder GRADIO_TEMP_DIR in the environment. Raises `MelanomaError` if the
     port is in use or none, or if other machines could connect without a password.
     """
+    host = host.strip("[]")  # around an address of IPv6
     login = credentials(host)
     if port is not None and not 0 < port < 2**16:
         raise MelanomaError(f"--port is {port}; it must be 1 to {2**16 - 1}")
@@ -369,7 +371,8 @@ def start_server(
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=4)
     try:
         _, url, _ = page.launch(
-            server_name=host, server_port=port, auth=make_authenticator(*login) if login else None,
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port, auth=make_authenticator(*login) if login else None,
             max_file_size=MAX_FILE_BYTES, show_error=False, share=False, quiet=True,
             prevent_thread_lock=True, footer_links=[], run_history=False, ssr_mode=False,
             enable_monitoring=False, mcp_server=False, pwa=False, state_session_capacity=200,
@@ -391,5 +394,9 @@ def serve(predictor: Predictor, host: str, port: int, operating_point: str = "")
     with tempfile.TemporaryDirectory(prefix="melanoma-page-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         page, url = start_server(predictor, host, port, operating_point)
-        print(f"the page is at {url}; Ctrl+C ends it", flush=True)
-        page.block_thread()
+        try:
+            print(f"the page is at {url}; Ctrl+C ends it", flush=True)
+            while True:  # `page.block_thread` would keep the interrupt to itself
+                time.sleep(0.5)  # and one long wait could begin just after a signal
+        finally:
+            page.close(verbose=False)

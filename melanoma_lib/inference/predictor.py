@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from melanoma_lib.config import basis_note
-from melanoma_lib.core.errors import MelanomaError, describe_error, summarize_items
+from melanoma_lib.core.errors import MelanomaError, describe_error, printable, summarize_items
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.data.images import list_pictures, read_image
@@ -153,10 +153,11 @@ class Predictor:
         try:
             size = Path(path).stat().st_size
         except OSError as error:
-            raise MelanomaError(f"{path} cannot be read ({error.strerror})") from None
+            raise MelanomaError(f"{printable(path)} cannot be read ({error.strerror})") from None
         if size > MAX_FILE_BYTES:
             raise MelanomaError(
-                f"{path} has {size / 1e6:.0f} MB; an image may have {MAX_FILE_BYTES / 1e6:.0f}"
+                f"{printable(path)} has {size / 1e6:.0f} MB; an image may have "
+                f"{MAX_FILE_BYTES / 1e6:.0f}"
             )
         return read_image(path, self.image_size)
 
@@ -219,8 +220,8 @@ class Predictor:
 def list_images(paths: Sequence[Path | str]) -> tuple[list[Path], list[str]]:
     """Files as given, `-` as standard input, of a folder all pictures except masks; and what fails.
 
-    The second list says which folders cannot be read. Raises `MelanomaError` for a folder without
-    images.
+    The second list says why folders, and pipes in them, cannot be read. Raises `MelanomaError` for
+    a folder without images.
     """
     found: list[Path] = []
     unreadable: list[str] = []
@@ -279,7 +280,7 @@ def _reported_in(row: dict) -> Iterator[None]:
     except MelanomaError as error:
         row["error"] = str(error)
     except Exception as error:  # of a decoder: of any type
-        row["error"] = f"{row['image']}: {describe_error(error)}"
+        row["error"] = f"{printable(row['image'])}: {describe_error(error)}"
 
 
 def _to_row(prediction: Prediction, decision: Decision) -> dict:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from melanoma_lib.core.errors import printable
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES, MELANOMA
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.inference.predictor import Decision, Prediction, Predictor
@@ -150,13 +151,13 @@ def prediction_text(row: Mapping) -> str:
     """One image's line, from its row of `predict_files`."""
     probabilities, code = row["probabilities"], row["predicted"]
     parts = [
-        f"{row['image']}: {DISPLAY_NAMES[code]} {percent(probabilities[code])}",
+        f"{printable(row['image'])}: {DISPLAY_NAMES[code]} {percent(probabilities[code])}",
         f"melanoma {percent(probabilities[MELANOMA])}",
         f"predicted {'positive' if row['called_melanoma'] else 'negative'} for melanoma",
     ]
     parts += ["near the threshold"] * row["near_threshold"]
     parts += ["unlike the images the model was trained on"] * row["foreign"]
-    parts += [f"heat map in {path}" for path in [row.get("overlay")] if path]
+    parts += [f"heat map in {printable(path)}" for path in [row.get("overlay")] if path]
     return "; ".join(parts)
 
 

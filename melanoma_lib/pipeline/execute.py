@@ -80,7 +80,8 @@ def _main(function: Callable, sender: Connection, arguments: tuple, variables: d
     try:
         sender.send(function(sender.send, *arguments))
     except BaseException as error:  # as text: some exceptions cannot be sent, or not be read
-        sender.send(MelanomaError(describe_error(error)))
+        with contextlib.suppress(OSError):  # who would hear it has ended
+            sender.send(MelanomaError(describe_error(error)))
 
 
 def _end_with_parent() -> None:

@@ -51,6 +51,15 @@ def test_help_needs_no_heavy_import():
     assert out.stdout.strip() == "[]"
 
 
+def test_no_command_depends_on_the_backend_of_the_environment(tmp_path):
+    command = [sys.executable, "-m", "melanoma_lib", "figures", "--results", tmp_path / "absent"]
+    environment = os.environ | {"MPLBACKEND": "misspelt"}
+    done = subprocess.run(
+        [*command, "--output-dir", tmp_path], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "absent does not exist" in done.stderr
+
+
 def test_commands_in_the_documents_are_understood():
     lines = []
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:

@@ -178,6 +178,16 @@ def test_names_that_cannot_be_shown_are_escaped(
     assert rows_of(table)[0]["image"] in (str(path), f"{tmp_path}/\\udce9.jpg")
 
 
+def test_a_name_with_a_line_break_is_one_line(command, files, tmp_path):
+    paths = [tmp_path / f"{kind}\n\x1b[2J.jpg" for kind in ("good", "bad", "absent")]
+    for path, content in zip(paths, (files[0], files[2]), strict=False):
+        path.write_bytes(content.read_bytes())
+    code, out, err = command("--overlay-dir", tmp_path / "heat", images=paths)
+    assert code == 1 and out.count(r"good\n\x1b[2J") == 2 and len(out.splitlines()) == 4
+    errors = [line.partition(".jpg")[0].rpartition("/")[2] for line in err.splitlines()]
+    assert errors == [r"bad\n\x1b[2J", r"absent\n\x1b[2J"]
+
+
 def test_a_dash_is_a_picture_from_standard_input(command, files, monkeypatch):
     reader, writer = os.pipe()
     usual = os.dup(0)
@@ -204,6 +214,7 @@ def test_every_picture_of_a_folder_is_read_or_named(command, files, tmp_path, mo
         picture.save(folder / name, "JPEG" if "heic" in name else None)
     (folder / "G" / "IMG_0001.heic").write_bytes(b"\0\0\0\x18ftypheic")
     (folder / "secret").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
     scandir = os.scandir
 
     def refuse(path):  # as of a folder without permission, where the user is not root
@@ -218,5 +229,6 @@ def test_every_picture_of_a_folder_is_read_or_named(command, files, tmp_path, mo
     unread = str(folder / "G" / "IMG_0001.heic")
     expected = {str(folder / name) for name in [*names, "left_segmentation.jpg"]}
     assert set(good) == expected - {unread} and code == 1
-    assert unread in rows[unread]["error"] and err.count("\n") == 2
+    assert unread in rows[unread]["error"] and err.count("\n") == 3
+    assert f"{folder / 'pipe.jpg'} is a pipe" in err
     assert f"{folder / 'secret'} cannot be read (Permission denied)" in err

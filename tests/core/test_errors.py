@@ -44,7 +44,9 @@ def test_a_disk_that_fails_is_no_nicety(tmp_path, monkeypatch, place):
     ("error", "text"),
     [
         (MelanomaError("a line\nand more"), "a line and more"),
+        (MelanomaError("\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}é"), r"\x1b[2J\u202eé"),
         (KeyError("name"), "KeyError: 'name'"),
+        (ValueError("two\nlines"), "ValueError: two lines"),
         (AssertionError(), "AssertionError"),
     ],
 )

@@ -2,9 +2,14 @@
 
 import asyncio
 import dataclasses
+import os
 import re
 import shutil
+import signal
+import socket
+import threading
 import time
+import urllib.request
 
 import papermill
 import pytest
@@ -82,6 +87,32 @@ def test_what_cannot_be_served_is_one_line(predictor, capsys, options, message):
     assert main(["serve", "--bundle", str(predictor.folder), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "number"),
+    [("127.0.0.1", signal.SIGTERM), ("::1", signal.SIGHUP), ("localhost", signal.SIGINT)],
+)
+def test_a_page_is_served_until_a_signal(predictor, capsys, monkeypatch, host, number):
+    """Whatever proxy the environment names: the page is on this machine."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    start, answers = app.start_server, []
+
+    def start_then_signal(*arguments):
+        page, url = start(*arguments)
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            answers.append(answer.status)
+        threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+        return page, url
+
+    monkeypatch.setattr(app, "start_server", start_then_signal)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--bundle", str(predictor.folder), "--host", host, "--port", str(port)]
+    assert main(["serve", *options]) == 128 + number and answers == [200]
+    assert capsys.readouterr().err.strip() == "melanoma: interrupted"
 
 
 def test_chapter_09_runs_behind_a_proxy_that_is_not_there(sample_run, tmp_path, monkeypatch):

@@ -43,6 +43,15 @@ def test_whatever_is_raised_elsewhere_comes_back_as_one_line(function, arguments
         execute.run_in_process(function, *arguments)
 
 
+@forked
+def test_a_process_whose_result_nobody_awaits_ends_without_a_word():
+    """As that of `melanoma run` where nothing is left to do."""
+    process, receiver = execute.start_process(raise_error, KeyError)
+    receiver.close()
+    process.join()
+    assert process.exitcode == 0
+
+
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch is built without CUDA")
 def test_nothing_that_is_imported_asks_for_a_gpu():
     """A process that has asked CUDA even for the number of GPUs leaves its forks without one."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.core.files import read_json
+from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import open_dataset, read_metadata
 from melanoma_lib.data.images import read_image
@@ -141,11 +141,15 @@ def test_images_and_lesions_that_the_run_knows_are_left_out(run, tmp_path):
 def test_the_command_leaves_results_tables_figures_and_submissions(run, tmp_path, capsys):
     run, data = run
     shutil.copytree(run / KEY, run / "second")
+    bundle = read_json(run / "second" / "bundle.json")
+    write_json(run / "second" / "bundle.json", bundle | {"temperature": 20.0})
     folder = elsewhere(tmp_path / "clinic", data)
     assert main(["evaluate", "--data-dir", str(folder), "--bundle", str(run)]) == 0
     out = run / "external" / "clinic"
     text = capsys.readouterr().out
     assert text.rstrip().endswith(str(out)) and "ISIC 2018 test set, from outside of" in text
+    said = "The temperature 20.00 is at the end of its range"
+    assert text.count(said) == 2  # before the images are read, and in the summary
     results = json.loads((out / "external_results.json").read_text())
     assert list(results["models"]) == ["second", KEY] and len(results["differences"]) == 1
     names = [f"{name}{f'-{key}' * (number == 0)}.{suffix}" for number, name in enumerate(EXTERNAL)

@@ -80,6 +80,13 @@ def test_the_summary_takes_its_numbers_from_the_results(results):
     assert "Model_0 over Model_1" in text and "significant" in text
 
 
+def test_the_summary_says_which_temperature_is_at_the_end_of_its_range(results):
+    assert "end of its range" not in summary(results)
+    results["models"]["model_1"]["temperature"] = 20.0
+    told = [line for line in summary(results).splitlines() if "end of its range" in line]
+    assert len(told) == 1 and "Model_1" in told[0]
+
+
 def test_the_image_split_is_called_optimistic_and_its_price_is_told(tmp_path, trained):
     latency = make_run(tmp_path / "image", split="image")
     results = compare(tmp_path / "image", latency, trained[2], resamples=50)

@@ -54,6 +54,12 @@ def state(folder):
     return {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir()}
 
 
+def test_a_temperature_at_the_end_of_its_range_is_said(config, monkeypatch, capsys):
+    monkeypatch.setattr(train, "fit_temperature", lambda *_: 20.0)
+    train_architecture(dataclasses.replace(config, epochs=1), KEY)
+    assert "The temperature 20.00 is at the end of its range" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("protocol", ["lesion", "image"])
 def test_a_run_folder_is_complete(config, protocol):
     folder = train_architecture(dataclasses.replace(config, split=protocol), KEY)
