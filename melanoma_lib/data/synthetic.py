@@ -6,6 +6,7 @@ distance and light. The images have no clinical value.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -463,8 +464,8 @@ def generate_sample(folder: Path | str, seed: int = 42) -> Path:
         new = Path(scratch, "new")
         _write(new, seed)
         if target.exists():
-            target.rename(Path(scratch, "old"))
-        new.rename(target)
+            shutil.move(target, Path(scratch, "old"))
+        shutil.move(new, target)
     return Path(folder)
 
 

@@ -34,7 +34,6 @@ from melanoma_lib.reporting.compare import CALIBRATION, METRICS
 from melanoma_lib.reporting.run import Run
 
 OWN_TEST = "own test split"
-TEMPERATURE_METRICS = ("ece", "nll", "brier")  # that temperature scaling should lower
 
 
 def unseen(run_dir: Path, files: DatasetFiles) -> tuple[np.ndarray, dict[str, int]]:
@@ -137,8 +136,7 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
     """The same estimates on the run's own test split, and how the external ones differ from them.
 
     `difference` (`difference_uncalibrated` at temperature 1) is external minus own, from
-    independent resamples; `gain` is the uncalibrated minus the calibrated external error, on the
-    same resamples.
+    independent resamples.
     """
     runs = run, run._replace(predictions=external)
     weights = [
@@ -153,7 +151,6 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
     return compare.test_estimates([run], own, weights[0]) | {
         "difference": compare.metric_differences(own, away, METRICS),
         "difference_uncalibrated": compare.metric_differences(own_raw, away_raw, CALIBRATION),
-        "gain": compare.metric_differences(away, away_raw, TEMPERATURE_METRICS),
     }
 
 

@@ -91,7 +91,7 @@ LEAKAGE = (
 EXTERNAL = (
     "- {name}: ECE {own[metrics][ece]} there and {metrics[ece]} here, a difference of "
     "{own[difference][ece]}. Without the temperature it would be {uncalibrated[ece]} here: what "
-    "the temperature takes away, {own[gain][ece]}, is {verdict}significant. At the threshold "
+    "the temperature takes away, {gain[ece]}, is {verdict}significant. At the threshold "
     "chosen for a {point}: sensitivity {own[operating_points][0][test][sensitivity]} there and "
     "{operating_points[0][test][sensitivity]} here and specificity "
     "{own[operating_points][0][test][specificity]} there and "
@@ -485,7 +485,7 @@ def summary(results: dict) -> str:
         lines += ["", "Against the run's own test split, temperature and thresholds unchanged:", ""]
         for model in models:
             label = operating_point_label(model["operating_points"][0])
-            verdict = "" if _excludes_zero(model["own"]["gain"]["ece"]) else "not "
+            verdict = "" if _excludes_zero(model["gain"]["ece"]) else "not "
             lines.append(EXTERNAL.format(**_texts(model), point=label, verdict=verdict))
     return "\n".join(lines) + "\n"
 

@@ -244,7 +244,7 @@ def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
         aside.mkdir(exist_ok=True)
         target = aside / f"{folder.name}-{record.get('training_key', 'unknown')}-{done}"
         shutil.rmtree(target, ignore_errors=True)  # the same training, kept before
-        folder.replace(target)
+        shutil.move(folder, target)
         print(f"other parameters than before: the earlier {folder.name} is kept in {aside}")
         trained = False
     kept = {int(path.name.rpartition("-")[2]): path
@@ -252,7 +252,7 @@ def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
     usable = [count for count in kept if count <= epochs]
     if usable and not trained:
         shutil.rmtree(folder, ignore_errors=True)  # without a checkpoint there is nothing in it
-        kept[max(usable)].replace(folder)
+        shutil.move(kept[max(usable)], folder)
         record = read_json(folder / "run.json")
     folder.mkdir(parents=True, exist_ok=True)
     if record.get("training_key") != training_key:

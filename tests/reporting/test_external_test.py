@@ -111,7 +111,7 @@ def test_a_darker_lamp_makes_calibration_worse_and_nothing_is_refitted(run, tmp_
     assert model["temperature"] == bundle["temperature"] == same["temperature"]
     thresholds = [point["threshold"] for point in bundle["operating_points"]]
     assert [point["threshold"] for point in model["operating_points"]] == thresholds
-    gain = model["own"]["gain"]["ece"]["value"]
+    gain = model["gain"]["ece"]["value"]
     expected = model["uncalibrated"]["ece"]["value"] - model["metrics"]["ece"]["value"]
     assert gain == pytest.approx(expected)
     dark_hits = accuracy(predictions[KEY].labels, predictions[KEY].probabilities())
