@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from scipy.special import logit
 
-from melanoma_lib.core.files import PROJECT
+from melanoma_lib.core.files import PROJECT, read_json
 from melanoma_lib.evaluation.bootstrap import difference, interval, p_value
 from melanoma_lib.evaluation.trainings import (
     difference_of_trainings,
@@ -248,3 +248,10 @@ def test_real_metrics_are_covered():
         for name, by_count in table.items():
             for k, held in by_count.items():
                 assert min(held.values()) >= 0.90, (name, spread, k)
+
+
+def test_the_documents_show_the_measured_coverage():
+    benchmark = runpy.run_path(str(PROJECT / "benchmarks" / "coverage.py"))
+    measured = read_json(PROJECT / "benchmarks" / "coverage.json")
+    page = (PROJECT / "docs" / "trainings.md").read_text(encoding="utf-8")
+    assert benchmark["rows"](measured) in page

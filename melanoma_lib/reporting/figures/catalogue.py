@@ -85,8 +85,9 @@ CATALOG = {
     "08-8-two-splits": "The naive comparison: one architecture trained and tested on data split by "
     "lesion and on data split by image, where test lesions were seen in training, with 95% "
     "intervals. The test images differ too.",
-    "08-9-value-of-trainings": "Half the width of the 95% interval of accuracy over lesions and "
-    "trainings, by the number of trainings and of test lesions, from measured variances.",
+    "08-9-value-of-trainings": "Half the width of the 95% interval over lesions and trainings, of "
+    "two networks and of their difference, by the number of trainings of each and of test lesions, "
+    "from measured variances.",
 }
 
 # Drawn by `melanoma evaluate` into its own folder, and no part of a run.

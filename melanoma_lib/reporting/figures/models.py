@@ -66,7 +66,9 @@ def value_of_trainings(variances: Mapping[str, Mapping[str, float]], lesions: in
     """
     sizes = {f"{lesions // 4:,}": 0.25, f"{lesions:,}": 1, f"{4 * lesions:,}": 4}
     counts = range(2, 16)
-    figure, panels = elements.panel_grid(len(sizes), 3, 2.6, x="Trainings", y="Half width")
+    figure, panels = elements.panel_grid(
+        len(sizes), 3, 2.6, x="Trainings", y="Half width of the interval"
+    )
     for axes, (label, multiple) in zip(panels, sizes.items(), strict=True):
         for index, (name, variance) in enumerate(variances.items()):
             widths = [half_width(variance, count, multiple) for count in counts]
