@@ -94,7 +94,7 @@ def coverage(found: list[list[dict]]) -> dict[str, dict]:
             }
             for kind, (interval, true) in intervals.items():
                 held[kind].append(interval["low"] <= true <= interval["high"])
-        table[name][k] = {kind: float(np.mean(inside)) for kind, inside in held.items()}
+        table[name][str(k)] = {kind: float(np.mean(inside)) for kind, inside in held.items()}
     return table
 
 
@@ -105,7 +105,7 @@ def rows(results: dict) -> str:
         "| --- | --- |" + " --- |" * len(COUNTS),
     ]
     for name, spread in product(METRICS, results["coverage"]):
-        cells = [results["coverage"][spread][name][k] for k in COUNTS]
+        cells = [results["coverage"][spread][name][str(k)] for k in COUNTS]
         both = [f"{100 * cell['mean']:.1f}, {100 * cell['difference']:.1f}" for cell in cells]
         lines.append(f"| {name.replace('_', ' ')} | {spread} | " + " | ".join(both) + " |")
     return "\n".join(lines)
