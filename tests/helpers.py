@@ -59,11 +59,12 @@ def make_dataset(folder: Path, lesions_per_class: int = 10, size: int = 24) -> P
     return folder
 
 
-def make_run(run_dir, skills=(2.0, 1.0), split="lesion") -> dict[str, dict]:
+def make_run(run_dir, skills=(2.0, 1.0), split="lesion", training_seed=0) -> dict[str, dict]:
     """Trained models that see the same lesions, the first one better; returns their latencies."""
     rng = np.random.default_rng(0)
     n = 400
     labels = rng.choice(7, n, p=[0.1, 0.1, 0.1, 0.05, 0.2, 0.4, 0.05])
+    rng = np.random.default_rng(training_seed) if training_seed else rng
     for number, skill in enumerate(skills):
         folder = run_dir / f"model_{number}"
         folder.mkdir(parents=True)
@@ -81,7 +82,7 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion") -> dict[str, dict]:
                 "finished": True, "name": f"Model_{number}", "timm_name": "m", "parameters": 10,
                 "epochs": 2, "best_epoch": 1, "train_seconds": 5.0, "device": "CPU",
                 "dataset": {"name": "generated sample", "generated": True, "fingerprint": "f"},
-                "recipe": "r", "config": {"split": split},
+                "recipe": "r", "config": {"split": split, "training_seed": training_seed},
             },
         )
         write_json(

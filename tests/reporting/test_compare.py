@@ -30,7 +30,7 @@ from melanoma_lib.reporting.compare import (
     compare,
     starting_weights,
 )
-from melanoma_lib.reporting.tables import summary
+from melanoma_lib.reporting.tables import all_tables, summary
 
 
 @pytest.fixture
@@ -273,3 +273,56 @@ def test_four_models_at_the_size_of_the_thesis_take_seconds(tmp_path, capsys):
     with capsys.disabled():
         print(f" {seconds:.1f} s ", end="")
     assert results["test_images"] == 1502 and seconds < 60  # many times more on a busy machine
+
+
+@pytest.fixture
+def trained_again(trained):
+    """The run of `trained` with two further trainings of its models."""
+    folder, latency, metadata = trained
+    for number in (2, 3):
+        make_run(folder / "trainings" / str(number), training_seed=number)
+    return folder, latency, metadata
+
+
+def test_several_trainings_are_means_with_both_sources_of_variance(trained_again, results):
+    several = compare(*trained_again, resamples=200, trainings=3)
+    assert several["trainings"] == 3 and results["trainings"] == 1
+    model, single = several["models"]["model_0"], results["models"]["model_0"]
+    values = [training["metrics"]["accuracy"] for training in model["trainings"]]
+    assert [training["seed"] for training in model["trainings"]] == [0, 2, 3]
+    assert model["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(values))
+    assert values[0] == single["metrics"]["accuracy"]["value"]
+    assert set(single["metrics"]["accuracy"]) == {"value", "low", "high"}
+    (pair,) = several["differences"]
+    assert pair["accuracy"]["outperforms"]["value"] > 0.9  # the first is much better
+    (of_one,) = results["differences"]
+    assert "outperforms" not in of_one["accuracy"]
+    sensitivity = model["operating_points"][0]["test"]["sensitivity"]
+    assert sensitivity["trainings"] == 3
+    assert all(row["accuracy"].get("trainings") == 3 for row in model["subgroups"])
+    assert {"ensemble", "ensemble-model_0", "ensemble-model_1"} == set(several["ensembles"])
+    best = [row["second"] for row in several["ensemble_differences"]]
+    assert best == ["model_0"] * 3
+    assert several["ensembles"]["ensemble"]["latency"]["median_ms"] == 6 * 1.0
+
+
+def test_trainings_that_are_missing_or_of_another_recipe_are_refused(trained_again):
+    folder, latency, metadata = trained_again
+    with pytest.raises(MelanomaError, match=r"trainings/4/model_0"):
+        compare(folder, latency, metadata, trainings=4)
+    path = folder / "trainings" / "2" / "model_1" / "run.json"
+    write_json(path, read_json(path) | {"epochs": 9})
+    with pytest.raises(MelanomaError, match="trainings/2/model_1 was trained otherwise"):
+        compare(folder, latency, metadata, trainings=3)
+
+
+def test_tables_and_summary_say_what_trainings_change(trained_again):
+    results = compare(*trained_again, resamples=100, trainings=3)
+    made = all_tables(results)
+    assert len(made["trainings"].rows) == 2 * len(COLUMNS)
+    assert len(made["outperformance"].rows) == 1 and len(made["averages"].rows) == 3
+    text = summary(results)
+    assert "over lesions and trainings, 3 a network" in text and "Ensemble of all 6" in text
+    one = compare(*trained_again, resamples=100)
+    assert "with one training" in summary(one)
+    assert not {"trainings", "outperformance"} & set(all_tables(one))
