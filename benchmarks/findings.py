@@ -28,7 +28,7 @@ TRAININGS = """\
 
     {command}
 
-in {minutes:.0f} minutes of training. The test set has {images:,} images of {lesions:,} lesions. All
+in {minutes:.0f} minutes of training. {note} The test set has {images:,} images of {lesions:,} lesions. All
 estimates are means over the {count} trainings, and their intervals cover new lesions and new
 trainings ([trainings.md](trainings.md)).
 """

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the results (JSON)")
     parser.add_argument("--trainings", type=int, default=5)
     parser.add_argument("--command", default="", help="what made the run, for the record")
+    parser.add_argument("--note", default="", help="what a reader of the times should know")
     args = parser.parse_args()
     keys = sorted(path.parent.name for path in args.run.glob("*/run.json"))
     models = {key: load_trainings(args.run, key, args.trainings) for key in keys}
@@ -43,6 +44,7 @@ def main() -> None:
     write_json(args.output, {
         "date": datetime.now(UTC).date().isoformat(),
         "command": args.command,
+        "note": args.note,
         "device": record["device"],
         "versions": versions(),
         "recipe": {name: config[name] for name in
