@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def as_many_threads():
     yield
     if threads:
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _hears_interrupts():
+    """A shell makes what it starts in the background deaf to Ctrl-C, which tests send."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # The real dataset, where a copy lies beside the project or in its data folder.
