@@ -28,9 +28,10 @@ TRAININGS = """\
 
     {command}
 
-in {minutes:.0f} minutes of training. {note} The test set has {images:,} images of {lesions:,} lesions. All
-estimates are means over the {count} trainings, and their intervals cover new lesions and new
-trainings ([trainings.md](trainings.md)).
+in {minutes:.0f} minutes of training. {note}
+
+The test set has {images:,} images of {lesions:,} lesions. All estimates are means over the {count}
+trainings, and their intervals cover new lesions and new trainings ([trainings.md](trainings.md)).
 """
 LEAKAGE = """\
 ## Leakage, paired
@@ -65,7 +66,8 @@ def markdown(frame: pd.DataFrame) -> str:
 
 def about(measured: dict) -> dict:
     """What was measured, where and when, as the introductions above name it."""
-    return measured | {name: measured["versions"][name] for name in ("torch", "timm")}
+    found = {name: measured["versions"][name] for name in ("torch", "timm")}
+    return {"note": ""} | measured | found
 
 
 def trainings(measured: dict) -> Iterator[str]:
