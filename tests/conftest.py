@@ -41,6 +41,15 @@ def _hears_interrupts():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def _same_backend():
+    """A command sets matplotlib's backend for its process, which here is that of all tests."""
+    before = os.environ.get("MPLBACKEND")
+    yield
+    os.environ.pop("MPLBACKEND", None)
+    os.environ |= {"MPLBACKEND": before} if before else {}
+
+
 # The real dataset, where a copy lies beside the project or in its data folder.
 REAL = [ROOT / "data" / "ham10000", ROOT.parent / "shared" / "data" / "ham10000"]
 

@@ -84,7 +84,7 @@ def paired_difference(first: Trainings, second: Trainings) -> dict:
     ends = difference(*means) | {"p": p_value(resampled.mean(1))}
     if len(values) < 2 or ends["value"] is None:
         return ends
-    variance = variance_components(values, resampled)
+    variance = variance_components(values, np.cov(resampled, rowvar=False))
     of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
     error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
     if error > TINY:

@@ -80,6 +80,9 @@ BY_CHAPTERS = {  # which have the images or models that these show
     "03-1-architectures": architectures,
     "07-1-grad-cam": grad_cam,
     "07-3-doubtful-maps": grad_cam,
+    "08-9-value-of-trainings": lambda models: figures.value_of_trainings(
+        {name: {"lesions": 1e-4, "interaction": 3e-5, "trainings": 2e-5} for name in models}, 1117
+    ),
 }
 
 
