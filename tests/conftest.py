@@ -44,10 +44,7 @@ def _hears_interrupts():
 @pytest.fixture(autouse=True)
 def _same_backend():
     """A command sets matplotlib's backend for its process, which here is that of all tests."""
-    before = os.environ.get("MPLBACKEND")
-    yield
     os.environ.pop("MPLBACKEND", None)
-    os.environ |= {"MPLBACKEND": before} if before else {}
 
 
 # The real dataset, where a copy lies beside the project or in its data folder.

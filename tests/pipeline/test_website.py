@@ -123,7 +123,7 @@ def test_links_lead_to_pages(site):
     assert link_of(page, "results") == "../docs/results.html"
     assert link_of(page, "out") == "https://example.org"
     assert not link_of(page, "code") and "code</span> " in page  # a file without a page
-    assert re.search(r'<img [^>]*src="\.\./_images/', site["docs/reproduce.html"])
+    assert re.search(r'<img [^>]*src="\.\./_images/', site["docs/findings.html"])
 
 
 def test_what_was_not_executed_is_there_as_it_is(site):
