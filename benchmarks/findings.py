@@ -41,7 +41,7 @@ LEAKAGE = """\
     {command}
 
 Leaky minus clean, the same test images judged by networks that differ in whether siblings of test
-lesions were among their training images ([results.md](results.md)).
+lesions were among their training images ([results.md](results.md#leakage_resultsjson)). {note}
 """
 FROM_RANDOM_WEIGHTS = """\
 ## The four architectures of the thesis from random weights
