@@ -191,6 +191,11 @@ def predictions(seed):
     return Predictions(ids, ids, np.full(6, "test"), np.arange(6), logits)
 
 
+def mean_variance(of_trainings, of_lesions=2e-4):
+    """The variance of a mean, and the fraction that is due to trainings."""
+    return of_lesions + of_trainings, of_trainings / (of_lesions + of_trainings)
+
+
 WRONG = {  # mistakes, and a word of the hint for each
     "00.1": [(5, "from 0"), (0, "order")],
     "00.2": [(100 * 3 / 7, "fraction"), (1 / 7, "several")],
@@ -286,6 +291,8 @@ WRONG = {  # mistakes, and a word of the hint for each
     "08.7": [(lambda members, temperatures: members[0].probabilities() * 2, "add up"),
              (lambda members, temperatures: np.mean([m.probabilities() for m in members], 0),
               "before calibration")],
+    "08.8": [(lambda values, covariance: mean_variance(np.var(values, ddof=1)), "one training"),
+             (lambda values, covariance: mean_variance(np.var(values) / 4), "K - 1")],
     "09.1": [(["decision"], "not see"), ([], "summary"), ("advice", "list")],
     "09.2": [(lambda logits, t, threshold: ((p := np.exp(logits) / np.exp(logits).sum())[4],
                                             p[4] >= threshold), "temperature")],
