@@ -27,7 +27,7 @@ def arguments(dataset, run):
     return [
         "train", KEY, "--data-dir", str(dataset), "--output-dir", str(run), "--no-pretrained",
         "--device", "cpu", "--image-size", "32", "--batch-size", "16", "--epochs", str(EPOCHS),
-        "--training-seed", "42",  # no image lies so close to a border that rounding decides
+        "--precision", "float32",  # bfloat16, which a CPU may compute in, rounds too much for this
     ]  # fmt: skip
 
 
@@ -57,9 +57,9 @@ def test_two_processes_train_like_one_though_one_of_them_is_killed(dataset, tmp_
     assert len(history) == len(reference) == EPOCHS
     for row, expected in zip(history, reference, strict=True):
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-            assert float(row[name]) == pytest.approx(float(expected[name]), abs=0.08)
+            assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-4)
     weights, others = (load_file(f / "model.safetensors") for f in (folder, alone))
-    assert all(torch.allclose(weights[name], others[name], atol=1e-2) for name in others)
+    assert all(torch.allclose(weights[name], others[name], atol=1e-3) for name in others)
     records = [read_json(f / "run.json") for f in (folder, alone)]
     assert [record["processes"] for record in records] == [2, 1]
     assert records[0]["training_key"] == records[1]["training_key"]
