@@ -18,11 +18,11 @@ PAGE = PROJECT / "docs" / "findings.md"
 INTRODUCTION = """\
 # What was measured on HAM10000
 
-Written by `python benchmarks/findings.py` from the JSON in `benchmarks/`; no number is typed by
-hand. Intervals are 95%. Images had been reduced to 200 x 150 pixels beforehand.
+Written by `python benchmarks/findings.py` from the JSON in `benchmarks/`, which holds every result.
+Intervals are 95%. The images had been reduced to 200 x 150 pixels beforehand.
 """
 TRAININGS = """\
-## Three networks, {count} trainings each
+## {networks} networks, {count} trainings each
 
 {date}, {device}, torch {torch}, timm {timm}. Trained with
 
@@ -46,8 +46,8 @@ lesions were among their training images ([results.md](results.md#leakage_result
 FROM_RANDOM_WEIGHTS = """\
 ## The four architectures of the thesis from random weights
 
-{date}, {device}, torch {torch}, timm {timm}: `{command}`, one training each. What 6,985 training
-images alone teach; intervals over lesions. {note}
+{date}, {device}, torch {torch}, timm {timm}: `{command}`, one training each. What {train:,}
+training images alone teach; intervals over lesions. {note}
 """
 FIGURES = {
     "08-1-comparison": "Six metrics of the four networks with intervals",
@@ -74,7 +74,8 @@ def trainings(measured: dict) -> Iterator[str]:
     """Results of several trainings, what they vary by, and their averages."""
     results = measured["results"]
     yield TRAININGS.format(
-        **about(measured), count=results["trainings"], images=results["test_images"],
+        **about(measured), networks=len(results["models"]), count=results["trainings"],
+        images=results["test_images"],
         lesions=results["test_lesions"], minutes=sum(map(sum, measured["seconds"].values())) / 60,
     )  # fmt: skip
     for name in ("comparison_table", "trainings", "differences", "outperformance", "averages"):
@@ -89,7 +90,8 @@ def leakage(measured: dict) -> Iterator[str]:
 
 def from_random_weights(measured: dict) -> Iterator[str]:
     """The comparison of the thesis's architectures without ImageNet weights, and its figures."""
-    yield FROM_RANDOM_WEIGHTS.format(**about(measured))
+    parts = measured["results"]["dataset"]["parts"]
+    yield FROM_RANDOM_WEIGHTS.format(**about(measured), train=parts["train"])
     results, earlier = measured["results"], measured["earlier_resnet50"]
     yield markdown(as_dataframe(table(results, "comparison_table")))
     yield markdown(as_dataframe(table(results, "differences")))
@@ -99,7 +101,7 @@ def from_random_weights(measured: dict) -> Iterator[str]:
         f"The same ResNet-50 with the same seed, trained by an earlier version in "
         f"{earlier['arithmetic']['precision']}: "
         + ", ".join(f"{head} {text}" for head, text in again.items())
-        + ". It is as far from its own estimates above as one network is from another.\n"
+        + ". Compare that with the differences between the networks.\n"
     )
     yield "\n".join(f"![{text}](h200/{name}.png)" for name, text in FIGURES.items()) + "\n"
 

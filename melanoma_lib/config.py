@@ -131,7 +131,7 @@ class Config:
         return replace(self, trainings=1, training_seed=self.training_seed + number - 1,
                        output_dir=str(output), figures_dir="")  # fmt: skip
 
-    def leaky(self, fraction: float) -> "Config":
+    def with_leakage(self, fraction: float) -> "Config":
         """The same configuration with leakage, in a folder of the same layout in the run's."""
         output = Path(self.output_dir) / LEAKAGE / f"{fraction:g}"
         return replace(self, leaked_fraction=fraction, output_dir=str(output), figures_dir="")

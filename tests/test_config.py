@@ -80,7 +80,7 @@ def test_the_training_key_follows_what_weights_depend_on(tmp_path):
 
 def test_leakage_is_another_training_of_the_same_recipe_in_the_same_run():
     config = Config(output_dir="run", trainings=3)
-    leaky = config.leaky(0.25)
+    leaky = config.with_leakage(0.25)
     assert leaky.training_key("resnet50", "data") != config.training_key("resnet50", "data")
     assert leaky.recipe("resnet50", "data") == config.recipe("resnet50", "data")
     assert leaky.output_dir == "run/leakage/0.25" and leaky.trainings == 3

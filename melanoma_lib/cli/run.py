@@ -184,10 +184,10 @@ def leakage(options: argparse.Namespace) -> None:
             check_training(config, files, [key])
             fractions = fractions or [largest_leaked_fraction(files.metadata, config.seed)]
             for fraction in fractions:
-                check_training(config.leaky(fraction), files, [])
+                check_training(config.with_leakage(fraction), files, [])
             decode(files, config.image_size)
         fractions = sorted(set(distributed.broadcast(fractions)))
-        designs = [config, *map(config.leaky, fractions)]
+        designs = [config, *map(config.with_leakage, fractions)]
         for number in range(1, config.trainings + 1):
             for design in designs:
                 leak = f"{design.leaked_fraction:.1%} leaked" if design.leaked_fraction else "clean"

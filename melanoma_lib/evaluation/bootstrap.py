@@ -121,6 +121,14 @@ def estimate(
     return interval(*resample(metric, *data, weights=weights), n_clusters, n_images)
 
 
+def transform_decreasing(estimated: Mapping, function: Callable[[float], float]) -> dict:
+    """An estimate transformed by a decreasing function, which swaps the ends of its interval."""
+    if estimated["value"] is None:
+        return dict(estimated)
+    ends = {"value": "value", "low": "high", "high": "low"}
+    return {name: float(function(estimated[other])) for name, other in ends.items()}
+
+
 def format_estimate(estimated: Mapping) -> str:
     """`0.892 [0.874, 0.909]`, or `9.1 [0.0, 34.8]` for a count; a dash for what is not defined."""
     numbers = [estimated[name] for name in ("value", "low", "high")]

@@ -1,4 +1,4 @@
-"""Averaged predictions: an ensemble of several networks, or of one network's mirrored images."""
+"""Averaged predictions: an ensemble of several networks, or of one network's flipped images."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,9 @@ from melanoma_lib.evaluation.predictions import Predictions, softmax
 from melanoma_lib.evaluation.trained_run import TrainedRun
 
 
-def mean_logits(logits: Sequence[np.ndarray], temperatures: Sequence[float]) -> np.ndarray:
+def log_mean_probabilities(
+    logits: Sequence[np.ndarray], temperatures: Sequence[float]
+) -> np.ndarray:
     """Logarithms of the mean of several softmax distributions, (n, classes), float32.
 
     `logits` (n, classes) of each member, which its temperature divides. The softmax of the result
@@ -37,8 +39,8 @@ def ensemble(models: Mapping[str, Sequence[TrainedRun]], name: str) -> TrainedRu
     }
     likelihoods, averages = {}, {}
     for way, temperatures in ways.items():
-        logits = mean_logits([member.predictions.logits for member in members], temperatures)
-        averages[way] = with_predictions(members[0], logits)
+        logits = [member.predictions.logits for member in members]
+        averages[way] = with_logits(members[0], log_mean_probabilities(logits, temperatures))
         validation = averages[way].predictions.split("val")
         probabilities = validation.probabilities(averages[way].bundle["temperature"])
         likelihoods[way] = float(nll(validation.labels, probabilities))
@@ -55,7 +57,7 @@ def ensemble(models: Mapping[str, Sequence[TrainedRun]], name: str) -> TrainedRu
     return averages[chosen]._replace(record=record)
 
 
-def with_predictions(trained: TrainedRun, logits: np.ndarray) -> TrainedRun:
+def with_logits(trained: TrainedRun, logits: np.ndarray) -> TrainedRun:
     """A trained network with other logits for the same images, (n, classes).
 
     Temperature and thresholds, for the same operating points, are chosen on validation anew.
@@ -73,11 +75,11 @@ def with_predictions(trained: TrainedRun, logits: np.ndarray) -> TrainedRun:
 
 
 def averaged_models(
-    models: Mapping[str, Sequence[TrainedRun]], mirrored: Mapping[str, Sequence[Predictions]]
+    models: Mapping[str, Sequence[TrainedRun]], flipped: Mapping[str, Sequence[Predictions]]
 ) -> dict[str, list[TrainedRun]]:
     """Everything that can be averaged, as further models by key, each with its trainings.
 
-    `models` holds the trainings of each architecture, `mirrored` what they predict with mirror
+    `models` holds the trainings of each architecture, `flipped` what they predict with mirror
     images, or nothing. There are the ensembles of an architecture's trainings and of all trainings,
     if they have two members, and each architecture with mirror images. The record's `averages` has
     the architecture of every member.
@@ -89,10 +91,10 @@ def averaged_models(
     if len(models) > 1:
         count = sum(map(len, models.values()))
         found["ensemble"] = [ensemble(models, f"Ensemble of all {count} networks")]
-    for key, predictions in mirrored.items():
-        record = {"name": f"{models[key][0].record['name']}, mirrored", "averages": 4 * [key]}
-        found[f"mirrored-{key}"] = [
-            with_predictions(training, each.logits)._replace(record=training.record | record)
+    for key, predictions in flipped.items():
+        record = {"name": f"{models[key][0].record['name']} with flips", "averages": 4 * [key]}
+        found[f"flips-{key}"] = [
+            with_logits(training, each.logits)._replace(record=training.record | record)
             for training, each in zip(models[key], predictions, strict=False)  # all or none
         ]
     return {key: trained for key, trained in found.items() if trained}

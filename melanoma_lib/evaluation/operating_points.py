@@ -1,12 +1,12 @@
 """Operating points: melanoma thresholds chosen on validation, and what they mean on test."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, varies
+from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, transform_decreasing, varies
 from melanoma_lib.evaluation.metrics import sensitivity, specificity
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.trainings import estimate_of_trainings, resample_trainings
@@ -174,7 +174,7 @@ def mean_operating_point_estimates(
     reliable = min(n_clusters) >= MIN_LESIONS
     reliable &= all(varies(resampled.mean(1)) for _, resampled in bootstrapped)
     missed, false_alarms = (
-        _decreasing(each, lambda rate, row=row: per_thousand(rate, rate, prevalence)[row])
+        transform_decreasing(each, lambda rate, row=row: per_thousand(rate, rate, prevalence)[row])
         for row, each in enumerate(estimates)
     )
     return {
@@ -205,14 +205,6 @@ def _predictive_estimates(
                 pair = (rate[end] for rate in rates)
                 estimates[name][end] = float(predictive_values(*pair, prevalence)[index])
     return estimates
-
-
-def _decreasing(estimated: dict, function: Callable[[float], float]) -> dict:
-    """An estimate transformed by a decreasing function, which swaps the ends of its interval."""
-    if estimated["value"] is None:
-        return estimated
-    ends = {"value": "value", "low": "high", "high": "low"}
-    return {name: float(function(estimated[other])) for name, other in ends.items()}
 
 
 def operating_point_label(operating_point: Mapping) -> str:

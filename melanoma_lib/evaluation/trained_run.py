@@ -15,7 +15,7 @@ RECORDED = (
 )  # fmt: skip
 
 
-MIRRORED = "predictions_mirrored.parquet"  # means over each image and its three mirror images
+WITH_FLIPS = "predictions_flips.parquet"  # means over each image and its three mirror images
 
 
 class TrainedRun(NamedTuple):
@@ -68,7 +68,7 @@ def load_trainings(run_dir: Path, key: str, count: int) -> list[TrainedRun]:
     return trained
 
 
-def load_mirrored(run_dir: Path, key: str, count: int) -> list[Predictions]:
+def load_flipped(run_dir: Path, key: str, count: int) -> list[Predictions]:
     """What the same trainings predict with mirror images; [] where a training has none."""
-    files = [folder / MIRRORED for folder in training_folders(run_dir, key, count)]
+    files = [folder / WITH_FLIPS for folder in training_folders(run_dir, key, count)]
     return [load_predictions(file) for file in files] if all(f.exists() for f in files) else []

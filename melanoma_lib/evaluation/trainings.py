@@ -53,19 +53,13 @@ def estimate_of_trainings(trainings: Trainings, n_images: float | None = None) -
     ends = interval(mean, resampled.mean(1), n_clusters, n_images)
     if len(values) < 2 or ends["value"] is None:
         return ends
-    variance = variance_components(values, np.cov(resampled, rowvar=False))
-    of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
-    error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
+    error, freedom, found = _variance_of_mean(values, resampled)
     if error > TINY:  # otherwise nothing varies, and the interval is what the lesions allow
         low, high = _student_interval(mean, error, freedom, values)
         if ends["low"] is not None:
             low, high = min(low, ends["low"]), max(high, ends["high"])
         ends |= {"low": float(low), "high": float(high)}
-    return ends | {
-        "trainings": len(values),
-        "variance": variance,
-        "fraction_trainings": _fraction(of_trainings, variance["lesions"]),
-    }
+    return ends | found
 
 
 def paired_difference(first: Trainings, second: Trainings) -> dict:
@@ -84,18 +78,8 @@ def paired_difference(first: Trainings, second: Trainings) -> dict:
     ends = difference(*means) | {"p": p_value(resampled.mean(1))}
     if len(values) < 2 or ends["value"] is None:
         return ends
-    variance = variance_components(values, np.cov(resampled, rowvar=False))
-    of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
-    error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
-    if error > TINY:
-        low, high = ends["value"] + error * stdtrit(freedom, [TAIL, 1 - TAIL])
-        p = 2 * stdtr(freedom, -abs(ends["value"]) / error)
-        ends |= {"low": float(low), "high": float(high), "p": float(p)}
-    return ends | {
-        "trainings": len(values),
-        "variance": variance,
-        "fraction_trainings": _fraction(of_trainings, variance["lesions"]),
-    }
+    error, freedom, found = _variance_of_mean(values, resampled)
+    return ends | _student_test(ends["value"], error, freedom) | found
 
 
 def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
@@ -115,11 +99,7 @@ def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
         return ends
     of_trainings, of_lesions = _variance_of_difference(both)
     error, freedom = _satterthwaite(of_lesions, of_trainings, counts)
-    if error > TINY:
-        low, high = ends["value"] + error * stdtrit(freedom, [TAIL, 1 - TAIL])
-        p = 2 * stdtr(freedom, -abs(ends["value"]) / error)
-        ends |= {"low": float(low), "high": float(high), "p": float(p)}
-    return ends | {
+    return ends | _student_test(ends["value"], error, freedom) | {
         "trainings": counts,
         "fraction_trainings": _fraction(sum(of_trainings), of_lesions),
     }
@@ -178,7 +158,7 @@ def variance_components(values: np.ndarray, covariance: np.ndarray) -> dict[str,
     return {"lesions": lesions, "interaction": interaction, "trainings": trainings}
 
 
-def half_width(variance: dict[str, float], trainings: int, lesions: float = 1.0) -> float:
+def interval_half_width(variance: dict[str, float], trainings: int, lesions: float = 1.0) -> float:
     """Half the width of the interval that so many trainings and test lesions would give.
 
     `variance` as of `variance_components`; `trainings`, at least 2; `lesions`, as a multiple of
@@ -204,6 +184,25 @@ def _finite(*trainings: Trainings) -> list[Trainings]:
     arrays = _arrays(*trainings)
     defined = np.isfinite(np.hstack([resampled for _, resampled, _ in arrays])).all(1)
     return [(values, resampled[defined], clusters) for values, resampled, clusters in arrays]
+
+
+def _variance_of_mean(values: np.ndarray, resampled: np.ndarray) -> tuple[float, float, dict]:
+    """Standard error and degrees of freedom of a mean over trainings, and what is told of them."""
+    variance = variance_components(values, np.cov(resampled, rowvar=False))
+    of_trainings = (variance["trainings"] + variance["interaction"]) / len(values)
+    error, freedom = _satterthwaite(variance["lesions"], [of_trainings], [len(values)])
+    fraction = _fraction(of_trainings, variance["lesions"])
+    found = {"trainings": len(values), "variance": variance, "fraction_trainings": fraction}
+    return error, freedom, found
+
+
+def _student_test(difference: float, error: float, freedom: float) -> dict[str, float]:
+    """Student's interval and two-sided p of a difference; {} where nothing varies."""
+    if error <= TINY:
+        return {}
+    low, high = difference + error * stdtrit(freedom, [TAIL, 1 - TAIL])
+    p = 2 * stdtr(freedom, -abs(difference) / error)
+    return {"low": float(low), "high": float(high), "p": float(p)}
 
 
 def _variance_of_difference(both: list[Trainings]) -> tuple[list[float], float]:

@@ -27,7 +27,7 @@ from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors
 from melanoma_lib.evaluation.trained_run import (
     RECORDED,
     TrainedRun,
-    load_mirrored,
+    load_flipped,
     load_trainings,
 )
 from melanoma_lib.evaluation.trainings import (
@@ -75,8 +75,8 @@ def compare(
          for key, trained in models.items() for number, training in enumerate(trained, 1)}
     )  # fmt: skip
     require_same_images(models)
-    mirrored = {key: load_mirrored(run_dir, key, trainings) for key in models}
-    averaged = averaged_models(models, mirrored)
+    flipped = {key: load_flipped(run_dir, key, trainings) for key in models}
+    averaged = averaged_models(models, flipped)
     results = compare_models(run_dir.name, models, metadata, resamples, averaged)
     test = next(iter(models.values()))[0].predictions.split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
@@ -153,7 +153,7 @@ def ensemble_differences(
     best = max(models, key=lambda key: _validation_auc(models[key]))
     rows = []
     for key in averaged:
-        itself = key.removeprefix("mirrored-")
+        itself = key.removeprefix("flips-")
         other, subtract = (
             (itself, paired_difference) if itself in models else (best, difference_of_trainings)
         )
@@ -213,7 +213,7 @@ def bootstrap_metrics(
     metric depends on: all lesions for accuracy, those with melanoma or those without for melanoma
     metrics, those of the rarest diagnosis otherwise; None for calibration errors.
     """
-    n_clusters = smallest_groups(trained[0].predictions.split("test"))
+    n_clusters = clusters_by_metric(trained[0].predictions.split("test"))
     data = _test_probabilities(trained)
     return {
         name: (*resample_trainings(metric, data, weights), n_clusters[name])
@@ -221,7 +221,7 @@ def bootstrap_metrics(
     }
 
 
-def smallest_groups(test: Predictions) -> dict[str, int | None]:
+def clusters_by_metric(test: Predictions) -> dict[str, int | None]:
     """How many lesions the smallest group has that a metric depends on, by metric.
 
     All lesions for accuracy, the fewer of those with melanoma and without for melanoma metrics,

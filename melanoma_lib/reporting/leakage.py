@@ -33,9 +33,9 @@ from melanoma_lib.evaluation.trainings import (
 from melanoma_lib.reporting.compare import (
     COLUMNS,
     METRICS,
+    clusters_by_metric,
     count_images,
     require_one_precision,
-    smallest_groups,
 )
 
 SCHEMA = 1
@@ -51,7 +51,7 @@ def paired_leakage(
     """What leakage makes of one architecture's metrics on the same test images, ready for JSON.
 
     `config` is that of the run, whose `trainings` are the clean ones; those with leakage lie in it,
-    as `Config.leaky` says, for each of `fractions`. Training n with leakage is compared with
+    as `Config.with_leakage` says, for each of `fractions`. Training n with leakage is compared with
     training n without. Raises `MelanomaError` when one is missing, when two of a pair differ in
     more than the leak, or when a test lesion is in the clean training split.
     """
@@ -60,7 +60,7 @@ def paired_leakage(
     if is_leaked(split).any():
         raise MelanomaError(f"{config.output_dir} has lesions of the test split in training")
     designs = [
-        _design(config.leaky(fraction), key, clean, split, resamples)
+        _design(config.with_leakage(fraction), key, clean, split, resamples)
         for fraction in sorted(set(fractions))
     ]
     return {
@@ -151,7 +151,7 @@ def _measure(tests: Tests, weights: np.ndarray) -> dict[str, Trainings]:
     """The metrics of the tables for the trainings of one design, on the same resamples."""
     test = tests[0][0]
     data = [(test.labels, each.probabilities(temperature)) for each, temperature in tests]
-    n_clusters = smallest_groups(test)
+    n_clusters = clusters_by_metric(test)
     return {
         name: (*resample_trainings(METRICS[name], data, weights), n_clusters[name])
         for name in COLUMNS

@@ -12,7 +12,7 @@ import pandas as pd
 from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import describe_excluded
-from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.evaluation.bootstrap import format_estimate, transform_decreasing
 from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
@@ -151,13 +151,13 @@ class Table:
 
 def _of_models(results: dict, rows_of: Callable[[dict], Iterable[dict]]) -> Iterator[dict]:
     """The rows of every model and every average, below its name."""
-    for model in named_models(results).values():
+    for model in models_and_averages(results).values():
         for row in rows_of(model):
             yield {"model": model["name"], **row}
 
 
 def _comparison(results: dict) -> Iterator[dict]:
-    for key, model in named_models(results).items():
+    for key, model in models_and_averages(results).items():
         yield {"architecture": key, "model": model["name"], "parameters": model["parameters"],
                **{name: model["metrics"][name] for name in COLUMNS}}  # fmt: skip
 
@@ -181,14 +181,14 @@ def _differences(results: dict) -> Iterator[dict]:
         }  # fmt: skip
 
 
-def named_models(results: dict) -> dict[str, dict]:
+def models_and_averages(results: dict) -> dict[str, dict]:
     """The models of the results, and what is averaged of them, by key."""
     return results["models"] | results.get("ensembles", {})
 
 
 def pair_names(results: dict, pair: dict) -> list[str]:
     """The display names of the two models of a difference."""
-    return [named_models(results)[pair[side]]["name"] for side in ("first", "second")]
+    return [models_and_averages(results)[pair[side]]["name"] for side in ("first", "second")]
 
 
 def _averages(results: dict) -> Iterator[dict]:
@@ -513,14 +513,8 @@ def _excludes_zero(difference: dict) -> bool:
     return difference["low"] is not None and not difference["low"] <= 0 <= difference["high"]
 
 
-def _mirrored(estimate: dict, total: float) -> dict:
-    """An estimate subtracted from a number."""
-    ends = {"value": "value", "low": "high", "high": "low"}
-    return {name: total - estimate[other] for name, other in ends.items()}
-
-
 def _average_text(results: dict, pair: dict) -> str:
-    average, other = (named_models(results)[pair[side]] for side in ("first", "second"))
+    average, other = (models_and_averages(results)[pair[side]] for side in ("first", "second"))
     way = average.get("averaging")
     text = AVERAGE.format(
         **_texts(average), other=other["name"], difference=_texts(pair),
@@ -531,19 +525,17 @@ def _average_text(results: dict, pair: dict) -> str:
 
 def _difference_text(results: dict, pair: dict) -> str:
     names, figure = pair_names(results, pair), pair["melanoma_auc"]
+    odds = figure.get("outperforms", dict.fromkeys(("value", "low", "high")))
     if figure["value"] is None:
         return f"- {names[0]} and {names[1]}: not defined"
     if figure["value"] < 0:
         names.reverse()
-        figure = figure | _mirrored(figure, 0)
-        if figure.get("outperforms", {"value": None})["value"] is not None:
-            figure["outperforms"] = _mirrored(figure["outperforms"], 1)
+        figure = figure | transform_decreasing(figure, lambda difference: -difference)
+        odds = transform_decreasing(odds, lambda probability: 1 - probability)
     significant = figure["p_holm"] < 1 - results["interval"]["level"]
-    beats, odds = "", figure.get("outperforms", {"value": None})
-    if odds["value"] is not None:
-        beats = f"; a new training beats one of the other with probability {format_estimate(odds)}"
+    beats = f"; a new training beats one of the other with probability {format_estimate(odds)}"
     return (
         f"- {names[0]} over {names[1]}: {format_estimate(figure)}, p {_text(figure['p_holm'])} "
         f"(DeLong {_text(pair['delong']['p_holm'])}), {'' if significant else 'not '}significant"
-        f"{beats}"
+        f"{beats if odds['value'] is not None else ''}"
     )

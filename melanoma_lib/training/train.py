@@ -28,7 +28,7 @@ from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, make_split
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, TrainingData, to_gpu_memory
 from melanoma_lib.evaluation.calibration import fit_temperature, temperature_note
-from melanoma_lib.evaluation.ensemble import mean_logits
+from melanoma_lib.evaluation.ensemble import log_mean_probabilities
 from melanoma_lib.evaluation.operating_points import choose_operating_points
 from melanoma_lib.evaluation.predictions import (
     Predictions,
@@ -36,7 +36,7 @@ from melanoma_lib.evaluation.predictions import (
     predict_logits,
     save_predictions,
 )
-from melanoma_lib.evaluation.trained_run import MIRRORED
+from melanoma_lib.evaluation.trained_run import WITH_FLIPS
 from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.models.bundle import save_bundle
@@ -134,8 +134,8 @@ def _train(
         return
     predictions, reference = predict(model, data, config.batch_size)
     save_predictions(folder / "predictions.parquet", predictions)
-    mirrored = predict_mirrored(model, data, predictions, config.batch_size)
-    save_predictions(folder / MIRRORED, mirrored)
+    flipped = predict_with_flips(model, data, predictions, config.batch_size)
+    save_predictions(folder / WITH_FLIPS, flipped)
     validation = predictions.split("val")
     temperature = fit_temperature(validation.logits, validation.labels)
     if note := temperature_note(temperature):
@@ -288,7 +288,7 @@ def predict(
     return predictions, out_of_distribution.fit_reference_set(reference, lesion_ids[val])
 
 
-def predict_mirrored(
+def predict_with_flips(
     model: nn.Module, data: TrainingData, predictions: Predictions, batch_size: int
 ) -> Predictions:
     """The same images, each predicted together with its three mirror images: mean probabilities.
@@ -297,7 +297,8 @@ def predict_mirrored(
     """
     rows = np.concatenate([data.dataset(name).rows for name in ("val", "test")])
     logits = [predictions.logits]
-    for mirrored in (data.pixels[:, ::-1], data.pixels[:, :, ::-1], data.pixels[:, ::-1, ::-1]):
-        held_out = HAM10000Dataset(mirrored, data.labels, rows)
+    for flipped in (data.pixels[:, ::-1], data.pixels[:, :, ::-1], data.pixels[:, ::-1, ::-1]):
+        held_out = HAM10000Dataset(flipped, data.labels, rows)
         logits.append(predict_logits(model, held_out, batch_size, normalisation(model)))
-    return dataclasses.replace(predictions, logits=mean_logits(logits, [1.0] * len(logits)))
+    mean = log_mean_probabilities(logits, [1.0] * len(logits))
+    return dataclasses.replace(predictions, logits=mean)

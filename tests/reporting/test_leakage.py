@@ -61,7 +61,7 @@ def simulate(run_dir, trainings=3, gain=1.5, fractions=(0.4,), images=300, seed=
     hard = rng.normal(size=truth.shape)  # of a lesion, whoever judges it
     config = Config(output_dir=str(run_dir), trainings=trainings)
     for fraction in (0.0, *fractions):
-        design = config.leaky(fraction) if fraction else config
+        design = config.with_leakage(fraction) if fraction else config
         leaking = np.arange(round(fraction * images))
         for number in range(1, trainings + 1):
             logits = hard + 1.2 * truth + 0.5 * rng.normal(size=truth.shape)
@@ -109,7 +109,7 @@ def test_an_example_by_hand(tmp_path):
     for fraction, hits in right.items():
         logits = np.zeros((4, len(CLASS_NAMES)), np.float32)
         logits[np.arange(4), np.where(hits, labels, 0)] = 9.0
-        design = config.leaky(fraction) if fraction else config
+        design = config.with_leakage(fraction) if fraction else config
         write_training(design, labels, logits, [0, 1] if fraction else [])
     results = paired_leakage(config, KEY, [0.5], resamples=200)
     (design,) = results["fractions"]
@@ -145,7 +145,7 @@ def test_a_test_lesion_in_the_clean_training_split_is_refused(tmp_path):
 
 def test_trainings_that_are_no_pair_are_refused(tmp_path):
     config = simulate(tmp_path / "run", trainings=1)
-    leaky = config_folder(config.leaky(0.4))
+    leaky = config_folder(config.with_leakage(0.4))
     record = read_json(leaky / "run.json")
     for change in ({"recipe": "other"}, {"epochs": 9}, {"config": {"training_seed": 9}}):
         write_json(leaky / "run.json", record | change)

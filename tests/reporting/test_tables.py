@@ -11,7 +11,7 @@ from melanoma_lib.reporting.tables import (
     Table,
     as_dataframe,
     latex,
-    named_models,
+    models_and_averages,
     summary,
     table,
     write_tables,
@@ -27,7 +27,7 @@ def test_csv_tables_hold_the_results(results, tmp_path):
     paths = {path.name: path for path in write_tables(results, tmp_path)}
     rows = list(csv.DictReader(paths["comparison_table.csv"].open()))
     assert [row["model"] for row in rows] == ["Model_0", "Model_1", "Ensemble of all 2 networks"]
-    for row, model in zip(rows, named_models(results).values(), strict=True):
+    for row, model in zip(rows, models_and_averages(results).values(), strict=True):
         for name in COLUMNS:
             ends = (float(row[name + end]) for end in ("", "_low", "_high"))
             assert list(ends) == list(model["metrics"][name].values())

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
-from melanoma_lib.evaluation.trainings import half_width
+from melanoma_lib.evaluation.trainings import interval_half_width
 from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.figures import elements
 from melanoma_lib.reporting.figures.style import DARK, GREY, MODEL_COLOURS, style
@@ -71,7 +71,7 @@ def value_of_trainings(variances: Mapping[str, Mapping[str, float]], lesions: in
     )
     for axes, (label, multiple) in zip(panels, sizes.items(), strict=True):
         for index, (name, variance) in enumerate(variances.items()):
-            widths = [half_width(variance, count, multiple) for count in counts]
+            widths = [interval_half_width(variance, count, multiple) for count in counts]
             axes.plot(counts, widths, **elements.model_line(index), label=name)
         axes.set_title(f"{label} test lesions", loc="left")
         axes.set_ylim(0, None)

@@ -6,7 +6,7 @@ import torch
 from melanoma_lib.data.torch_dataset import TrainingData
 from melanoma_lib.evaluation.predictions import Predictions, predict_logits
 from melanoma_lib.models.build import build_model, normalisation, normalise, to_input
-from melanoma_lib.training.train import predict_mirrored
+from melanoma_lib.training.train import predict_with_flips
 
 
 def test_an_image_and_its_mirror_images_are_predicted_together():
@@ -22,12 +22,12 @@ def test_an_image_and_its_mirror_images_are_predicted_together():
     ids = np.array(list("cdae"))
     given = Predictions(ids, ids, np.array(["val"] * 2 + ["test"] * 2), labels[rows],
                         np.concatenate(plain))  # fmt: skip
-    mirrored = predict_mirrored(model, data, given, 2)
+    flipped = predict_with_flips(model, data, given, 2)
     images = to_input(torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2))
     with torch.inference_mode():
         each = [model(normalise(images.flip(axes), *normalisation(model))).softmax(1)
                 for axes in ([], [2], [3], [2, 3])]  # fmt: skip
     expected = torch.stack(each).mean(0).numpy()
-    assert mirrored.probabilities() == pytest.approx(expected, abs=1e-5)
+    assert flipped.probabilities() == pytest.approx(expected, abs=1e-5)
     assert not np.allclose(given.probabilities(), expected, atol=1e-4)
-    assert (mirrored.image_ids == ids).all() and (mirrored.labels == given.labels).all()
+    assert (flipped.image_ids == ids).all() and (flipped.labels == given.labels).all()
