@@ -129,14 +129,15 @@ def test_the_results_are_written_in_numbers_tables_and_words(finished):
     results = read_json(folder / "run" / "comparison_results.json")
     assert list(results["models"]) == KEYS and results["dataset"]["generated"]
     rows = list(csv.DictReader((folder / "run" / "comparison_table.csv").open()))
-    assert [row["architecture"] for row in rows] == KEYS
+    averages = ["ensemble", *(f"flips-{key}" for key in KEYS)]
+    assert [row["architecture"] for row in rows] == KEYS + averages
     assert "\\toprule" in (folder / "run" / "comparison_table.tex").read_text()
     summary = (folder / "run" / "summary.md").read_text()
     assert f"{results['models'][KEYS[0]]['metrics']['melanoma_auc']['value']:.3f}" in summary
     assert "price of leakage" in summary
     tables = {path.name for path in (folder / "run" / "tables").iterdir()}
-    kinds = ("operating_points", "differences", "subgroups", "confident_errors", "explanations",
-             "leakage", "price_of_leakage")  # fmt: skip
+    kinds = ("operating_points", "averages", "differences", "subgroups", "confident_errors",
+             "explanations", "leakage", "price_of_leakage")  # fmt: skip
     assert tables == {f"{kind}.{suffix}" for kind in kinds for suffix in ("csv", "tex")} | {
         f"isic2018-{key}.csv" for key in KEYS
     }
