@@ -43,8 +43,8 @@ from melanoma_lib.data.torch_dataset import HAM10000Dataset, to_gpu_memory
 from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.training.cuda_graph import WARM_UP, with_cuda_graph
-from melanoma_lib.training.loop import adam, train_epoch, train_step
 from melanoma_lib.training.precision import ComputeSettings, computes_bfloat16
+from melanoma_lib.training.recipe import make_optimizer, train_epoch, train_step
 from melanoma_lib.training.train import prepare
 
 SCHEMA = 2
@@ -112,11 +112,11 @@ def timed(step: Callable, device: torch.device) -> tuple[Callable, Callable[[], 
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    def timed_step(model, optimizer, batch, labels):
+    def timed_step(model, optimizer, batch, *rest):
         if len(images) == UNCOUNTED:
             times.append(now())
         images.append(len(batch))
-        return step(model, optimizer, batch, labels)
+        return step(model, optimizer, batch, *rest)
 
     def rate() -> float:
         found = sum(images[UNCOUNTED:]) / (now() - times.pop())
@@ -153,7 +153,8 @@ def methods(
         vflip=config.augmentation.flip, color_jitter=config.augmentation.brightness,
         num_workers=CORES, pin_memory=pin,
     )  # fmt: skip
-    train, network, optimizer = to_gpu_memory(part, device), settings.wrap(ours), adam(ours, pace)
+    train, network = to_gpu_memory(part, device), settings.wrap(ours)
+    optimizer = make_optimizer(ours, config)
     step, rate = timed(with_cuda_graph(train_step, device), device)
     numbers = itertools.count(1)
 
@@ -169,7 +170,9 @@ def methods(
     adam_of_plain = torch.optim.Adam(plain.parameters(), pace)
     return {
         "plain": by_hand(plain, adam_of_plain, plain_loader(*files, config, pin), device, False),
-        "timm": by_hand(settings.wrap(fast), adam(fast, pace), of_timm, device, True),
+        "timm": by_hand(
+            settings.wrap(fast), make_optimizer(fast, config), of_timm, device, True
+        ),
         "ours": epoch,
         "predicting": predict,
     }

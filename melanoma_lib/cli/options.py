@@ -13,6 +13,7 @@ from melanoma_lib.config import (
     PRECISIONS,
     PRESETS,
     PROTOCOLS,
+    RECIPES,
     SAMPLE_DIR,
     Config,
     format_operating_points,
@@ -79,10 +80,14 @@ RUN_OPTIONS = {  # fields of Config
         "metavar": "DIR",
         "help": "a run on the other split; chapter 08 then shows the price of leakage",
     },
+    "recipe": {
+        "choices": RECIPES,
+        "help": "how weights are found: the thesis's way, or a faster one (chapter 12)",
+    },
     "epochs": {"type": int, "metavar": "N", "help": "passes through the training split"},
     "batch_size": {"type": int, "metavar": "N", "help": "images in a step of training"},
     "image_size": {"type": int, "metavar": "PIXELS", "help": "side of the images"},
-    "learning_rate": {"type": float, "metavar": "RATE", "help": "of Adam, constant"},
+    "learning_rate": {"type": float, "metavar": "RATE", "help": "of Adam, at its highest"},
     "seed": {"type": int, "metavar": "N", "help": "of the split"},
     "training_seed": {"type": int, "metavar": "N", "help": "of the first training"},
     "trainings": {

@@ -112,7 +112,7 @@ def _check_other_split(config: Config, fingerprint: str) -> None:
 
     key = config.architectures[0]
     record, *_ = load_trained_run(Path(config.other_split) / key)
-    asked = config.recipe(key, fingerprint), config.epochs
+    asked = config.recipe_key(key, fingerprint), config.epochs
     same = (record.get("recipe"), record["epochs"]) == asked
     if not same or record["config"]["split"] == config.split:
         raise MelanomaError(

@@ -142,6 +142,11 @@ def list_pictures(folder: Path | str) -> tuple[list[Path], list[str]]:
     return sorted([*chain.from_iterable(images.values()), *pictures]), unreadable
 
 
+def cache_folder() -> Path:
+    """Where decoded pixels and what is computed from them are kept: see `decode`."""
+    return Path(os.environ.get("MELANOMA_CACHE") or PROJECT / "data" / "cache")
+
+
 def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> np.ndarray:
     """All images of a dataset as one read-only, memory-mapped uint8 array (n, size, size, 3).
 
@@ -149,8 +154,7 @@ def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> n
     $MELANOMA_CACHE, or data/cache of the project). Raises `MelanomaError` naming every image
     that cannot be read; the cache then stays as it was.
     """
-    folder = Path(cache or os.environ.get("MELANOMA_CACHE") or PROJECT / "data" / "cache")
-    path = folder / f"{files.fingerprint}-{size}px.npy"
+    path = Path(cache or cache_folder()) / f"{files.fingerprint}-{size}px.npy"
     shape = (len(files.images), size, size, 3)
     with suppress(OSError, ValueError, EOFError):  # absent, or damaged by a disk
         pixels = np.load(path, mmap_mode="r")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler
 
+from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.split import split_rows
 
@@ -32,6 +33,10 @@ class HAM10000Dataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def class_counts(self) -> np.ndarray:
+        """The number of images of each class, (classes,)."""
+        return np.bincount(self.labels[self.rows], minlength=len(CLASS_NAMES))
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, int, int]:
         row = int(self.rows[item])
@@ -85,18 +90,53 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def loader(
-    dataset: HAM10000Dataset, batch_size: int, generator: torch.Generator | None = None
+    dataset: HAM10000Dataset,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    majority_fraction: float = 1.0,
 ) -> DataLoader:
     """A DataLoader that shuffles and drops an incomplete last batch if it has a generator.
 
     Such a batch can be a single image (8,513 = 266 x 32 + 1), which batch normalisation cannot
-    train on. Without a generator, every image comes once and in order.
+    train on. Without a generator, every image comes once and in order. `majority_fraction` as in
+    `shown_counts`; which images of the class are shown is drawn from the generator.
     """
     train = generator is not None
+    sampler = _undersample(dataset, majority_fraction, generator)
     return DataLoader(
-        dataset, batch_size, shuffle=train, drop_last=train, generator=generator,
+        dataset, batch_size, shuffle=train and not sampler, sampler=sampler, drop_last=train,
+        generator=generator,
         collate_fn=lambda batch: batch,  # `__getitems__` has stacked it already
     )  # fmt: skip
+
+
+def shown_counts(counts: np.ndarray, majority_fraction: float) -> np.ndarray:
+    """How many images of each class an epoch shows, (classes,) integers.
+
+    All of `counts`, but of the most frequent class only as many as fill `majority_fraction` of the
+    epoch (random undersampling; Buda, Maki and Mazurowski, 2018).
+    """
+    shown, majority = counts.copy(), counts.argmax()
+    if majority_fraction < 1:
+        others = counts.sum() - counts[majority]
+        most = int(others * majority_fraction / (1 - majority_fraction))
+        shown[majority] = min(counts[majority], most)
+    return shown
+
+
+def _undersample(
+    dataset: HAM10000Dataset, majority_fraction: float, generator: torch.Generator | None
+) -> SubsetRandomSampler | None:
+    """A sampler of the images that an epoch shows; None where it shows all."""
+    labels = dataset.labels[dataset.rows]
+    counts = dataset.class_counts()
+    shown, majority = shown_counts(counts, majority_fraction), counts.argmax()
+    if shown[majority] == counts[majority]:
+        return None
+    of_majority = torch.from_numpy(np.flatnonzero(labels == majority))
+    drawn = of_majority[torch.randperm(len(of_majority), generator=generator)[: shown[majority]]]
+    others = torch.from_numpy(np.flatnonzero(labels != majority))
+    return SubsetRandomSampler(torch.cat([others, drawn]).tolist(), generator)
 
 
 @dataclasses.dataclass(frozen=True)

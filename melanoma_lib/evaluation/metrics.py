@@ -168,10 +168,18 @@ def classwise_ece(labels, probabilities, weights=None) -> np.ndarray:
     Each class against the rest, in equal-width bins (Nixon et al., 2019; Kull et al., 2019).
     """
     per_class = [
-        _expected_gap(probability, labels == column, bin_of(probability), weights)
+        class_ece(labels == column, probability, weights)
         for column, probability in enumerate(probabilities.T)
     ]
     return np.mean(per_class, axis=0)
+
+
+def class_ece(positive, probability, weights=None) -> np.ndarray:
+    """Expected calibration error of one class's own probability (n,), in equal-width bins.
+
+    `positive` boolean (n,): whether an image has the class. In [0, 1].
+    """
+    return _expected_gap(probability, positive, bin_of(probability), weights)
 
 
 def mce(labels, probabilities, weights=None) -> np.ndarray:
@@ -187,7 +195,7 @@ def mce(labels, probabilities, weights=None) -> np.ndarray:
 
 
 # Biased upwards on resamples, which repeat images: see `bootstrap.resample`.
-BINNED = (ece, ece_equal_mass, classwise_ece, mce)
+BINNED = (ece, ece_equal_mass, class_ece, classwise_ece, mce)
 
 
 def brier(labels, probabilities, weights=None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where a model fails: estimates by subgroup of patients, and the most confident errors."""
+"""Where a model fails: by subgroup of patients, by diagnosis, and the most confident errors."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,9 +8,18 @@ import pandas as pd
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
 from melanoma_lib.evaluation.bootstrap import MIN_LESIONS
-from melanoma_lib.evaluation.metrics import accuracy, auc, sensitivity, specificity, top_class
+from melanoma_lib.evaluation.metrics import (
+    accuracy,
+    auc,
+    class_ece,
+    sensitivity,
+    specificity,
+    top_class,
+    weighted_mean,
+)
 from melanoma_lib.evaluation.operating_points import AtThreshold
 from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.trained_run import TrainedRun
 from melanoma_lib.evaluation.trainings import estimate_of_trainings, resample_trainings
 
 ATTRIBUTES = {
@@ -41,14 +50,18 @@ def groups(metadata: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_subgroup(
-    trainings: Sequence[AtThreshold], metadata: pd.DataFrame, weights: np.ndarray
+    trainings: Sequence[AtThreshold],
+    scores: Sequence[np.ndarray],
+    metadata: pd.DataFrame,
+    weights: np.ndarray,
 ) -> list[dict]:
     """Estimates in every subgroup of the test images, means over a model's trainings.
 
     A dictionary each: attribute, group, images, lesions, melanoma_lesions, `small` (fewer than
     `MIN_LESIONS` lesions with melanoma, or without), and the estimates accuracy, melanoma_auc,
-    sensitivity and specificity (at each training's melanoma threshold). `weights` are those of the
-    bootstrap for the whole test split, (resamples, n).
+    sensitivity and specificity (at each training's melanoma threshold). `scores` of each training
+    are (n, classes), the highest the diagnosis (see `TrainedRun.class_scores`); `weights` are those
+    of the bootstrap for the whole test split, (resamples, n).
     """
     test, melanoma = trainings[0][0], CLASS_NAMES.index(MELANOMA)
     predicted = [(each.probabilities(t), threshold) for each, t, threshold in trainings]
@@ -63,7 +76,7 @@ def by_subgroup(
                 for kind in (True, test.is_melanoma, ~test.is_melanoma)
             )
             fewest, images = min(melanomas, others), int(count)
-            of_class = [(labels, p[inside]) for p, _ in predicted]
+            of_class = [(labels, each[inside]) for each in scores]
             scored = [(positive, p[inside, melanoma]) for p, _ in predicted]
             at_threshold = [(positive, p[inside, melanoma], t) for p, t in predicted]
             # A metric, its data, n_clusters and n_images (see `bootstrap.interval`).
@@ -91,6 +104,43 @@ def by_subgroup(
                     for name, (metric, data, n_clusters, n_images) in metrics.items()
                 }
             )
+    return rows
+
+
+def by_diagnosis(trained: Sequence[TrainedRun], weights: np.ndarray) -> list[dict]:
+    """Recall and calibration of every diagnosis on the test split, means over a model's trainings.
+
+    A dictionary each: diagnosis (its code), images, lesions, and the estimates recall (of the
+    diagnoses that are decided on), excess (mean predicted probability minus frequency) and ece (of
+    the diagnosis's own probability). `weights` are those of the bootstrap, (resamples, n).
+    """
+    test = trained[0].predictions.split("test")
+    decided = [each.class_scores("test").argmax(1) for each in trained]
+    predicted = [
+        each.predictions.split("test").probabilities(each.bundle["temperature"])
+        for each in trained
+    ]
+    rows = []
+    for column, code in enumerate(test.class_names):
+        inside = test.labels == column
+        images, lesions = int(inside.sum()), test.count_lesions(inside)
+        found = [(classes[inside] == column,) for classes in decided]
+        excess = [(probabilities[:, column] - inside,) for probabilities in predicted]
+        own = [(inside, probabilities[:, column]) for probabilities in predicted]
+        estimates = {
+            "recall": (weighted_mean, found, weights[:, inside], lesions, images),
+            "excess": (weighted_mean, excess, weights, None, None),
+            "ece": (class_ece, own, weights, None, None),
+        }
+        rows.append(
+            {"diagnosis": code, "images": images, "lesions": lesions}
+            | {
+                name: estimate_of_trainings(
+                    (*resample_trainings(metric, data, chosen), n_clusters), n_images
+                )
+                for name, (metric, data, chosen, n_clusters, n_images) in estimates.items()
+            }
+        )
     return rows
 
 

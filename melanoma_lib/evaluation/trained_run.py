@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from melanoma_lib.config import TRAININGS
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json
@@ -24,6 +26,15 @@ class TrainedRun(NamedTuple):
     record: dict
     bundle: dict
     predictions: Predictions
+
+    def class_scores(self, split: str) -> np.ndarray:
+        """Scores of the images of a split, (n, classes), of which the highest is the diagnosis.
+
+        The calibrated probabilities; with a recipe that decides for balanced recall, each divided
+        by the class's prevalence in training (logit adjustment after training, Menon et al., 2021).
+        """
+        probabilities = self.predictions.split(split).probabilities(self.bundle["temperature"])
+        return probabilities / np.array(self.bundle.get("decision_priors", 1.0))
 
 
 def load_trained_run(folder: Path) -> TrainedRun:

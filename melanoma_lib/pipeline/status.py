@@ -90,6 +90,7 @@ def finished_epochs(step: Step) -> list[dict[str, str]]:
     folder = Path(step.config.output_dir) / step.parameters["architecture"]
     record = read_json(folder / "run.json", {})
     history = read_history(folder) if record.get("training_key") == step.training_key else []
+    history = [row for row in history if row["epoch"] != "0"]  # what precedes the first
     return history if len(history) <= step.config.epochs else []
 
 

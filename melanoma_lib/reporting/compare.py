@@ -23,7 +23,7 @@ from melanoma_lib.evaluation.operating_points import (
 )
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.significance import delong, holm, mcnemar
-from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors
+from melanoma_lib.evaluation.subgroups import by_diagnosis, by_subgroup, confident_errors
 from melanoma_lib.evaluation.trained_run import (
     RECORDED,
     TrainedRun,
@@ -41,6 +41,7 @@ from melanoma_lib.evaluation.trainings import (
 from melanoma_lib.explanation.map_metrics import map_agreement, summarize_map_scores
 
 SCHEMA = 2
+DECIDED = ("accuracy", "balanced_accuracy", "macro_f1")  # of the diagnoses that are decided on
 CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
 METRICS = table_metrics(CLASS_NAMES.index(MELANOMA))
 
@@ -205,20 +206,21 @@ def require_one_precision(records: Mapping[str, Mapping]) -> None:
 
 
 def bootstrap_metrics(
-    trained: Sequence[TrainedRun], weights: np.ndarray
+    trained: Sequence[TrainedRun], weights: np.ndarray, names: Iterable[str] = METRICS
 ) -> dict[str, Trainings]:
-    """Every metric on the test split at each training's temperature, by name.
+    """Metrics on the test split at each training's temperature, by name; all unless named.
 
     As `estimate_of_trainings` takes it, with `n_clusters`, the lesions of the smallest group that a
     metric depends on: all lesions for accuracy, those with melanoma or those without for melanoma
     metrics, those of the rarest diagnosis otherwise; None for calibration errors.
     """
     n_clusters = clusters_by_metric(trained[0].predictions.split("test"))
-    data = _test_probabilities(trained)
+    data, decided = _test_probabilities(trained), _test_scores(trained)
     return {
-        name: (*resample_trainings(metric, data, weights), n_clusters[name])
-        for name, metric in METRICS.items()
-    }
+        name: (*resample_trainings(METRICS[name], decided if name in DECIDED else data, weights),
+               n_clusters[name])
+        for name in names
+    }  # fmt: skip
 
 
 def clusters_by_metric(test: Predictions) -> dict[str, int | None]:
@@ -247,6 +249,11 @@ def _test_probabilities(
     ]
 
 
+def _test_scores(trained: Sequence[TrainedRun]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Labels and scores of the classes on the test split of each training."""
+    return [(t.predictions.split("test").labels, t.class_scores("test")) for t in trained]
+
+
 def _evaluate_model(
     trained: Sequence[TrainedRun],
     bootstrapped: dict[str, Trainings],
@@ -263,7 +270,10 @@ def _evaluate_model(
         "start": starting_weights(record),
         **{name: record[name] for name in ("averages", "averaging") if name in record},
         **test_estimates(trained, bootstrapped, weights),
-        "subgroups": by_subgroup(_at_threshold(trained, 0), metadata, weights),
+        "subgroups": by_subgroup(
+            _at_threshold(trained, 0), [t.class_scores("test") for t in trained], metadata, weights
+        ),
+        "diagnoses": by_diagnosis(trained, weights),
         "confident_errors": confident_errors(predictions.split("test"), bundle["temperature"]),
     }
 
@@ -293,7 +303,7 @@ def test_estimates(
     seed, temperature and metrics of every one.
     """
     bundle, predictions = trained[0].bundle, trained[0].predictions
-    validation, (labels, probabilities) = predictions.split("val"), _test_probabilities(trained)[0]
+    validation, decided = predictions.split("val"), _test_scores(trained)[0]
     data = _test_probabilities(trained, calibrated=False)
     raw = {
         name: (*resample_trainings(METRICS[name], data, weights), None) for name in CALIBRATION
@@ -310,7 +320,7 @@ def test_estimates(
              "test": mean_operating_point_estimates(_at_threshold(trained, number), weights)}
             for number, point in enumerate(bundle["operating_points"])
         ],
-        "confusion_matrix": confusion_matrix(labels, probabilities).astype(int).tolist(),
+        "confusion_matrix": confusion_matrix(*decided).astype(int).tolist(),
         "trainings": [
             {"seed": training.record.get("config", {}).get("training_seed"),
              "temperature": training.bundle["temperature"],
@@ -341,7 +351,7 @@ def differences(
                 row[name]["outperforms"] = probability_of_outperforming(*both, more_is_better)
         firsts = [models[key][0] for key in pair]
         tests = [training.predictions.split("test") for training in firsts]
-        right = [top_class(test.labels, test.probabilities())[1] for test in tests]
+        right = [top_class(*decided)[1] for decided in _test_scores(firsts)]
         scores = [
             test.melanoma_score(training.bundle["temperature"])
             for test, training in zip(tests, firsts, strict=True)

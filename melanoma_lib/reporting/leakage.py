@@ -5,7 +5,7 @@ training sets, without leakage and with it (`melanoma_lib.data.split.leakage_spl
 compares the split by lesion with the split by image, each with test images of its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +22,11 @@ from melanoma_lib.evaluation.bootstrap import (
     bootstrap_weights,
     format_estimate,
 )
-from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run, load_trainings
-from melanoma_lib.evaluation.trainings import (
-    Trainings,
-    estimate_of_trainings,
-    paired_difference,
-    resample_trainings,
-)
+from melanoma_lib.evaluation.trainings import estimate_of_trainings, paired_difference
 from melanoma_lib.reporting.compare import (
     COLUMNS,
-    METRICS,
-    clusters_by_metric,
+    bootstrap_metrics,
     count_images,
     require_one_precision,
 )
@@ -42,7 +35,6 @@ SCHEMA = 1
 # The sets of test images that are compared, and their names in print.
 SETS = {"all": "all", "leaked": "lesion leaked", "not_leaked": "lesion not leaked"}
 SAME = ("recipe", "epochs")  # of run.json, in trainings that make a pair
-Tests = Sequence[tuple[Predictions, float]]  # the test images and the temperature of each training
 
 
 def paired_leakage(
@@ -86,10 +78,9 @@ def _design(
     train, clean_train = (each[each["part"] == "train"] for each in (split, clean_split))
     test = leaky[0].predictions.split("test")
     leaked = np.isin(test.lesion_ids, train["lesion_id"])
-    tests = [
-        [(_of_images(each, test.image_ids), each.bundle["temperature"]) for each in design]
-        for design in (clean, leaky)
-    ]
+    clean, leaky = (
+        [_of_images(each, test.image_ids) for each in design] for design in (clean, leaky)
+    )
     sets = {"all": np.ones(len(leaked), bool), "leaked": leaked, "not_leaked": ~leaked}
     return {
         "leaked_fraction": config.leaked_fraction,
@@ -97,9 +88,10 @@ def _design(
         "training_images": len(train),
         "replaced_images": int((~clean_train["image_id"].isin(train["image_id"])).sum()),
         "sets": {
-            name: _compare(*tests, rows, resamples) for name, rows in sets.items() if rows.any()
+            name: _compare(clean, leaky, rows, resamples)
+            for name, rows in sets.items() if rows.any()
         },
-    }
+    }  # fmt: skip
 
 
 def _require_pairs(folder: Path, clean: list[TrainedRun], leaky: list[TrainedRun]) -> None:
@@ -118,23 +110,28 @@ def _require_pairs(folder: Path, clean: list[TrainedRun], leaky: list[TrainedRun
     })  # fmt: skip
 
 
-def _of_images(trained: TrainedRun, image_ids: np.ndarray) -> Predictions:
-    """A training's predictions for these test images, in their order."""
+def _of_images(trained: TrainedRun, image_ids: np.ndarray) -> TrainedRun:
+    """A training with its predictions for these test images alone, in their order."""
     test = trained.predictions.split("test")
     rows = pd.Index(test.image_ids).get_indexer(image_ids)
     if (rows < 0).any():
         raise MelanomaError(f"{trained.record['name']} was evaluated on other images; train again")
-    return test.take(rows)
+    return trained._replace(predictions=test.take(rows))
 
 
-def _compare(clean: Tests, leaky: Tests, rows: np.ndarray, resamples: int) -> dict:
+def _compare(
+    clean: list[TrainedRun], leaky: list[TrainedRun], rows: np.ndarray, resamples: int
+) -> dict:
     """The metrics of both designs on some of the test images, and leaky minus clean."""
-    test = clean[0][0].take(rows)
+    test = clean[0].predictions.take(rows)
     weights = bootstrap_weights(test.lesion_ids, resamples)
     without, leak = (
-        _measure([(each.take(rows), temperature) for each, temperature in design], weights)
+        bootstrap_metrics(
+            [each._replace(predictions=each.predictions.take(rows)) for each in design],
+            weights, COLUMNS,
+        )
         for design in (clean, leaky)
-    )
+    )  # fmt: skip
     return {
         **{name.removeprefix("test_"): count for name, count in count_images(test).items()},
         "clean": {name: estimate_of_trainings(without[name]) for name in COLUMNS},
@@ -144,17 +141,6 @@ def _compare(clean: Tests, leaky: Tests, rows: np.ndarray, resamples: int) -> di
             | {"of_each_training": _numbers(leak[name][0] - without[name][0])}
             for name in COLUMNS
         },
-    }
-
-
-def _measure(tests: Tests, weights: np.ndarray) -> dict[str, Trainings]:
-    """The metrics of the tables for the trainings of one design, on the same resamples."""
-    test = tests[0][0]
-    data = [(test.labels, each.probabilities(temperature)) for each, temperature in tests]
-    n_clusters = clusters_by_metric(test)
-    return {
-        name: (*resample_trainings(METRICS[name], data, weights), n_clusters[name])
-        for name in COLUMNS
     }
 
 
@@ -210,11 +196,11 @@ def price_of_leakage(
     """
     records, measured, estimates = {}, {}, {}
     for folder in (run_dir / key, other_dir / key):
-        record, bundle, predictions = load_trained_run(folder)
-        test, split = predictions.split("test"), record["config"]["split"]
+        trained = load_trained_run(folder)
+        test, split = trained.predictions.split("test"), trained.record["config"]["split"]
         weights = bootstrap_weights(test.lesion_ids, resamples, seed=SEED + len(records))
-        records[split] = record
-        measured[split] = _measure([(test, bundle["temperature"])], weights)
+        records[split] = trained.record
+        measured[split] = bootstrap_metrics([trained], weights, COLUMNS)
         estimates[split] = {
             "test_images": len(test.labels),
             "test_lesions": test.count_lesions(),

@@ -43,6 +43,9 @@ CAPTIONS = {
     "subgroups": "The models on groups of the test split. Small groups have fewer than ten lesions "
     "with melanoma, or without; their intervals are the exact ones for so many.",
     "confident_errors": "The ten errors of each model with the highest confidence.",
+    "diagnoses": "The models by diagnosis on the test split: recall of the diagnosis that is "
+    "decided on, its mean predicted probability minus its frequency, and the calibration error of "
+    "its own probability.",
     "explanations": "Heat maps scored on the test split, for the class that a model predicts and "
     "for melanoma: fraction of the heat inside the lesion mask, hottest pixel inside, intersection "
     "over union with the map cut where that was best on validation images, faithfulness (ROAD, on "
@@ -118,6 +121,7 @@ HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "attribute": "By",
     "melanoma_lesions": "Melanomas (lesions)",
     "image_id": "Image",
+    "excess": "Mean probability minus frequency",
     "true": "True diagnosis",
     "network": "Weights",
     "target": "Class",
@@ -225,6 +229,12 @@ def _subgroups(model: dict) -> list[dict]:
     ]
 
 
+def _diagnoses(model: dict) -> list[dict]:
+    return [
+        row | {"diagnosis": DISPLAY_NAMES[row["diagnosis"]]} for row in model.get("diagnoses", [])
+    ]
+
+
 def _confident_errors(model: dict) -> list[dict]:
     return [
         error | {side: DISPLAY_NAMES[error[side]] for side in ("true", "predicted")}
@@ -304,6 +314,10 @@ TABLES = {
         "sensitivity specificity",
         partial(_of_models, rows_of=_subgroups),
     ),
+    "diagnoses": (
+        "model diagnosis images lesions recall excess ece",
+        partial(_of_models, rows_of=_diagnoses),
+    ),
     "confident_errors": (
         "model image_id true predicted confidence",
         partial(_of_models, rows_of=_confident_errors),
@@ -320,8 +334,8 @@ TABLES = {
     ),
 }
 OPTIONAL = (
-    "averages", "trainings", "outperformance", "explanations", "leakage", "price_of_leakage",
-    "external",
+    "averages", "trainings", "outperformance", "diagnoses", "explanations", "leakage",
+    "price_of_leakage", "external",
 )  # fmt: skip
 
 

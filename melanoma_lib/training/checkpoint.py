@@ -1,6 +1,6 @@
 """Checkpoints: everything that resuming needs, in two generations with checksums."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,7 +65,12 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer, history: 
     """All that resuming needs, in copies on the CPU that the next epoch does not change."""
     weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     copies = tree_map_only(torch.Tensor, lambda value: value.detach().to("cpu", copy=True), weights)
-    return copies | {"epoch": len(history), "history": list(history)}
+    return copies | {"epoch": last_epoch(history), "history": list(history)}
+
+
+def last_epoch(history: Sequence[Mapping]) -> int:
+    """The number of epochs that were trained; row 0 of a history precedes them."""
+    return int(history[-1]["epoch"]) if history else 0
 
 
 def save_epoch(folder: Path, state: dict) -> None:
@@ -106,5 +111,5 @@ def resume(
         best = last or load_file(folder / "model.safetensors")
     if distributed.rank() == 0:
         save_results(folder, history, best)  # the files may be of an epoch before or after
-    print(f"going on after epoch {len(history)} of {epochs}")
+    print(f"going on after epoch {last_epoch(history)} of {epochs}")
     return history, best

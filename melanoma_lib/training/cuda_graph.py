@@ -45,25 +45,25 @@ class CUDAGraphStep:
         self.inputs: tuple[torch.Tensor, ...] = ()
         self.replay: Callable[[], None] | None = None
 
-    def __call__(self, model, optimizer, images, labels):
+    def __call__(self, model, optimizer, images, labels, *rest):
         self.calls += 1
         if self.calls <= WARM_UP:
             with _side_stream():
-                return self.step(model, optimizer, images, labels)
+                return self.step(model, optimizer, images, labels, *rest)
         if self.calls == WARM_UP + 1:
-            self._record(model, optimizer, images, labels)
+            self._record(model, optimizer, images, labels, *rest)
         if self.replay is None or images.shape != self.inputs[0].shape:
-            return self.step(model, optimizer, images, labels)
+            return self.step(model, optimizer, images, labels, *rest)
         for kept, new in zip(self.inputs, (images, labels), strict=True):
             kept.copy_(new)
         self.replay()
         return tuple(result.clone() for result in self.results)  # the next replay overwrites them
 
-    def _record(self, model, optimizer, images, labels) -> None:
+    def _record(self, model, optimizer, images, labels, *rest) -> None:
         self.inputs = images.clone(), labels.clone()
         try:
             self.replay, self.results = self.record(
-                lambda: self.step(model, optimizer, *self.inputs)
+                lambda: self.step(model, optimizer, *self.inputs, *rest)
             )
         except torch.OutOfMemoryError:
             raise  # the caller makes the batch smaller

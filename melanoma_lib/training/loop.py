@@ -7,7 +7,7 @@ depend only on the seed and the epoch, so that no random state has to be saved.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from melanoma_lib.config import Config
+from melanoma_lib.config import RECIPES, Config
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.augment import augment, generator, sample_parameters
@@ -24,21 +24,26 @@ from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.models.build import normalisation, normalise, to_input
 from melanoma_lib.models.bundle import load_weights
 from melanoma_lib.training import callbacks, distributed
-from melanoma_lib.training.checkpoint import resume, save_epoch, training_state
+from melanoma_lib.training.checkpoint import last_epoch, resume, save_epoch, training_state
 from melanoma_lib.training.cuda_graph import with_cuda_graph
 from melanoma_lib.training.micro_batches import step_that_fits
 from melanoma_lib.training.precision import ComputeSettings
+from melanoma_lib.training.recipe import Loss, make_loss, make_optimizer, set_learning_rate
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    loss_function: Loss = F.cross_entropy,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One update from a batch: the loss, a scalar, and the logits (n, classes).
 
     `images` are normalised, (n, 3, size, size); `labels` (n,) are class indices.
     """
     logits = model(images)  # forward: (n, 3, size, size) -> (n, classes)
-    loss = F.cross_entropy(logits, labels)  # one number: the mean of -log p(label)
+    loss = loss_function(logits, labels)  # one number: the mean of -log p(label)
     optimizer.zero_grad()
     loss.backward()  # backward: a gradient for every weight
     optimizer.step()  # update: a small step against the gradient
@@ -56,9 +61,9 @@ def train_epoch(
 ) -> dict[str, float]:
     """Trains on every training image once, augmented; returns train_loss, train_accuracy and more.
 
-    The others are images_per_second and `parts`, the micro-batches of a batch: `micro_batches`, or
-    more where memory ran out. Raises `MelanomaError` naming step and images when a loss is not
-    finite.
+    On fewer of the most frequent class, where the recipe says so. The others are images_per_second
+    and `parts`, the micro-batches of a batch: `micro_batches`, or more where memory ran out. Raises
+    `MelanomaError` naming step and images when a loss is not finite.
     """
     start = time.perf_counter()
     device = next(model.parameters()).device
@@ -66,16 +71,19 @@ def train_epoch(
     parameters = sample_parameters(len(train.pixels), config.training_seed, epoch).to(device)
     dropout = generator(config.training_seed, epoch, 2).initial_seed()
     torch.manual_seed(dropout + distributed.rank())
-    batches = loader(train, config.batch_size, generator(config.training_seed, epoch, 0))
+    recipe, order = RECIPES[config.recipe], generator(config.training_seed, epoch, 0)
+    loss_function = make_loss(recipe, train.class_counts())
+    batches = loader(train, config.batch_size, order, recipe.majority_fraction)
     losses, correct, seen = [], [], []
     model.train()
-    for batch in progress(batches, f"epoch {epoch}", len(batches)):
+    for number, batch in enumerate(progress(batches, f"epoch {epoch}", len(batches))):
+        set_learning_rate(optimizer, config, epoch - 1 + number / len(batches))
         images, labels, rows = distributed.shard(*batch)  # all of it, where there is one process
         labels, rows = to_device(labels, device), to_device(rows, device)
         images = augment(to_input(images, device), parameters[rows], config.augmentation)
         images = normalise(images, *mean_std)
         loss, logits, micro_batches = step_that_fits(
-            step, model, optimizer, images, labels, micro_batches
+            step, model, optimizer, images, labels, loss_function, micro_batches
         )
         # Kept on the device: reading a number out would make a GPU wait.
         losses.append(loss)
@@ -113,13 +121,16 @@ def fit(
     config: Config,
     folder: Path,
     settings: ComputeSettings | None = None,
+    history: Sequence[dict] = (),
 ) -> list[dict]:
     """Trains for `config.epochs` epochs on the model's device, resuming from the checkpoint if any.
 
     The resumed training is exactly the uninterrupted one if `settings` are the same. The model
-    ends with the weights of the best epoch by validation accuracy (the first of equals), which
-    are also in model.safetensors. Returns the history, a dictionary per epoch, which is also in
-    history.csv. Raises `MelanomaError` when there are fewer training images than a batch holds.
+    ends with the weights of the best epoch by validation accuracy (the first of equals), or of the
+    last, as the recipe says, which are also in model.safetensors. `history` holds what came before
+    the first epoch: its row 0, or nothing. Returns the history, a dictionary per epoch, which is
+    also in history.csv. Raises `MelanomaError` when there are fewer training images than a batch
+    holds.
     """
     if len(train) < config.batch_size:
         raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
@@ -127,12 +138,14 @@ def fit(
     settings = settings or ComputeSettings()
     network = settings.wrap(model)
     shared = distributed.wrap(network)
-    optimizer, step = adam(model, config.learning_rate), with_cuda_graph(train_step, device)
-    history, best = resume(model, optimizer, folder, config.epochs)
+    recipe, step = RECIPES[config.recipe], with_cuda_graph(train_step, device)
+    optimizer = make_optimizer(model, config)
+    resumed, best = resume(model, optimizer, folder, config.epochs)
+    history = resumed or list(history)
     print(HEADER)
     with ThreadPoolExecutor(max_workers=1) as writer, settings.use_threads():
         saved: Future | None = None
-        for epoch in range(len(history) + 1, config.epochs + 1):
+        for epoch in range(last_epoch(history) + 1, config.epochs + 1):
             start = time.perf_counter()
             micro_batches = history[-1]["parts"] if history else 1
             row = {"epoch": epoch}
@@ -143,7 +156,9 @@ def fit(
                     f"the validation loss is {row['val_loss']} after epoch {epoch}; earlier epochs "
                     "are kept; try a smaller --learning-rate"
                 )
-            row["best"] = all(row["val_accuracy"] > past["val_accuracy"] for past in history)
+            row["best"] = recipe.best_epoch == "last" or all(
+                row["val_accuracy"] > past["val_accuracy"] for past in history
+            )
             if saved:
                 saved.result()  # one at a time; raises what went wrong in writing
             row["seconds"] = time.perf_counter() - start
@@ -159,12 +174,6 @@ def fit(
     distributed.wait()  # until the best weights are written
     load_weights(model, folder)
     return history
-
-
-def adam(model: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """The recipe's optimiser; `capturable` lets a CUDA graph record it (Kingma and Ba, 2015)."""
-    on_gpu = next(model.parameters()).is_cuda
-    return torch.optim.Adam(model.parameters(), learning_rate, fused=True, capturable=on_gpu)
 
 
 HEADER = "epoch    train loss  accuracy    val loss  accuracy   images/s   time left"

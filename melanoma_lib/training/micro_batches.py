@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.training import distributed
+from melanoma_lib.training.recipe import Loss
 
 
 def step_in_micro_batches(
@@ -15,6 +15,7 @@ def step_in_micro_batches(
     optimizer: torch.optim.Optimizer,
     images: torch.Tensor,
     labels: torch.Tensor,
+    loss_function: Loss,
     count: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A training step with less memory: gradients accumulate over `count` micro-batches.
@@ -26,7 +27,7 @@ def step_in_micro_batches(
     micro_batches = zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
     for some, their_labels in micro_batches:
         logits.append(model(some))
-        losses.append(F.cross_entropy(logits[-1], their_labels) * len(some) / len(images))
+        losses.append(loss_function(logits[-1], their_labels) * len(some) / len(images))
         losses[-1].backward()
     optimizer.step()
     return torch.stack(losses).sum().detach(), torch.cat(logits).detach()
@@ -38,6 +39,7 @@ def step_that_fits(
     optimizer: torch.optim.Optimizer,
     images: torch.Tensor,
     labels: torch.Tensor,
+    loss_function: Loss,
     count: int,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """A training step in `count` micro-batches, or in more if memory runs out.
@@ -47,9 +49,10 @@ def step_that_fits(
     """
     while True:
         try:
+            batch = model, optimizer, images, labels, loss_function
             if count == 1:
-                return *step(model, optimizer, images, labels), 1
-            return *step_in_micro_batches(model, optimizer, images, labels, count), count
+                return *step(*batch), 1
+            return *step_in_micro_batches(*batch, count), count
         except (RuntimeError, MemoryError, ValueError) as error:
             out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
             # Statistics over a batch need two images.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from melanoma_lib.config import PRECISIONS, TRAINING_FIELDS, TRAININGS, Config
+from melanoma_lib.config import PRECISIONS, RECIPES, TRAINING_FIELDS, TRAININGS, Config, Recipe
 from melanoma_lib.core.environment import device_name, pick_device, versions
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import (
@@ -41,9 +41,11 @@ from melanoma_lib.models import out_of_distribution
 from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.models.bundle import save_bundle
 from melanoma_lib.training import distributed
+from melanoma_lib.training.checkpoint import last_epoch, save_results
 from melanoma_lib.training.dry_run import dry_run
 from melanoma_lib.training.loop import fit
 from melanoma_lib.training.precision import ComputeSettings, computes_bfloat16
+from melanoma_lib.training.probe import fit_output_layer
 
 OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
@@ -93,7 +95,7 @@ def _open_record(folder: Path, config: Config, key: str, data: TrainingData) -> 
     remove_temporary_files(folder)
     entry, dataset = get_architecture(key), describe_split(data.files, data.split)
     training_key = config.training_key(key, data.files.fingerprint)
-    recipe = config.recipe(key, data.files.fingerprint)
+    recipe = config.recipe_key(key, data.files.fingerprint)
     record = prepare_run_folder(folder, training_key, config.epochs)
     whole = all((folder / name).exists() for name in OUTPUTS)
     if whole and record.get("finished") and record["schema"] == SCHEMA:
@@ -117,7 +119,7 @@ def _train(
     folder: Path, config: Config, key: str, data: TrainingData, record: dict, device: torch.device
 ) -> None:
     """Trains; process 0 adds what is found to `record` and writes the files."""
-    first = distributed.rank() == 0
+    first, recipe = distributed.rank() == 0, RECIPES[config.recipe]
     settings = _compute_settings(config, record, device) if first else None
     if first:
         write_json(folder / "run.json", record)
@@ -128,8 +130,15 @@ def _train(
     )
     with gpu_lock(config.run_dir, device):
         model.to(device)
+        history = []
+        if recipe.probe and not any(folder.glob("checkpoint-*")):
+            with settings.use_threads():
+                history = fit_output_layer(model, data, config.batch_size)
+            if first:
+                save_results(folder, history, model.state_dict())
+            distributed.wait()
         train, val = (to_gpu_memory(data.dataset(name), device) for name in ("train", "val"))
-        history = fit(model, train, val, config, folder, settings)
+        history = fit(model, train, val, config, folder, settings, history)
     if not first:
         return
     predictions, reference = predict(model, data, config.batch_size)
@@ -152,6 +161,7 @@ def _train(
         temperature=temperature,
         operating_points=[],
         generated=data.files.generated,
+        **_decision(recipe, data),
     )
     record |= {
         "finished": True,
@@ -163,6 +173,14 @@ def _train(
         "processes": distributed.size(),
     }
     write_json(folder / "run.json", record)
+
+
+def _decision(recipe: Recipe, data: TrainingData) -> dict[str, list[float]]:
+    """What the bundle says of the decision on a diagnosis; see `TrainedRun.class_scores`."""
+    if recipe.decision == Recipe.decision:
+        return {}
+    counts = np.maximum(data.dataset("train").class_counts(), 1)
+    return {"decision_priors": (counts / counts.sum()).tolist()}
 
 
 def _choose_operating_points(folder: Path, config: Config) -> None:
@@ -238,8 +256,8 @@ def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
     there. The same training with more epochs is resumed from its checkpoint.
     """
     aside = folder.parent / "replaced"
-    record, done = read_json(folder / "run.json", {}), len(read_history(folder))
-    trained = any(folder.glob("checkpoint-*"))
+    record, done = read_json(folder / "run.json", {}), last_epoch(read_history(folder))
+    trained = any(folder.glob("checkpoint-*")) or record.get("finished")
     if trained and (record.get("training_key") != training_key or done > epochs):
         aside.mkdir(exist_ok=True)
         target = aside / f"{folder.name}-{record.get('training_key', 'unknown')}-{done}"

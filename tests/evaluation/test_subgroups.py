@@ -6,7 +6,13 @@ from helpers import table_of
 from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, bootstrap_weights, exact_interval
 from melanoma_lib.evaluation.metrics import accuracy, auc
 from melanoma_lib.evaluation.predictions import Predictions, load_predictions
-from melanoma_lib.evaluation.subgroups import by_subgroup, confident_errors, groups
+from melanoma_lib.evaluation.subgroups import (
+    by_diagnosis,
+    by_subgroup,
+    confident_errors,
+    groups,
+)
+from melanoma_lib.evaluation.trained_run import TrainedRun
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def test_an_age_at_the_edge_belongs_to_the_band_it_opens():
 def test_figures_of_a_group_are_those_of_its_images(test_of):
     metadata = table_of(test_of)
     weights = bootstrap_weights(test_of.lesion_ids, 50)
-    rows = by_subgroup([(test_of, 1.3, 0.4)], metadata, weights)
+    rows = by_subgroup([(test_of, 1.3, 0.4)], [test_of.probabilities(1.3)], metadata, weights)
     for attribute in ("sex", "age", "localization", "dx_type"):
         parts = [row for row in rows if row["attribute"] == attribute]
         assert sum(row["images"] for row in parts) == len(test_of.labels)
@@ -61,7 +67,8 @@ def test_the_surest_errors_come_first_by_hand():
 
 
 def in_group(test_of, metadata, name):
-    rows = by_subgroup([(test_of, 1.3, 0.4)], metadata, bootstrap_weights(test_of.lesion_ids, 50))
+    weights = bootstrap_weights(test_of.lesion_ids, 50)
+    rows = by_subgroup([(test_of, 1.3, 0.4)], [test_of.probabilities(1.3)], metadata, weights)
     return next(row for row in rows if row["group"] == name)
 
 
@@ -86,3 +93,38 @@ def test_two_melanomas_above_all_others_leave_room_for_one_below(test_of):
     row = in_group(test_of, metadata, "ear")
     low = 0.025 ** (1 / row["melanoma_lesions"])
     assert row["melanoma_auc"] == {"value": 1, "low": pytest.approx(low), "high": 1}
+
+
+def small_run(**bundle):
+    """Two classes that matter: eight images, six nevi (one seems a melanoma) and two melanomas."""
+    odds = np.log([9, 9, 9, 9, 9, 1 / 4, 2 / 3, 4])  # of nevus to melanoma
+    logits = np.full((8, 7), -50.0)
+    logits[:, 5], logits[:, 4] = odds, 0
+    ids = np.arange(8).astype(str)
+    labels = np.array([5] * 6 + [4] * 2)
+    predictions = Predictions(ids, ids, np.array(["test"] * 8), labels, logits)
+    return TrainedRun({}, {"temperature": 1.0} | bundle, predictions)
+
+
+def test_recall_and_excess_of_a_diagnosis_by_hand():
+    """Melanoma probabilities .1 five times, .8, .6, .2: the mean is .2625, the frequency .25."""
+    run = small_run()
+    rows = by_diagnosis([run], bootstrap_weights(run.predictions.lesion_ids, 200))
+    melanoma, nevus = ({row["diagnosis"]: row for row in rows}[code] for code in ("mel", "nv"))
+    assert (melanoma["images"], nevus["images"]) == (2, 6)
+    assert melanoma["recall"]["value"] == 0.5 and nevus["recall"]["value"] == pytest.approx(5 / 6)
+    assert (melanoma["recall"]["low"], melanoma["recall"]["high"]) == pytest.approx(
+        np.ravel(exact_interval(1, 2)))  # fmt: skip
+    assert melanoma["excess"]["value"] == pytest.approx(0.0125)
+    assert nevus["excess"]["value"] == pytest.approx(-0.0125)
+    # Bins of .1, .2, .6 and .8: gaps .5, .2 (a melanoma), .4 and .8, over eight images.
+    assert melanoma["ece"]["value"] == pytest.approx((0.5 + 0.8 + 0.4 + 0.8) / 8)
+
+
+def test_a_balanced_decision_divides_by_the_prevalence_by_hand():
+    """With one melanoma to four nevi, a fifth is as much as four fifths: .2 is a tie, .6 is not."""
+    priors = np.full(7, 1e-9)
+    priors[[4, 5]] = 0.19, 0.81
+    run = small_run(decision_priors=priors.tolist())
+    assert run.class_scores("test").argmax(1).tolist() == [5, 5, 5, 5, 5, 4, 4, 4]
+    assert small_run().class_scores("test").argmax(1).tolist() == [5, 5, 5, 5, 5, 4, 4, 5]

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from helpers import CONFIG
 
 from melanoma_lib.models.build import build_model
-from melanoma_lib.training.loop import adam, train_step
+from melanoma_lib.training.loop import train_step
 from melanoma_lib.training.precision import LAYOUTS, ComputeSettings, computes_bfloat16
+from melanoma_lib.training.recipe import make_optimizer
 
 
 def new_model(key="test_efficientnet"):
@@ -14,7 +16,7 @@ def new_model(key="test_efficientnet"):
 def outcome(settings, steps=3):
     """The logits of the last of some training steps, and the weights after it."""
     model = new_model().train()
-    network, optimizer = settings.wrap(model), adam(model, 1e-3)
+    network, optimizer = settings.wrap(model), make_optimizer(model, CONFIG)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for _ in range(steps):
         _, logits = train_step(network, optimizer, images, torch.arange(8) % 7)

@@ -9,8 +9,8 @@ from melanoma_lib.data.torch_dataset import GPUDataset
 from melanoma_lib.models.build import build_model
 from melanoma_lib.training import loop
 from melanoma_lib.training.cuda_graph import WARM_UP, CUDAGraphStep, with_cuda_graph
-from melanoma_lib.training.loop import adam
 from melanoma_lib.training.precision import ComputeSettings
+from melanoma_lib.training.recipe import make_optimizer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -39,7 +39,7 @@ refuses = Mock(
 def epochs(step, data, device="cpu", precision="float32"):
     """The losses of two epochs, and the weights after them."""
     model = new_model(device)
-    network, optimizer = ComputeSettings(precision).wrap(model), adam(model, 1e-3)
+    network, optimizer = ComputeSettings(precision).wrap(model), make_optimizer(model, CONFIG)
     rows = [loop.train_epoch(network, optimizer, data, CONFIG, epoch, step=step)
             for epoch in (1, 2)]  # fmt: skip
     return [row["train_loss"] for row in rows], weights_of(model).cpu()
@@ -59,7 +59,7 @@ def test_a_recorded_step_trains_on_every_batch_once_like_the_plain_one(record, c
 
 def test_another_shape_takes_the_ordinary_step():
     step = CUDAGraphStep(
-        lambda model, optimizer, images, labels: (labels.mean(), labels[:, None].repeat(1, 7)),
+        lambda model, optimizer, images, labels, *_: (labels.mean(), labels[:, None].repeat(1, 7)),
         as_a_graph_would,
     )
     for count in [8] * (WARM_UP + 2) + [2]:
@@ -99,7 +99,7 @@ def test_on_a_gpu_no_step_waits_for_the_device(monkeypatch):
     """Once a step is recorded, anything that waits inside an epoch raises."""
     device = torch.device("cuda")
     model = new_model(device)
-    optimizer, data = adam(model, 1e-3), GPUDataset(coloured(64), device)
+    optimizer, data = make_optimizer(model, CONFIG), GPUDataset(coloured(64), device)
     step = with_cuda_graph(loop.train_step, device)
     loop.train_epoch(model, optimizer, data, CONFIG, 1, step=step)
 

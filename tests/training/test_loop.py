@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import CONFIG, coloured, weights_of
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history
@@ -16,6 +17,7 @@ from melanoma_lib.training import loop
 from melanoma_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from melanoma_lib.training.micro_batches import step_that_fits
 from melanoma_lib.training.precision import ComputeSettings
+from melanoma_lib.training.recipe import make_optimizer
 
 
 def new_model():
@@ -188,9 +190,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_epochs_before(tmp_path, m
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     step, calls = loop.train_step, []
 
-    def faulty(model, optimizer, images, labels):
+    def faulty(model, optimizer, *batch):
         calls.append(1)
-        loss, logits = step(model, optimizer, images, labels)
+        loss, logits = step(model, optimizer, *batch)
         if fault == "weights" and len(calls) == 5:  # after the last step, so no loss shows it
             torch.nn.init.constant_(model.get_classifier().weight, float("inf"))
         return loss * (float("nan") if fault == "loss" and len(calls) == 3 else 1), logits
@@ -211,7 +213,7 @@ def test_gradients_of_the_parts_add_up_to_those_of_the_batch():
         model = build_model("test_vit", 7, 32).double().train()  # takes no statistics of a batch
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         loss, logits, used = step_that_fits(
-            loop.train_step, model, optimizer, images, labels, parts
+            loop.train_step, model, optimizer, images, labels, F.cross_entropy, parts
         )
         assert used == parts and logits.shape == (8, 7)
         results.append((loss, weights_of(model)))
@@ -246,7 +248,8 @@ def test_other_errors_are_not_taken_for_a_full_memory(monkeypatch):
     monkeypatch.setattr(model, "forward", lambda _: torch.zeros(2, 3) @ torch.zeros(2, 3))
     batch = torch.zeros(2, 3, 32, 32), torch.zeros(2)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        step_that_fits(loop.train_step, model, loop.adam(model, 1), *batch, 1)
+        optimizer = make_optimizer(model, CONFIG)
+        step_that_fits(loop.train_step, model, optimizer, *batch, F.cross_entropy, 1)
 
 
 def test_an_epoch_that_cannot_be_written_stops_the_training(tmp_path, monkeypatch):
