@@ -219,6 +219,13 @@ def test_a_model_keeps_its_colour_whatever_the_number_of_models(run):
     assert colours(4)[:2] == colours(2) == list(figures.MODEL_COLOURS[:2])
 
 
+def test_pairs_of_models_have_the_colour_of_no_model(run):
+    axes = figures.plot(first(run, 4), "07-5-agreement").axes[0]
+    colours = [line.get_color() for line in axes.lines]
+    assert colours[:4] == list(figures.MODEL_COLOURS[:4])
+    assert len(colours) == 10 and not set(colours[4:]) & set(figures.MODEL_COLOURS)
+
+
 def test_ages_fall_into_the_middle_of_bins_of_five_years():
     table = metadata().assign(dx="nv", age=np.repeat([30.0, 35.0, 80.0], 21))
     corners = figures.patients(table).axes[0].collections[0].get_paths()[0].vertices[:, 0]

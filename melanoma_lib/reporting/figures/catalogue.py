@@ -63,15 +63,16 @@ CATALOG = {
     "07-4-randomised-weights": "How alike the maps of a model are to its own while its weights are "
     "made random layer by layer, from the output on: mean rank correlation, with 95% intervals. A "
     "map that stays alike does not show what the model has learned. Empty maps are left out.",
-    "07-5-agreement": "How alike the Grad-CAM maps of two models are on the same test images, each "
-    "for the class its model predicts, and how alike to a blob in the middle of the image: mean "
-    "rank correlation, with 95% intervals.",
+    "07-5-agreement": "How alike the Grad-CAM maps of a model and a blob in the middle of the "
+    "image are, and (grey) those of two models on the same test images, each for the class its "
+    "model predicts: mean rank correlation, with 95% intervals.",
     "08-1-comparison": "The models on the same test split, with 95% intervals and values. Dots: "
     "single trainings, where there are several.",
     "08-2-training-curves": TRAINING_CURVES,
     "08-3-confusion-matrices": CONFUSION_MATRIX,
-    "08-4-accuracy-latency": "Accuracy on the test split against the time to classify one image, "
-    "with 95% intervals. Larger markers: more parameters, given in millions (M).",
+    "08-4-accuracy-latency": "Accuracy on the test split, with 95% intervals, against the time to "
+    "classify one image: median, and from the 5th to the 95th percentile of the measured times. "
+    "Larger markers: more parameters, given in millions (M).",
     "08-5-subgroups": "One model on groups of the test split, with 95% intervals. In parentheses: "
     "lesions, of them melanomas. Hollow and grey: groups of few lesions. Dashed: the whole test "
     "split.",

@@ -152,16 +152,19 @@ def plot_estimate(axes: Axes, row: int, estimate: Mapping, **look) -> None:
     axes.plot(value, row, **{"markersize": 6} | look)
 
 
-def estimate_rows(axes: Axes, estimates: Mapping[str, Mapping], text: str = "") -> None:
+def estimate_rows(
+    axes: Axes, estimates: Mapping[str, Mapping], text: str = "", models: int | None = None
+) -> None:
     """A row with an estimate per name, in the models' looks; baselines in grey.
 
-    Baselines are what begins so, or with "random weights". An estimate's `single`, the values of
-    its trainings, are faint dots. text: the format of the values written
-    at the right edge.
+    Baselines are what begins so, or with "random weights"; with `models`, only so many rows are
+    models, and the others grey too. An estimate's `single`, the values of its trainings, are faint
+    dots. text: the format of the values written at the right edge.
     """
     for row, (name, estimate) in enumerate(estimates.items()):
         look = model_marker(row)
-        if name.startswith(("baseline", "random weights")):
+        no_model = models is not None and row >= models
+        if no_model or name.startswith(("baseline", "random weights")):
             look |= {"color": GREY, "marker": "X"}
         if single := estimate.get("single"):
             axes.plot(single, [row + 0.25] * len(single), ".", color=look["color"], alpha=0.5)
@@ -178,13 +181,16 @@ def estimate_rows(axes: Axes, estimates: Mapping[str, Mapping], text: str = "") 
 
 
 def estimate_panels(
-    panels_of: Mapping[str, Mapping[str, Mapping]], columns: int, text: str
+    panels_of: Mapping[str, Mapping[str, Mapping]],
+    columns: int,
+    text: str,
+    models: int | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `estimate_rows` with values, a panel per label; every panel has the same rows."""
     rows = len(next(iter(panels_of.values())))
     figure, panels = panel_grid(len(panels_of), columns, 0.65 + 0.22 * rows)
     for axes, (label, estimates) in zip(panels, panels_of.items(), strict=True):
-        estimate_rows(axes, estimates, text)
+        estimate_rows(axes, estimates, text, models)
         axes.set_xlabel(label)
     return figure, panels
 

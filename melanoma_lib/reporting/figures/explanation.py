@@ -100,14 +100,14 @@ def randomised_weights(explained: Mapping[str, dict]) -> Figure:
 
 @style()
 def agreement(explained: Mapping[str, dict], agreements: Mapping[str, dict]) -> Figure:
-    """How alike two models' maps are, and each model's and a centre prior, with intervals.
+    """How alike each model's maps and a centre prior are, and, in grey, those of two models.
 
     agreements: what `map_agreement` gives by the pair's names.
     """
-    rows = {**agreements, **{f"{name}, centre prior": map_estimates(entry)["like_centre"]
-                             for name, entry in explained.items()}}  # fmt: skip
+    rows = {f"{name}, centre prior": map_estimates(entry)["like_centre"]
+            for name, entry in explained.items()} | dict(agreements)  # fmt: skip
     head = f"Rank correlation of two maps (n = {_faithful(explained):,})"
-    figure, _ = elements.estimate_panels({head: rows}, 1, "{:.3f}")
+    figure, _ = elements.estimate_panels({head: rows}, 1, "{:.3f}", models=len(explained))
     return figure
 
 

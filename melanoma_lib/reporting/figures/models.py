@@ -93,7 +93,8 @@ def price_of_leakage(run: Run) -> Figure:
     figure, panels = elements.estimate_panels(panels_of, 3, "{:+.3f}")
     for axes in panels:
         axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
-        axes.xaxis.set_major_locator(MaxNLocator(3))
+        # No steps with a digit more, such as 0.025: their labels touch.
+        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 4, 5, 8, 10]))
     figure.suptitle("trained with leakage minus without", x=0.995, ha="right", size="medium")
     return figure
 
