@@ -15,6 +15,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 PATHS = ("data_dir", "metadata", "img_dir", "output_dir", "figures_dir", "other_split")  # of Config
 TRAININGS = "trainings"  # in a run's folder, the second and further training of each architecture
 LEAKAGE = "leakage"  # in a run's folder, the trainings with leakage, a folder for each fraction
+OTHER_RECIPES = "recipes"  # in a run's folder, what chapter 12 trains, a folder for each recipe
 LEAKAGE_RESULTS = f"{LEAKAGE}/leakage_results.json"  # in a run's folder
 SAMPLE_DIR = PROJECT / "data" / "sample"
 
@@ -153,7 +154,7 @@ class Config:
     def run_dir(self) -> Path:
         """The folder of the run: `output_dir`, or the one that a training in it belongs to."""
         output = Path(self.output_dir)
-        for name in (TRAININGS, LEAKAGE):
+        for name in (TRAININGS, LEAKAGE, OTHER_RECIPES):
             output = output.parents[1] if output.parent.name == name else output
         return output
 
@@ -172,6 +173,15 @@ class Config:
         """The same configuration with leakage, in a folder of the same layout in the run's."""
         output = Path(self.output_dir) / LEAKAGE / f"{fraction:g}"
         return replace(self, leaked_fraction=fraction, output_dir=str(output), figures_dir="")
+
+    def with_recipe(self, recipe: str) -> "Config":
+        """The same configuration with another recipe, in a folder of the same layout in the run's.
+
+        Epochs and learning rate are those of the recipe.
+        """
+        output, values = Path(self.output_dir) / OTHER_RECIPES / recipe, RECIPES[recipe]
+        return replace(self, recipe=recipe, epochs=values.epochs, trainings=1, figures_dir="",
+                       learning_rate=values.learning_rate, output_dir=str(output))  # fmt: skip
 
     def training_lock(self, architecture: str) -> Path:
         """The file that a process holds while it trains an architecture."""

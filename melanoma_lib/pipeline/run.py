@@ -33,8 +33,10 @@ SCHEMA = 3  # of the status files of steps
 TRAINING, COMPARISON = "04", "08"  # the first is executed once per architecture
 # By chapter, those whose results it reads, and those it only waits for: 08 measures time, so that
 # nothing may run beside it.
-READS = {"05": ["04"], "06": ["04"], "07": ["04"], COMPARISON: ["04", "05", "06", "07"]}
-AFTER = {COMPARISON: ["00", "01", "02", "03"]}
+READS = {"05": ["04"], "06": ["04"], "07": ["04"], COMPARISON: ["04", "05", "06", "07"],
+         "12": ["04"]}  # fmt: skip
+AFTER = {COMPARISON: ["00", "01", "02", "03"], "12": [COMPARISON]}
+BY_HAND = ("09", "10")  # chapters that no run executes: the web page and the cloud
 # By chapter, what it leaves in the run folder besides its executed notebook.
 RESULTS = {COMPARISON: ["comparison_*", "summary.md", "tables/*"]}
 
@@ -62,7 +64,8 @@ class Step:
 
 def chapters() -> list[Path]:
     """The notebooks of a run, in order."""
-    return sorted(NOTEBOOKS.glob("0[0-8]_*.ipynb"))
+    found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    return [path for path in found if path.stem[:2] not in BY_HAND]
 
 
 def declared(notebook: Path) -> list[str]:

@@ -28,6 +28,7 @@ from melanoma_lib.reporting.figures.explanation import (
     randomised_weights,
 )
 from melanoma_lib.reporting.figures.models import architectures, value_of_trainings
+from melanoma_lib.reporting.figures.recipes import by_diagnosis, learning_rates, time_to_quality
 from melanoma_lib.reporting.figures.style import MODEL_COLOURS, WIDTH, page, save, style
 from melanoma_lib.reporting.figures.training import confusion_matrices, training_curves
 from melanoma_lib.reporting.run import Run

@@ -1,0 +1,108 @@
+"""Recipes by what they cost: quality on the test split against seconds of training.
+
+    python benchmarks/quality.py FILE --architectures NAME --output-dir DIR --recipes thesis=1 \\
+        balanced=3 probe=1 probe+tune=3 [options of melanoma train]
+
+Trains one architecture with every recipe, as many times as stand behind its name (`--trainings`
+otherwise), in a folder of DIR each; finished trainings are only read. FILE (JSON) receives a
+leaderboard: seconds, metrics with intervals, recall and calibration by diagnosis, and the
+difference of each recipe from the first. Chapter 12 and docs/findings.md read it.
+"""
+
+import argparse
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.cli.options import add_run_options, configuration
+from melanoma_lib.config import RECIPES, Config
+from melanoma_lib.core.environment import versions
+from melanoma_lib.core.files import PROJECT, write_json
+from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.evaluation.trained_run import TrainedRun, load_trainings
+from melanoma_lib.reporting.compare import compare_models
+from melanoma_lib.training.train import train_architecture
+
+SHOWN = ("metrics", "temperature", "trainings", "diagnoses", "uncalibrated")
+DECISION = ", balanced decision"  # behind a recipe that decides for the most probable diagnosis
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("output", type=Path, help="the results (JSON)")
+    parser.add_argument("--recipes", nargs="+", metavar="NAME=K", default=list(RECIPES))
+    parser.add_argument("--command", default="", help="what was run, for the record")
+    parser.add_argument("--note", default="", help="what a reader of the times should know")
+    add_run_options(parser)
+    args = parser.parse_args()
+    base, trained = Path(configuration(args).output_dir), {}
+    for text in args.recipes:
+        name, _, count = text.partition("=")
+        args.recipe, args.output_dir = name, str(base / name)
+        config = configuration(args)
+        trained[name] = train(config, int(count or config.trainings))
+    write_json(args.output, measured(trained, config) | {
+        "date": datetime.now(UTC).date().isoformat(), "command": args.command, "note": args.note,
+        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT,
+                                 capture_output=True, text=True).stdout.strip(),
+        "versions": versions(), "image_size": config.image_size,
+    })  # fmt: skip
+
+
+def train(config: Config, count: int) -> list[TrainedRun]:
+    """The trainings of one recipe, read from their folders once they are there."""
+    key = config.architectures[0]
+    for number in range(1, count + 1):
+        train_architecture(config.training(number), key)
+    return load_trainings(Path(config.output_dir), key, count)
+
+
+def measured(trained: dict[str, list[TrainedRun]], config: Config) -> dict:
+    """The leaderboard, and the differences of all recipes from the first."""
+    models = {name: [named(each, name) for each in runs] for name, runs in trained.items()}
+    for name, runs in trained.items():
+        if "decision_priors" not in runs[0].bundle:
+            priors = class_priors(Path(config.output_dir).parent / name)
+            models[name + DECISION] = [
+                named(each._replace(bundle=each.bundle | {"decision_priors": priors}),
+                      name + DECISION) for each in runs
+            ]  # fmt: skip
+    results = compare_models("quality", models, table_of(next(iter(trained.values()))[0]))
+    record = next(iter(trained.values()))[0].record
+    return {
+        "network": record["name"], "device": record["device"],
+        **{name: results[name] for name in ("test_images", "test_lesions", "test_melanomas")},
+        "recipes": {
+            name: {key: model[key] for key in SHOWN}
+            # Later trainings with a probe find its features on disk.
+            | {"seconds": models[name][0].record["train_seconds"], "count": len(models[name])}
+            for name, model in results["models"].items()
+        },
+        "differences": [row for row in results["differences"] if row["first"] == [*models][0]],
+    }  # fmt: skip
+
+
+def named(trained: TrainedRun, name: str) -> TrainedRun:
+    """A training under the name of its recipe."""
+    return trained._replace(record=trained.record | {"name": name})
+
+
+def class_priors(run: Path) -> list[float]:
+    """How frequent each class is in a run's training split."""
+    split = pd.read_csv(run / "split.csv")
+    counts = split["dx"][split["part"] == "train"].value_counts().reindex(CLASS_NAMES, fill_value=1)
+    return (counts / counts.sum()).tolist()
+
+
+def table_of(trained: TrainedRun) -> pd.DataFrame:
+    """A table without patients: this comparison has no subgroups."""
+    ids = trained.predictions.image_ids
+    nothing = dict.fromkeys(("sex", "localization", "dx_type"), "") | {"age": np.nan}
+    return pd.DataFrame({"image_id": ids} | nothing).drop_duplicates("image_id")
+
+
+if __name__ == "__main__":
+    main()
