@@ -1,6 +1,7 @@
 """The exercises of chapter 01: counts, leakage, the ABCDE rule by eye, and a split."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,19 +19,31 @@ PALETTE = {
 
 
 def pick_quiz_lesions(measured: pd.DataFrame) -> pd.DataFrame:
-    """Four lesions, numbered 1 to 4, with image_id and the criterion in which each is extreme.
+    """Four lesions, numbered 1 to 4, with image_id and the criterion in which each leads the four.
 
-    measured: a row per lesion with image_id and the columns of `CRITERIA`. Empty without those.
+    measured: a row per lesion with image_id and the columns of `CRITERIA`. Empty without those, or
+    with fewer than four lesions that have all of them.
     """
-    if not set(CRITERIA.values()) <= set(measured):  # the dataset has no masks
+    measures = list(CRITERIA.values())
+    complete = measured.dropna(subset=measures) if set(measures) <= set(measured) else []
+    if len(complete) < len(measures):  # for example, the dataset has no masks
         return pd.DataFrame(columns=["image_id", "criterion"])
-    ranks = measured[list(CRITERIA.values())].rank(pct=True)
-    chosen: dict = {}
-    for letter, measure in CRITERIA.items():
-        margin = 2 * ranks[measure] - ranks.drop(columns=measure).max(axis=1)
-        chosen[margin.drop(list(chosen)).idxmax()] = letter
-    quiz = measured.loc[list(chosen), ["image_id"]].assign(criterion=chosen.values())
+    ranks = complete[measures].rank(pct=True).to_numpy()  # (lesions, criteria)
+    # A few that are far ahead in one criterion and not in the others; of these, the clearest four.
+    ahead = 2 * ranks - (ranks.sum(1, keepdims=True) - ranks) / (len(measures) - 1)
+    candidates = np.argsort(-ahead, axis=0, kind="stable")[:8].T
+    fours = [four for four in itertools.product(*candidates) if len(set(four)) == len(measures)]
+    clearest = max(fours, key=lambda four: _clearness(ranks, four))
+    quiz = complete.iloc[list(clearest)][["image_id"]].assign(criterion=list(CRITERIA))
     return quiz.sort_values("image_id").set_axis(range(1, len(quiz) + 1))
+
+
+def _clearness(ranks: np.ndarray, four: Sequence[int]) -> tuple[bool, float]:
+    """Whether lesion i of the four leads in criterion i, for all i, and by how much in sum."""
+    values = ranks[list(four)]
+    others = np.where(np.eye(len(four), dtype=bool), -np.inf, values)
+    leads = values.diagonal() - others.max(axis=0)
+    return bool(leads.min() > 0), float(leads.sum())
 
 
 @exercise("01.1", "a whole number")

@@ -50,8 +50,8 @@ def own_dataset(answer: Callable[..., Dataset]) -> None:
 @exercise("02.3", "a list of six numbers")
 def vertical_flip(answer: list[float]) -> None:
     parameters = torch.tensor([answer], dtype=torch.float32)
-    allowed = parameters.shape == (1, 6) and ((parameters >= 0) & (parameters < 1)).all()
-    require(allowed, "Give six numbers from 0 to below 1.")
+    allowed = parameters.shape == (1, 6) and ((parameters >= 0) & (parameters <= 1)).all()
+    require(allowed, "Give six numbers from 0 to 1.")
     images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     result = augment(images, parameters, Augmentation())
     hint = "Nothing but the flip should happen: which value of the others means no change?"

@@ -28,7 +28,8 @@ class ComputeSettings:
     threads: int = field(default_factory=torch.get_num_threads)  # on the CPU
 
     def __str__(self) -> str:
-        return f"{self.precision}, {self.layout}, {self.threads} threads"
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return f"{self.precision}, {self.layout}, {threads}"
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The network as training sees it: normalised images in, float32 logits out."""

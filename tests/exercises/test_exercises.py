@@ -16,7 +16,7 @@ from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader
 from melanoma_lib.evaluation.calibration import fit_temperature
 from melanoma_lib.evaluation.predictions import Predictions
-from melanoma_lib.exercises.chapter_01 import CRITERIA
+from melanoma_lib.exercises.chapter_01 import CRITERIA, pick_quiz_lesions
 from melanoma_lib.pipeline import run
 
 SOLUTIONS = sorted((run.NOTEBOOKS / "solutions").glob("*.ipynb"))
@@ -333,6 +333,21 @@ def test_every_check_has_been_given_mistakes():
 def test_a_mistake_is_named(name, answer, word):
     says = verdict(name, answer)
     assert says.startswith("not yet") and word in says
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_lesion_of_the_quiz_leads_the_four_in_its_criterion(seed):
+    size = np.random.default_rng(seed).normal(size=(140, 1))  # in all four: they are correlated
+    values = size + np.random.default_rng(seed + 9).normal(size=(140, 4))
+    measured = pd.DataFrame(values, columns=list(CRITERIA.values()))
+    measured = measured.assign(image_id=measured.index.map("ISIC_{:03d}".format))
+    measured.loc[0, "border"] = np.nan  # an empty mask
+    quiz = pick_quiz_lesions(measured)
+    assert sorted(quiz["criterion"]) == list("ABCD") and quiz["image_id"].is_monotonic_increasing
+    shown = measured.set_index("image_id").loc[quiz["image_id"]]
+    for name, letter in zip(quiz["image_id"], quiz["criterion"], strict=True):
+        assert shown[CRITERIA[letter]].idxmax() == name
+    assert pick_quiz_lesions(measured[:4]).empty  # three that have all measures
 
 
 class Unprintable:

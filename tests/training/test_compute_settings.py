@@ -64,6 +64,11 @@ def test_a_device_computes_in_bfloat16_where_it_has_matrix_units(
     assert computes_bfloat16(torch.device(device)) is native
 
 
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread"), (2, "2 threads")])
+def test_settings_are_named_in_words(threads, words):
+    assert str(ComputeSettings(threads=threads)) == f"float32, channels_last, {words}"
+
+
 def test_the_number_of_threads_is_that_of_before_again():
     before = torch.get_num_threads()
     with pytest.raises(KeyError), ComputeSettings(threads=before + 1).use_threads():

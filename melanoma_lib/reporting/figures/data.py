@@ -129,10 +129,10 @@ def abcde(table: pd.DataFrame) -> Figure:
     table: one row per lesion with dx and the columns of `abcde.measure`.
     """
     titles = {
-        "asymmetry": "Asymmetry (fraction\nnot mirrored)",
-        "border": "Border (a disc\nhas 1)",
-        "colours": "Colours (standard\ndeviation)",
-        "diameter": "Diameter (fraction of\nthe diagonal)",
+        "asymmetry": "Asymmetry\n(fraction\nnot mirrored)",
+        "border": "Border\n(a disc has 1)",
+        "colours": "Colours\n(standard\ndeviation)",
+        "diameter": "Diameter\n(fraction of\nthe diagonal)",
     }
     groups = table.groupby("dx")  # alphabetical by code, as CLASS_NAMES
     figure, panels = elements.subplots(3.4, 1, 4, sharey=True)
