@@ -70,6 +70,7 @@ def measured(trained: dict[str, list[TrainedRun]], config: Config) -> dict:
                 named(each._replace(bundle=each.bundle | {"decision_priors": priors}),
                       name + DECISION) for each in runs
             ]  # fmt: skip
+    first = next(iter(models))
     results = compare_models("quality", models, table_of(next(iter(trained.values()))[0]))
     record = next(iter(trained.values()))[0].record
     return {
@@ -81,7 +82,7 @@ def measured(trained: dict[str, list[TrainedRun]], config: Config) -> dict:
             | {"seconds": models[name][0].record["train_seconds"], "count": len(models[name])}
             for name, model in results["models"].items()
         },
-        "differences": [row for row in results["differences"] if row["first"] == [*models][0]],
+        "differences": [row for row in results["differences"] if row["first"] == first],
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The exercises of chapter 12: schedule, class weights, prevalence, and what may be tuned on what."""
+"""The exercises of chapter 12: schedule, class weights, prevalence, what may be tuned on what."""
 
 from collections.abc import Callable, Mapping
 
@@ -25,10 +25,11 @@ def own_schedule(answer: Callable[[float], float]) -> None:
 @exercise("12.2", "three numbers, the gradient for each logit")
 def weighted_gradient(answer: tuple[float, float, float]) -> None:
     gradient = np.array([0.7, 0.2, 0.1 - 1])
+    one = "The weight is that of the image, so it multiplies all three numbers."
     mistakes = {
         "That is the gradient without the weight.": gradient,
         "Its sign is that of the step; the gradient points uphill.": -5 * gradient,
-        "The weight is that of the image, so it multiplies all three numbers.": gradient * [1, 1, 5],
+        one: gradient * [1, 1, 5],
     }
     hint = "Without a weight it is probability minus truth; the weight multiplies the loss."
     require_close(answer, 5 * gradient, hint, mistakes)

@@ -118,6 +118,9 @@ STATEMENT = "word " * 90 + (
 MATRIX = np.full((7, 7), 2) + 5 * np.eye(7, dtype=int)  # 7 of 19 melanomas are found
 TRUTH, SCORES = np.array([False, False, False, True]), np.array([0.1, 0.2, 0.3, 0.9])
 JOB = {"command": "run ${{inputs.data}}", "inputs": {"data": {}}, "outputs": {}}
+CHOSEN = dict.fromkeys(["learning rate", "recipe", "temperature", "threshold"], "val") | {
+    "weights": "train", "the number in the abstract": "test",
+}  # fmt: skip
 PLAN = {"machine": "four", "price_per_hour": 2.0, "looked_up": "2026-01-31", "speed_up": 10,
         "hours": 4.0, "dollars": 9.0}  # fmt: skip
 
@@ -304,6 +307,18 @@ WRONG = {  # mistakes, and a word of the hint for each
     "10.4": [(lambda job: [], "undefined"), (lambda job: ["x"], "no undefined")],
     "10.5": [(PLAN | {"hours": 3.0}, "4 hours"), (PLAN | {"dollars": 8.0}, "what else"),
              ({"machine": "four"}, "missing"), (PLAN | {"looked_up": "today"}, "isoformat")],
+    "12.1": [(lambda progress: np.interp(progress, [0, 0.2, 1], [0, 1, 0]), "straight line"),
+             (lambda progress: 1.0, "begins at 0")],
+    "12.2": [((0.7, 0.2, -0.9), "without the weight"), ((0.7, 0.2, -4.5), "all three"),
+             ((-3.5, -1.0, 4.5), "uphill")],
+    "12.3": [("nv", "most probable"), ("mel", "exceeds")],
+    "12.4": [(4 / 9, "odds"), (36 / 37, "wrong way round"), (0.16, "add up")],
+    "12.5": [(lambda counts, fraction: np.where(
+                 counts == counts.max(), counts * fraction, counts), "of the epoch"),
+             (lambda counts, fraction: counts, "you return")],
+    "12.6": [(CHOSEN | {"recipe": "test"}, "could judge"), ({}, "decisions are"),
+             (CHOSEN | {"temperature": "train"}, "better than it is"),
+             (CHOSEN | {"weights": "val"}, "again")],
 }  # fmt: skip
 # What the checks of some exercises take besides the answer.
 CONTEXT = {

@@ -10,7 +10,6 @@ CHAPTERS = {
     "07": "Explaining a prediction",
     "08": "Comparing the models",
     "12": "A better recipe",
-    "12": "A better recipe",
 }
 TRAINING_CURVES = (
     "Loss and accuracy on the training and the validation split after each epoch. The weights of "
