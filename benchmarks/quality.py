@@ -18,16 +18,19 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.cli.options import add_run_options, configuration
-from melanoma_lib.config import RECIPES, Config
+from melanoma_lib.config import RECIPES, Config, Recipe
 from melanoma_lib.core.environment import versions
 from melanoma_lib.core.files import PROJECT, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.torch_dataset import shown_counts
+from melanoma_lib.evaluation.ensemble import with_logits
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trainings
 from melanoma_lib.reporting.compare import compare_models
 from melanoma_lib.training.train import train_architecture
 
 SHOWN = ("metrics", "temperature", "trainings", "diagnoses", "uncalibrated")
 DECISION = ", balanced decision"  # behind a recipe that decides for the most probable diagnosis
+UNCORRECTED = ", not corrected"  # behind a recipe that undersamples
 
 
 def main() -> None:
@@ -63,13 +66,19 @@ def train(config: Config, count: int) -> list[TrainedRun]:
 def measured(trained: dict[str, list[TrainedRun]], config: Config) -> dict:
     """The leaderboard, and the differences of all recipes from the first."""
     models = {name: [named(each, name) for each in runs] for name, runs in trained.items()}
+    counts = {name: training_counts(Path(config.output_dir).parent / name) for name in trained}
     for name, runs in trained.items():
         if "decision_priors" not in runs[0].bundle:
-            priors = class_priors(Path(config.output_dir).parent / name)
+            priors = {"decision_priors": (counts[name] / counts[name].sum()).tolist()}
             models[name + DECISION] = [
-                named(each._replace(bundle=each.bundle | {"decision_priors": priors}),
-                      name + DECISION) for each in runs
-            ]  # fmt: skip
+                named(each._replace(bundle=each.bundle | priors), name + DECISION) for each in runs
+            ]
+    for name, runs in trained.items():
+        if RECIPES[name].majority_fraction < 1:
+            models[name + UNCORRECTED] = [
+                named(uncorrected(each, counts[name], RECIPES[name]), name + UNCORRECTED)
+                for each in runs
+            ]
     first = next(iter(models))
     results = compare_models("quality", models, table_of(next(iter(trained.values()))[0]))
     record = next(iter(trained.values()))[0].record
@@ -82,7 +91,8 @@ def measured(trained: dict[str, list[TrainedRun]], config: Config) -> dict:
             | {"seconds": models[name][0].record["train_seconds"], "count": len(models[name])}
             for name, model in results["models"].items()
         },
-        "differences": [row for row in results["differences"] if row["first"] == first],
+        "differences": [row for row in results["differences"]
+                        if row["first"] == first and row["second"] in trained],
     }  # fmt: skip
 
 
@@ -91,11 +101,17 @@ def named(trained: TrainedRun, name: str) -> TrainedRun:
     return trained._replace(record=trained.record | {"name": name})
 
 
-def class_priors(run: Path) -> list[float]:
-    """How frequent each class is in a run's training split."""
+def training_counts(run: Path) -> np.ndarray:
+    """The images of each class in a run's training split, (classes,), at least 1."""
     split = pd.read_csv(run / "split.csv")
-    counts = split["dx"][split["part"] == "train"].value_counts().reindex(CLASS_NAMES, fill_value=1)
-    return (counts / counts.sum()).tolist()
+    counts = split["dx"][split["part"] == "train"].value_counts()
+    return counts.reindex(CLASS_NAMES, fill_value=1).to_numpy()
+
+
+def uncorrected(trained: TrainedRun, counts: np.ndarray, recipe: Recipe) -> TrainedRun:
+    """As the plain loss would have trained it: with the class frequencies that it was shown."""
+    log_fraction = np.log(shown_counts(counts, recipe.majority_fraction) / counts)
+    return with_logits(trained, trained.predictions.logits + log_fraction)
 
 
 def table_of(trained: TrainedRun) -> pd.DataFrame:

@@ -91,11 +91,11 @@ CATALOG = {
     "two networks and of their difference, by the number of trainings of each and of test lesions, "
     "from measured variances.",
     "12-1-learning-rate": "The learning rate during a training, by recipe.",
-    "12-2-recall-by-diagnosis": "Recall of each diagnosis on the test split by recipe, with 95% "
-    "intervals; in parentheses the number of test images.",
+    "12-2-recall-by-diagnosis": "Recall of each diagnosis on the test split of HAM10000 by recipe, "
+    "with 95% intervals; in parentheses the number of test images.",
     "12-3-calibration-by-diagnosis": "Mean predicted probability of each diagnosis minus its "
-    "frequency on the test split, with 95% intervals, of a network that saw few images of the most "
-    "frequent diagnosis: as it was trained, and corrected for that.",
+    "frequency on the test split of HAM10000, with 95% intervals, of a network that saw few images "
+    "of the most frequent diagnosis: not corrected for that, and corrected.",
     "12-4-time-to-quality": "Metrics on the test split of HAM10000 against the seconds of one "
     "training, by recipe, with 95% intervals over lesions and, where there are several, trainings.",
 }

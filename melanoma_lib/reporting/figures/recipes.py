@@ -62,6 +62,7 @@ def time_to_quality(recipes: Mapping[str, Mapping], heads: Mapping[str, str]) ->
         axes.grid()
     for axes in panels[-1]:
         axes.set_xlabel("Training (s)")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     entries = [elements.legend_entry(name, **elements.model_marker(index))
                for index, name in enumerate(recipes)]  # fmt: skip
     elements.legend(figure, entries, columns=2)
