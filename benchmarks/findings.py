@@ -43,6 +43,21 @@ LEAKAGE = """\
 Leaky minus clean, the same test images judged by networks that differ in whether siblings of test
 lesions were among their training images ([results.md](results.md#leakage_resultsjson)). {note}
 """
+RECIPES = """\
+## Recipes: quality against training time
+
+{date}, {device}, torch {torch}, timm {timm}, commit {commit}; {network} from ImageNet weights at
+{image_size} px. Made with
+
+    {command}
+
+{note} Chapter 12 explains the recipes. The test set has {test_images:,} images of
+{test_lesions:,} lesions; all choices were made on validation.
+"""
+CHOICES = """\
+What was tried, on validation (one training each; balanced accuracy is that of the decision relative
+to frequency). {note}
+"""
 FROM_RANDOM_WEIGHTS = """\
 ## The four architectures of the thesis from random weights
 
@@ -88,6 +103,32 @@ def leakage(measured: dict) -> Iterator[str]:
     yield markdown(as_dataframe(table({"leakage": measured["results"]}, "leakage")))
 
 
+def recipes(measured: dict) -> Iterator[str]:
+    """The leaderboard of recipes, their differences from the first, and what was tried."""
+    yield RECIPES.format(**about(measured))
+    heads = {name: head for name, (head, _) in COLUMNS.items()} | {"nll": "NLL"}
+    yield markdown(pd.DataFrame(
+        {"Recipe": name, "Trainings": found["count"], "Seconds": round(found["seconds"])}
+        | {head: format_estimate(found["metrics"][metric]) for metric, head in heads.items()}
+        for name, found in measured["recipes"].items()
+    ))  # fmt: skip
+    first = next(iter(measured["recipes"]))
+    yield markdown(pd.DataFrame(
+        {"Difference": f"{first} − {row['second']}"}
+        | {COLUMNS[metric][0]: format_estimate(row[metric]) for metric in COLUMNS}
+        for row in measured["differences"]
+    ))  # fmt: skip
+    tried = read_json(HERE / "quality-choices-cpu.json")
+    yield CHOICES.format(**tried)
+    yield markdown(pd.DataFrame(
+        {"Tried": found["tried"], "Seconds": round(found["seconds"]),
+         "Melanoma AUC": f"{found['melanoma_auc']:.3f}",
+         "Balanced accuracy": f"{found['balanced']:.3f}", "NLL": f"{found['nll']:.3f}",
+         "Kept": "yes" if found["kept"] else ""}
+        for found in tried["choices"]
+    ))  # fmt: skip
+
+
 def from_random_weights(measured: dict) -> Iterator[str]:
     """The comparison of the thesis's architectures without ImageNet weights, and its figures."""
     parts = measured["results"]["dataset"]["parts"]
@@ -109,6 +150,7 @@ def from_random_weights(measured: dict) -> Iterator[str]:
 SECTIONS = {
     "trainings-cpu.json": trainings,
     "leakage-cpu.json": leakage,
+    "quality-cpu.json": recipes,
     "comparison-h200.json": from_random_weights,
 }
 

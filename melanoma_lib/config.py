@@ -49,7 +49,7 @@ class Recipe:
 # Chosen on the validation split of HAM10000 with EfficientNet-Lite0 at 96 px (docs/findings.md).
 FAST = {
     "learning_rate": 2e-3,  # a high peak, as one_cycle allows; a transformer needs a tenth of it
-    "schedule": "one_cycle",  # Smith and Topin (2018): as good in far fewer epochs
+    "schedule": "one_cycle",  # as good in far fewer epochs (Smith and Topin, 2019)
     "weight_decay": 0.05,  # what timm's own fine-tuning uses with AdamW
     "majority_fraction": 0.2,  # two images in three are nevi; an epoch is half as long without most
     "best_epoch": "last",  # the learning rate is 0 there

@@ -1,7 +1,7 @@
 """A linear probe: the best linear output layer for the features of a network as it is.
 
 The features are computed once and kept on disk; what is left is a multinomial logistic regression
-(Alain and Bengio, 2017; Kornblith, Shlens and Le, 2019).
+(Kornblith et al., 2019).
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from melanoma_lib.evaluation.metrics import accuracy, nll
 from melanoma_lib.evaluation.predictions import predict_logits, softmax
 from melanoma_lib.models.build import normalisation
 
-# Inverse strengths of the L2 penalty on the weights of standardised features (Hastie et al., 2009).
+# Inverse strengths of the L2 penalty on the weights of standardised features.
 STRENGTHS = tuple(10.0**power for power in (-4, -3.5, -3, -2.5, -2, -1.5, -1))
 ABSENT = -30.0  # the logit of a class without training images: a probability of 1e-13
 

@@ -44,7 +44,7 @@ def one_cycle(progress: float) -> float:
     """Up to the peak in the first fifth of a training, then down to zero, both along a cosine.
 
     `progress` of the training, from 0 to 1. Returns a fraction of the peak, in [0, 1] (Smith and
-    Topin, 2018).
+    Topin, 2019).
     """
     if progress < WARM_UP:
         return (1 - math.cos(math.pi * progress / WARM_UP)) / 2

@@ -137,7 +137,8 @@ def test_a_run_that_was_moved_is_reported_as_before(runs, tmp_path, capsys):
     config = dataclasses.replace(config, other_split=str(runs / "other"), architectures=("b",))
     write_json(runs / "other" / "b" / "run.json", {"training_key": "key"})
     run.run(config, run.plan(config, "data"), asked={"fingerprint": "data"})
-    mark(config, run.plan(config, "data")[-1])
+    (comparison,) = (step for step in run.plan(config, "data") if step.chapter == run.COMPARISON)
+    mark(config, comparison)
     (tmp_path / "moved").mkdir()
     for name in ("by_notebooks", "other"):
         (runs / name).rename(tmp_path / "moved" / name)
