@@ -32,11 +32,15 @@ ASKED = "config.json"  # in a run folder: the configuration and parameters it wa
 SCHEMA = 3  # of the status files of steps
 TRAINING, COMPARISON = "04", "08"  # the first is executed once per architecture
 # By chapter, those whose results it reads, and those it only waits for: 08 measures time, so that
-# nothing may run beside it.
-READS = {"05": ["04"], "06": ["04"], "07": ["04"], COMPARISON: ["04", "05", "06", "07"]}
+# nothing may run beside it, and gathers what the others leave, so that it is the last.
+READS = {"05": ["04"], "06": ["04"], "07": ["04"], "11": ["04"],
+         COMPARISON: ["04", "05", "06", "07", "11"]}  # fmt: skip
 AFTER = {COMPARISON: ["00", "01", "02", "03"]}
 # By chapter, what it leaves in the run folder besides its executed notebook.
-RESULTS = {COMPARISON: ["comparison_*", "summary.md", "tables/*"]}
+RESULTS = {
+    "11": ["abstention_results.json"],
+    COMPARISON: ["comparison_*", "summary.md", "tables/*"],
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,9 @@ class Step:
 
 
 def chapters() -> list[Path]:
-    """The notebooks of a run, in order."""
-    return sorted(NOTEBOOKS.glob("0[0-8]_*.ipynb"))
+    """The notebooks of a run, in the order in which they are executed."""
+    found = [*NOTEBOOKS.glob("0[0-8]_*.ipynb"), *NOTEBOOKS.glob("11_*.ipynb")]
+    return sorted(found, key=lambda path: (path.stem.startswith(COMPARISON), path))
 
 
 def declared(notebook: Path) -> list[str]:

@@ -366,6 +366,18 @@ def _shift(
     }
 
 
+def promises_elsewhere(models: Mapping[str, TrainedRun], resamples: int = RESAMPLES) -> dict:
+    """The promises of some networks on images from elsewhere, which are their test split."""
+    test = next(iter(models.values())).predictions.split("test")
+    weights = bootstrap_weights(test.lesion_ids, resamples)
+    return {
+        "coverage": conformal.COVERAGE,
+        "confidence": LEVEL,
+        "models": {key: {"name": model.record["name"]} | promises([model], weights)
+                   for key, model in models.items()},
+    }  # fmt: skip
+
+
 def with_test(training: TrainedRun, test: Predictions) -> TrainedRun:
     """A training with the validation split it has, and other predictions as its test split."""
     validation = training.predictions.split("val")
