@@ -1,15 +1,17 @@
 """Chapter 11's results: what is chosen where, what is kept, and what is refused."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import make_run, passes_of
+from helpers import ROOT, make_run, passes_of
 
 from melanoma_lib.config import TRAININGS
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_json
+from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.shifts import SHIFTS
 from melanoma_lib.evaluation.abstention import ORDERS
 from melanoma_lib.evaluation.conformal import METHODS
@@ -164,3 +166,17 @@ def test_tables_and_summary_hold_every_model(results):
     for model in results["models"].values():
         assert model["name"] in text
         assert f"{referral_at(model, 0.2)['test']['accuracy']['value']:.3f}" in text
+
+
+def test_every_field_is_documented(results):
+    section = (ROOT / "docs" / "results.md").read_text().partition("## abstention_results.json")[2]
+    documented = set(re.findall(r"`([\w.-]+)`", section.partition("\n## ")[0]))
+
+    def fields(value):
+        if isinstance(value, list):
+            return set().union(*map(fields, value))
+        if not isinstance(value, dict) or value.keys() >= {"value", "low", "high"}:
+            return set()
+        return set(value).union(*map(fields, value.values()))
+
+    assert fields(results) - {*KEYS, *CLASS_NAMES} <= documented
