@@ -29,7 +29,7 @@ def uncertainties(probabilities: np.ndarray) -> dict[str, np.ndarray]:
 
     `probabilities` (n, classes). `confidence`: 1 minus the highest probability; `margin`: 1 minus
     the distance of the two highest (both in [0, 1]); `entropy`, in nats (Hendrycks and Gimpel,
-    2017; Scheffer et al., 2001; Shannon, 1948).
+    2017).
     """
     second, first = np.sort(probabilities, axis=1)[:, -2:].T
     logarithms = np.log(np.maximum(probabilities, np.finfo(float).tiny))
@@ -63,7 +63,7 @@ def area_under_risk_coverage(
 
     For each image the fraction of errors among those at most as uncertain, averaged over images.
     An order without information has the overall fraction of errors. `weights` as in `metrics`
-    (Geifman, Uziel and El-Yaniv, 2019).
+    (Geifman et al., 2019).
     """
     weights = np.ones(len(wrong)) if weights is None else weights
     order = np.argsort(uncertainty, kind="stable")
