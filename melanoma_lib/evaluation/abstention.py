@@ -3,7 +3,7 @@
 An image is referred if its uncertainty is above a threshold that was chosen on validation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +86,31 @@ def referral_threshold(uncertainty: np.ndarray, fraction: float) -> float:
         raise MelanomaError(f"a fraction to refer lies between 0 and 1, not at {fraction}")
     answered = int(np.ceil((1 - fraction) * len(uncertainty) - 1e-9))
     return float(np.sort(uncertainty)[answered - 1])
+
+
+def choose_referral(
+    validation: Predictions, temperature: float, order: str, fraction: float
+) -> dict[str, object]:
+    """Whom a network refers: `order`, `fraction` and `threshold`, as a bundle holds them.
+
+    The least certain `fraction` of the validation split, by one of `uncertainties`. Raises
+    `MelanomaError` for another order or fraction.
+    """
+    uncertainty = _uncertainty(validation.probabilities(temperature), order)
+    threshold = referral_threshold(uncertainty, fraction)
+    return {"order": order, "fraction": fraction, "threshold": threshold}
+
+
+def is_referred(probabilities: np.ndarray, referral: Mapping) -> np.ndarray:
+    """Whether each image is referred, boolean (n,); `referral` as of `choose_referral`."""
+    return _uncertainty(probabilities, referral["order"]) > referral["threshold"]
+
+
+def _uncertainty(probabilities: np.ndarray, order: str) -> np.ndarray:
+    known = uncertainties(probabilities)
+    if order not in known:
+        raise MelanomaError(f"no order {order!r}; images are ordered by {', '.join(known)}")
+    return known[order]
 
 
 class Referral(NamedTuple):
