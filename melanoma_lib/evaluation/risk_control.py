@@ -29,8 +29,13 @@ def allowed_errors(lesions: int, target: float, confidence: float = LEVEL) -> in
     return shown - 1 if shown and lesions else None
 
 
-def least_lesions(target: float, confidence: float = LEVEL) -> int:
-    """With how many lesions, none of them an error, a rate is shown to be at least the target."""
+def least_lesions(target: float, confidence: float = LEVEL) -> int | None:
+    """With how many lesions, none of them an error, a rate is shown to be at least the target.
+
+    None for a target of 1, which no number of lesions shows.
+    """
+    if target == 1:
+        return None
     return math.ceil(math.log(1 - confidence) / math.log(target) - 1e-9)
 
 

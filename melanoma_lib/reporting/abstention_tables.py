@@ -24,6 +24,7 @@ NO_THRESHOLD = (
     " No threshold promises a {label}: that takes {least} such lesions on validation without an "
     "error, and there are {lesions}."
 )
+NEVER = " No threshold promises a {label}, which no number of lesions can show."
 THRESHOLD = (
     " The threshold that promises a {label} with {confidence:.0%} confidence has {reached} on "
     "test ({verdict})."
@@ -136,6 +137,8 @@ def summarize_abstention(found: dict) -> list[str]:
 
 def _threshold_text(point: dict, confidence: float) -> str:
     label = operating_point_label(point)
+    if point["least_lesions"] is None:
+        return NEVER.format(label=label)
     if point["controlled"] is None:
         return NO_THRESHOLD.format(label=label, least=point["least_lesions"],
                                    lesions=point["lesions"])  # fmt: skip

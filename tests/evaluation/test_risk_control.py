@@ -18,6 +18,7 @@ def test_fifty_nine_lesions_without_an_error_show_95_percent():
     assert least_lesions(0.95) == 59
     assert allowed_errors(58, 0.95) is None and allowed_errors(59, 0.95) == 0
     assert allowed_errors(0, 0.95) is None
+    assert least_lesions(1) is None and allowed_errors(10_000, 1) is None
 
 
 @pytest.mark.parametrize("lesions", [10, 60, 100, 717])

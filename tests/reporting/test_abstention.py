@@ -180,3 +180,13 @@ def test_every_field_is_documented(results):
         return set(value).union(*map(fields, value.values()))
 
     assert fields(results) - {*KEYS, *CLASS_NAMES} <= documented
+
+
+def test_a_target_of_everything_cannot_be_promised(tmp_path):
+    make_run(tmp_path, skills=(2.0,))
+    file = tmp_path / KEYS[0] / "bundle.json"
+    point = {"name": "sensitivity_100", "criterion": "sensitivity", "target": 1.0}
+    write_json(file, read_json(file) | {"operating_points": [point | {"threshold": 0.01}]})
+    found = abstention_results(tmp_path, passes_of(tmp_path, KEYS[:1]), resamples=50)
+    assert found["models"][KEYS[0]]["thresholds"][0]["controlled"] is None
+    assert "no number of lesions" in summarize_abstention(found)[0]
