@@ -1,5 +1,6 @@
 """What tests of several rooms make: a small dataset, runs, tables of patients."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -16,8 +17,10 @@ from PIL import Image
 from melanoma_lib.config import Config
 from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.shifts import SHIFTS
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.evaluation.predictions import Predictions, save_predictions
+from melanoma_lib.evaluation.predictions import Predictions, load_predictions, save_predictions
+from melanoma_lib.reporting.abstention import Passes
 from melanoma_lib.reporting.compare import compare
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +92,7 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion", training_seed=0) -> dic
             folder / "bundle.json",
             {
                 "temperature": 1.3,
+                "weights_sha256": f"w{number}",
                 "operating_points": [
                     {"name": "specificity_95", "criterion": "specificity", "target": 0.95,
                      "threshold": 0.4}
@@ -96,6 +100,19 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion", training_seed=0) -> dic
             },
         )
     return fast(*(f"model_{number}" for number in range(len(skills))))
+
+
+def passes_of(run_dir, keys) -> dict[str, Passes]:
+    """What chapter 11 takes besides: distances without meaning, and logits that a shift blurs."""
+    rng, found = np.random.default_rng(5), {}
+    for key in keys:
+        predictions = load_predictions(run_dir / key / "predictions.parquet")
+        val, test = predictions.split("val"), predictions.split("test")
+        distances = tuple(rng.random(len(split.labels)) for split in (val, test))
+        noise = rng.normal(scale=4, size=test.logits.shape).astype(np.float32)
+        shifted = dict.fromkeys(SHIFTS, dataclasses.replace(test, logits=test.logits + noise))
+        found[key] = Passes(distances, shifted)
+    return found
 
 
 def computed_in(folder, precision):

@@ -44,6 +44,20 @@ class Predictions:
         """How many lesions the images show, or those in some rows; `rows` boolean (n,)."""
         return len(np.unique(self.lesion_ids[rows]))
 
+    def one_image_per_lesion(self, seed: int) -> "Predictions":
+        """One image of each lesion, drawn with a seed, so that the rows are exchangeable."""
+        drawn = np.random.default_rng(seed).permutation(len(self.labels))
+        _, first = np.unique(self.lesion_ids[drawn], return_index=True)
+        return self.take(np.sort(drawn[first]))
+
+    @property
+    def lesion_weights(self) -> np.ndarray:
+        """1 / the number of images of each image's lesion, (n,): every lesion weighs the same."""
+        _, lesion_of_image, images = np.unique(
+            self.lesion_ids, return_inverse=True, return_counts=True
+        )
+        return 1 / images[lesion_of_image]
+
     def probabilities(self, temperature: float = 1.0) -> np.ndarray:
         """Softmax of logits / temperature, float64, (n, classes)."""
         return softmax(self.logits, temperature)

@@ -11,7 +11,7 @@ tests; Hillis, 2014).
 architecture, and `n_clusters`, as in `bootstrap.interval`, or None.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, stdtr, stdtrit
@@ -60,6 +60,42 @@ def estimate_of_trainings(trainings: Trainings, n_images: float | None = None) -
             low, high = min(low, ends["low"]), max(high, ends["high"])
         ends |= {"low": float(low), "high": float(high)}
     return ends | found
+
+
+def resample_fractions(
+    cases: Sequence[tuple[np.ndarray, np.ndarray]],
+    lesion_ids: np.ndarray,
+    weights: np.ndarray,
+    base: np.ndarray | None = None,
+) -> tuple[Trainings, float]:
+    """For each training the fraction of some images of which something holds; and `n_images`.
+
+    Of each training the event and the images among which it is counted, both boolean (n,).
+    `base` (n,) counts images other than equally, for example by 1 / the images of their lesion;
+    what is counted are lesions then. `weights` are those of the bootstrap, (resamples, n).
+    """
+    counted = np.stack([among for _, among in cases], 1).astype(float)  # (n, K)
+    happened = np.stack([event for event, _ in cases], 1)
+    lesions = min(len(np.unique(lesion_ids[among])) for _, among in cases)
+    n_images = lesions if base is not None else int(counted.sum(0).min())
+    counted *= 1 if base is None else base[:, None]
+    with np.errstate(invalid="ignore"):
+        values = (counted * happened).sum(0) / counted.sum(0)
+        resampled = (weights @ (counted * happened)) / (weights @ counted)
+    return (values, resampled, lesions), n_images
+
+
+def estimate_fraction(
+    cases: Sequence[tuple[np.ndarray, np.ndarray]],
+    lesion_ids: np.ndarray,
+    weights: np.ndarray,
+    base: np.ndarray | None = None,
+) -> dict:
+    """The estimate of a fraction of images, or of lesions with `base`, over trainings.
+
+    Arguments as of `resample_fractions`, result as of `estimate_of_trainings`.
+    """
+    return estimate_of_trainings(*resample_fractions(cases, lesion_ids, weights, base))
 
 
 def paired_difference(first: Trainings, second: Trainings) -> dict:

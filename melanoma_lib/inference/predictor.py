@@ -21,6 +21,7 @@ from melanoma_lib.core.errors import MelanomaError, describe_error, printable, s
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.data.images import list_pictures, read_image
+from melanoma_lib.evaluation.abstention import Referral, is_referred, referral_estimates
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.metrics import auc
 from melanoma_lib.evaluation.operating_points import operating_point_estimates
@@ -96,13 +97,15 @@ class Decision:
     operating_point: name, criterion, target, threshold, and `test`, its estimates on the test
     split; near_threshold: whether the odds are within a factor `NEAR_ODDS_RATIO` of those at the
     threshold; fraction_below: of the validation split's melanomas (`mel`) and other images
-    (`other`), those with a lower probability.
+    (`other`), those with a lower probability; referred: whether the model is too unsure of the
+    image to answer, which only one is whose bundle refers images (`melanoma refer`).
     """
 
     operating_point: dict
     predicted_positive: bool
     near_threshold: bool
     fraction_below: dict[str, float]
+    referred: bool = False
 
 
 class Predictor:
@@ -132,6 +135,12 @@ class Predictor:
             | {"test": operating_point_estimates(test, temperature, point["threshold"], weights)}
             for point in self.bundle["operating_points"]
         }
+        self.referral = self.bundle.get("referral")
+        if self.referral:
+            referred = is_referred(test.probabilities(temperature), self.referral)
+            for point in self.operating_points.values():
+                case = Referral(test, temperature, point["threshold"], referred)
+                point["referral"] = referral_estimates([case], weights)
         self._lock = threading.Lock()  # hooks are registered on the model: one thread at a time
         shape = 1, self.image_size, self.image_size, 3
         noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -190,6 +199,7 @@ class Predictor:
         """Predicts melanoma if its probability is at or above the operating point's threshold."""
         point, probability = self.operating_point(operating_point), prediction.melanoma_probability
         log_odds_ratio = log_odds(probability) - log_odds(point["threshold"])
+        probabilities = np.array([list(prediction.probabilities.values())])
         return Decision(
             point,
             predicted_positive=probability >= point["threshold"],
@@ -198,6 +208,7 @@ class Predictor:
                 kind: float(np.searchsorted(scores, probability) / len(scores))
                 for kind, scores in self.validation_scores.items()
             },
+            referred=bool(self.referral and is_referred(probabilities, self.referral)[0]),
         )
 
     def heat_maps(self, images: Sequence[np.ndarray], codes: Sequence[str]) -> np.ndarray:
@@ -289,6 +300,7 @@ def _to_row(prediction: Prediction, decision: Decision) -> dict:
         "probabilities": prediction.probabilities,
         "called_melanoma": decision.predicted_positive,
         "near_threshold": decision.near_threshold,
+        "referred": decision.referred,
         "below": decision.fraction_below,
         "foreign": prediction.out_of_distribution,
         "distance": prediction.distance,

@@ -23,6 +23,7 @@ OPTIMISTIC = (
     "Its test results are optimistic: the images it was tested on also chose its thresholds, and "
     "many show lesions seen in training."
 )
+REFERRED = "not answered: the model is too unsure of this image, which a doctor should see"
 ANSWERS = ("yes", "no", "not sure")
 # The ABCDE criteria that an image does not show, or that a patient sees better (Abbasi et al.,
 # 2004): a question, the comment on "yes", and the one on "no".
@@ -69,8 +70,30 @@ def format_rate(estimated: Mapping) -> str:
     return f"{value:.0f}% (95% interval {low:.0f} to {high:.0f}%)"
 
 
+def per_hundred(estimated: Mapping) -> str:
+    """An estimate of a fraction as `18 of 100 (95% interval 11 to 28)`."""
+    if estimated["value"] is None:
+        return "an unknown number"
+    value, low, high = (100 * (estimated[end] or 0) for end in ("value", "low", "high"))
+    return f"{value:.0f} of 100 (95% interval {low:.0f} to {high:.0f})"
+
+
+def referral_text(operating_point: Mapping) -> str:
+    """What a model's referrals did on its test split, in plain words; "" where it refers nobody."""
+    found = operating_point.get("referral")
+    if not found:
+        return ""
+    return (
+        f"It would refer {per_hundred(found['referred'])} such images to a doctor. Of the "
+        f"melanomas among the rest it finds {format_rate(found['sensitivity'])}; of all melanomas, "
+        f"{format_rate(found['found_or_referred'])} are found or referred."
+    )
+
+
 def decision_text(decision: Decision) -> str:
     """The decision in one line, with its operating point."""
+    if decision.referred:
+        return REFERRED[0].upper() + REFERRED[1:]
     outcome = "positive" if decision.predicted_positive else "negative"
     label = operating_point_label(decision.operating_point)
     return f"Predicted {outcome} for melanoma at a {label}"
@@ -131,7 +154,7 @@ def summarize_answers(prediction: Prediction, decision: Decision, answers: Seque
 
 CSV_COLUMNS = (
     "image", "predicted", *(f"p_{code}" for code in CLASS_NAMES), "called_melanoma",
-    "near_threshold", "foreign", "distance", "overlay", "error",
+    "near_threshold", "referred", "foreign", "distance", "overlay", "error",
 )  # fmt: skip
 
 
@@ -144,6 +167,7 @@ def model_text(predictor: Predictor, operating_point: Mapping) -> str:
         f"{predictor.name}: {operating_point['name']}, threshold {threshold}; on its test split "
         f"sensitivity {format_rate(test['sensitivity'])}, "
         f"specificity {format_rate(test['specificity'])}",
+        *filter(None, [referral_text(operating_point)]),
     ])  # fmt: skip
 
 
@@ -153,9 +177,11 @@ def prediction_text(row: Mapping) -> str:
     parts = [
         f"{printable(row['image'])}: {DISPLAY_NAMES[code]} {percent(probabilities[code])}",
         f"melanoma {percent(probabilities[MELANOMA])}",
-        f"predicted {'positive' if row['called_melanoma'] else 'negative'} for melanoma",
+        REFERRED
+        if row["referred"]
+        else f"predicted {'positive' if row['called_melanoma'] else 'negative'} for melanoma",
     ]
-    parts += ["near the threshold"] * row["near_threshold"]
+    parts += ["near the threshold"] * (row["near_threshold"] and not row["referred"])
     parts += ["unlike the images the model was trained on"] * row["foreign"]
     parts += [f"heat map in {printable(path)}" for path in [row.get("overlay")] if path]
     return "; ".join(parts)

@@ -25,7 +25,16 @@ REQUIRED_METADATA = {  # what bundle.json must contain, and when it is valid
     "weights_sha256": lambda value: isinstance(value, str),
     "known_limit": lambda value: isinstance(value, float | int) and value >= 0,
     "known_sha256": lambda value: isinstance(value, str),
+    # Whom the model refers, where it refers anybody: see `evaluation.abstention.choose_referral`.
+    "referral": lambda value: value is None or _is_referral(value),
 }
+
+
+def _is_referral(value: object) -> bool:
+    keys = {"order": str, "fraction": float, "threshold": float}
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), kind) for name, kind in keys.items()
+    )
 
 
 def save_bundle(folder: Path, reference: ReferenceSet, **metadata: object) -> None:

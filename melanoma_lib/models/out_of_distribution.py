@@ -44,6 +44,16 @@ class ReferenceSet:
         """The root mean square distance of images (m, channels) to their fifth neighbour, (m,)."""
         return _kth_distances((features - self.mean) / self.scale, self.features)
 
+    def distances_to_other_lesions(self, lesion_ids: np.ndarray) -> np.ndarray:
+        """The distances of the reference images themselves to those of other lesions, (n,).
+
+        lesion_ids: of all images that the set was fitted to, in their order. These are what the
+        distance of a new lesion's image is to be compared with.
+        """
+        lesion_ids = lesion_ids[_chosen(len(lesion_ids))]
+        same_lesion = lesion_ids[:, None] == lesion_ids[None]
+        return _kth_distances(self.features, self.features, same_lesion)
+
 
 @contextlib.contextmanager
 def capture_features(model: nn.Module) -> Iterator[list[torch.Tensor]]:
@@ -80,7 +90,7 @@ def fit_reference_set(features: np.ndarray, lesion_ids: np.ndarray) -> Reference
     features: (n, channels); lesion_ids: (n,). The limit is the 1 - `FALSE_POSITIVE_RATE`
     quantile of the images' distances to those of other lesions.
     """
-    chosen = np.random.default_rng(0).permutation(len(features))[:MAX_IMAGES]
+    chosen = _chosen(len(features))
     features, lesion_ids = np.float32(features[chosen]), lesion_ids[chosen]
     mean, scale = features.mean(0), features.std(0) + 1e-6
     features = (features - mean) / scale
@@ -88,6 +98,11 @@ def fit_reference_set(features: np.ndarray, lesion_ids: np.ndarray) -> Reference
     distances = _kth_distances(features, features, same_lesion)
     limit = float(np.quantile(distances, 1 - FALSE_POSITIVE_RATE))
     return ReferenceSet(features, mean, scale, limit)
+
+
+def _chosen(count: int) -> np.ndarray:
+    """Which of `count` images are in the reference set, and in which order."""
+    return np.random.default_rng(0).permutation(count)[:MAX_IMAGES]
 
 
 def _kth_distances(

@@ -32,13 +32,16 @@ ASKED = "config.json"  # in a run folder: the configuration and parameters it wa
 SCHEMA = 3  # of the status files of steps
 TRAINING, COMPARISON = "04", "08"  # the first is executed once per architecture
 # By chapter, those whose results it reads, and those it only waits for: 08 measures time, so that
-# nothing may run beside it.
-READS = {"05": ["04"], "06": ["04"], "07": ["04"], COMPARISON: ["04", "05", "06", "07"],
-         "12": ["04"]}  # fmt: skip
+# nothing may run beside it, and gathers what the others leave, so that only 12 comes after it.
+READS = {"05": ["04"], "06": ["04"], "07": ["04"], "11": ["04"],
+         COMPARISON: ["04", "05", "06", "07", "11"], "12": ["04"]}  # fmt: skip
 AFTER = {COMPARISON: ["00", "01", "02", "03"], "12": [COMPARISON]}
 BY_HAND = ("09", "10")  # chapters that no run executes: the web page and the cloud
 # By chapter, what it leaves in the run folder besides its executed notebook.
-RESULTS = {COMPARISON: ["comparison_*", "summary.md", "tables/*"]}
+RESULTS = {
+    "11": ["abstention_results.json"],
+    COMPARISON: ["comparison_*", "summary.md", "tables/*"],
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,10 @@ class Step:
 
 
 def chapters() -> list[Path]:
-    """The notebooks of a run, in order."""
-    found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    return [path for path in found if path.stem[:2] not in BY_HAND]
+    """The notebooks of a run, in the order in which they are executed."""
+    found = [path for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb") if path.stem[:2] not in BY_HAND]
+    late = (COMPARISON, "12")
+    return sorted(found, key=lambda path: (path.stem.startswith(late), path))
 
 
 def declared(notebook: Path) -> list[str]:

@@ -30,6 +30,7 @@ from melanoma_lib.evaluation.predictions import (
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.reporting import compare, figures, tables
+from melanoma_lib.reporting.abstention import promises_elsewhere, with_test
 from melanoma_lib.reporting.compare import CALIBRATION, METRICS
 from melanoma_lib.reporting.run import Run
 
@@ -103,14 +104,14 @@ def evaluate(
         note = temperature_note(run.bundle["temperature"])
         print(f"{run.record['name']}: {len(rows):,} images. {note}", flush=True)
         predictions[folder.name] = predict(folder, files, rows, device, batch_size)
-        models[folder.name] = run._replace(
-            record=run.record | {"dataset": dataset},
-            predictions=_concatenate(run.predictions.split("val"), predictions[folder.name]),
+        models[folder.name] = with_test(run, predictions[folder.name])._replace(
+            record=run.record | {"dataset": dataset}
         )
     results = compare.compare_models(
         folders[0].parent.name, {key: [model] for key, model in models.items()},
         files.metadata, resamples,
     )  # fmt: skip
+    results["abstention"] = promises_elsewhere(models, resamples)
     first = own[folders[0].name]
     results["external"] = {
         "layout": files.layout.name,
@@ -123,13 +124,6 @@ def evaluate(
     for key, run in own.items():
         results["models"][key]["own"] = _own_results(run, predictions[key], resamples)
     return results, predictions
-
-
-def _concatenate(first: Predictions, second: Predictions) -> Predictions:
-    columns = ("image_ids", "lesion_ids", "splits", "labels", "logits")
-    return Predictions(
-        *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns)
-    )
 
 
 def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict:

@@ -17,6 +17,7 @@ from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.explanation.map_metrics import METHOD_NAMES, SCORES
+from melanoma_lib.reporting import abstention_tables
 from melanoma_lib.reporting.compare import COLUMNS, clearly_best
 from melanoma_lib.reporting.leakage import SETS, summarize_leakage
 
@@ -56,6 +57,21 @@ CAPTIONS = {
     "looks better than it is.",
     "price_of_leakage": "One architecture trained and tested on data split by lesion and on data "
     "split by image.",
+    "risk_coverage": "Area under the risk-coverage curve of each order in which images may be "
+    "answered, the most certain first: the mean fraction of errors over all coverages. Less is "
+    "better; an order without information has the fraction of errors among all.",
+    "referral": "What is left when the least certain images go to a doctor: thresholds chosen on "
+    "the validation split, estimates on the test split. Sensitivity and specificity are those of "
+    "the first operating point on the rest; found or referred: of all melanomas.",
+    "promised_thresholds": "Thresholds that reach their target on validation, and thresholds that "
+    "promise it for new lesions. Kept: how often such a threshold reaches its target, chosen on "
+    "as many lesions as validation has, drawn from all held-out ones. Rates on the test split, "
+    "every lesion weighing the same.",
+    "prediction_sets": "Conformal sets of diagnoses on the test split, every lesion weighing the "
+    "same.",
+    "shifts": "The promises on the same test lesions when the images or the prevalence of melanoma "
+    "differ from those of validation: marginal sets, melanoma's coverage by class-conditional "
+    "sets, the first operating point, and the referral of a fifth by confidence.",
 }
 
 
@@ -138,6 +154,17 @@ HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "own": "Own test split",
     "leaked_fraction": "Leaked fraction",
     "set": "Test images",
+    "order": "Ordered by",
+    "area": "Area under the curve",
+    "minus_confidence": "Minus that by confidence",
+    "fraction": "To be referred",
+    "found_or_referred": "Melanomas found or referred",
+    "kind": "Threshold",
+    "kept": "Promise kept",
+    "coverage": "Coverage",
+    "melanoma_coverage": "Coverage of melanoma",
+    "holds_melanoma": "Melanoma in the set",
+    "class_conditional": "Coverage of melanoma, class-conditional",
 }
 
 
@@ -332,10 +359,29 @@ TABLES = {
         "model measure own external difference",
         partial(_of_models, rows_of=_external),
     ),
+    "risk_coverage": ("model order area minus_confidence", abstention_tables.risk_coverage_rows),
+    "referral": (
+        "model order fraction referred accuracy sensitivity specificity found_or_referred",
+        abstention_tables.referral_rows,
+    ),
+    "promised_thresholds": (
+        "model chosen kind threshold kept sensitivity specificity",
+        abstention_tables.threshold_rows,
+    ),
+    "prediction_sets": (
+        "model sets coverage melanoma_coverage holds_melanoma size single empty",
+        abstention_tables.set_rows,
+    ),
+    "shifts": (
+        "shift model coverage melanoma_coverage size class_conditional sensitivity specificity "
+        "referred accuracy",
+        abstention_tables.shift_rows,
+    ),
 }
 OPTIONAL = (
     "averages", "trainings", "outperformance", "diagnoses", "explanations", "leakage",
-    "price_of_leakage", "external",
+    "price_of_leakage", "external", "risk_coverage", "referral", "promised_thresholds",
+    "prediction_sets", "shifts",
 )  # fmt: skip
 
 
@@ -495,6 +541,9 @@ def summary(results: dict) -> str:
     if price := results.get("price_of_leakage"):
         verdict = "" if _excludes_zero(price["difference"]["melanoma_auc"]) else ", not significant"
         lines += ["", LEAKAGE.format(**_texts(price), verdict=verdict)]
+    if "abstention" in results:
+        lines += ["", "When the least certain images are referred, and what is promised:", ""]
+        lines += abstention_tables.summarize_abstention(results["abstention"])
     if "external" in results:
         lines += ["", "Against the run's own test split, temperature and thresholds unchanged:", ""]
         for model in models:

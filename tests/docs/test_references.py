@@ -81,7 +81,7 @@ def of_reading(item):
 
 def of_prose(author, year):
     return [key for key, entry in ENTRIES.items()
-            if entry["year"] == year and author in FIRST[key].split()]  # fmt: skip
+            if entry["year"] == year and f" {author} " in f" {FIRST[key]} "]  # fmt: skip
 
 
 def test_every_entry_is_complete_and_its_key_says_what_it_is():

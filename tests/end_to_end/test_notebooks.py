@@ -28,8 +28,9 @@ def code_cells(book):
     return [cell for cell in book.cells if cell.cell_type == "code"]
 
 
-def test_the_batch_runs_chapters_00_to_08():
-    assert [path.stem[:2] for path in run.chapters()] == [f"0{n}" for n in range(9)]
+def test_the_batch_runs_chapters_00_to_08_and_11_and_compares_last():
+    expected = [*(f"0{n}" for n in range(8)), "11", "08"]
+    assert [path.stem[:2] for path in run.chapters()] == expected
 
 
 def test_no_outputs_are_kept(book):
@@ -137,7 +138,8 @@ def test_the_results_are_written_in_numbers_tables_and_words(finished):
     assert "price of leakage" in summary
     tables = {path.name for path in (folder / "run" / "tables").iterdir()}
     kinds = ("operating_points", "averages", "differences", "subgroups", "diagnoses",
-             "confident_errors", "explanations", "leakage", "price_of_leakage")  # fmt: skip
+             "confident_errors", "explanations", "leakage", "price_of_leakage", "risk_coverage",
+             "referral", "promised_thresholds", "prediction_sets", "shifts")  # fmt: skip
     assert tables == {f"{kind}.{suffix}" for kind in kinds for suffix in ("csv", "tex")} | {
         f"isic2018-{key}.csv" for key in KEYS
     }
@@ -146,7 +148,7 @@ def test_the_results_are_written_in_numbers_tables_and_words(finished):
 def test_executed_notebooks_are_kept(finished):
     folder, _ = finished
     names = {path.stem for path in (folder / "run" / "notebooks").iterdir()}
-    assert {f"04_training-{key}" for key in KEYS} <= names and len(names) == 11
+    assert {f"04_training-{key}" for key in KEYS} <= names and len(names) == 12
     for path in (folder / "run" / "notebooks").iterdir():
         for cell in code_cells(nbformat.read(path, 4)):
             warnings = [o.text for o in cell.outputs if o.get("name") == "stderr"]
@@ -157,9 +159,9 @@ def test_running_again_does_nothing(finished, capsys):
     folder, flags = finished
     before = {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
     assert main(["run", *flags]) == 0
-    assert capsys.readouterr().out.count("up to date") == 11
+    assert capsys.readouterr().out.count("up to date") == 12
     assert main(["status", *flags]) == 0
-    assert capsys.readouterr().out.count(" done ") == 11
+    assert capsys.readouterr().out.count(" done ") == 12
     after = {p: p.stat().st_mtime_ns for p in Path(folder).rglob("*") if p.is_file()}
     changed = {path.name for path in after if before.get(path) != after[path]}
     assert changed <= {".lock"}
@@ -173,9 +175,9 @@ def test_a_copy_of_project_and_data_is_up_to_date(finished, sample_dir, tmp_path
         shutil.copytree(path, copy, copy_function=shutil.copyfile)
         flags = [flag.replace(path, copy) for flag in flags]
     assert main(["run", *flags]) == 0
-    assert capsys.readouterr().out.count("up to date") == 11
+    assert capsys.readouterr().out.count("up to date") == 12
     assert main(["status", "--output-dir", str(tmp_path / folder.name / "run")]) == 0
-    assert capsys.readouterr().out.count(" done ") == 11
+    assert capsys.readouterr().out.count(" done ") == 12
 
 
 def test_an_external_test_is_of_images_that_the_run_has_not_seen(

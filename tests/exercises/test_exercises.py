@@ -15,6 +15,7 @@ from melanoma_lib import exercises
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, loader
 from melanoma_lib.evaluation.calibration import fit_temperature
+from melanoma_lib.evaluation.conformal import conformal_quantile
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.exercises.chapter_01 import CRITERIA, pick_quiz_lesions
 from melanoma_lib.pipeline import run
@@ -199,6 +200,10 @@ def mean_variance(of_trainings, of_lesions=2e-4):
     return of_lesions + of_trainings, of_trainings / (of_lesions + of_trainings)
 
 
+def risks(uncertainty, wrong):
+    return np.cumsum(wrong[np.argsort(uncertainty)]) / np.arange(1, len(wrong) + 1)
+
+
 WRONG = {  # mistakes, and a word of the hint for each
     "00.1": [(5, "from 0"), (0, "order")],
     "00.2": [(100 * 3 / 7, "fraction"), (1 / 7, "several")],
@@ -307,6 +312,21 @@ WRONG = {  # mistakes, and a word of the hint for each
     "10.4": [(lambda job: [], "undefined"), (lambda job: ["x"], "no undefined")],
     "10.5": [(PLAN | {"hours": 3.0}, "4 hours"), (PLAN | {"dollars": 8.0}, "what else"),
              ({"machine": "four"}, "missing"), (PLAN | {"looked_up": "today"}, "isoformat")],
+    "11.1": [(lambda unsure, wrong: np.cumsum(wrong) / np.arange(1, 13), "order of the images"),
+             (lambda unsure, wrong: np.cumsum(wrong[np.argsort(unsure)]) / 12, "not of all"),
+             (lambda unsure, wrong: risks(-unsure, wrong), "least certain come first"),
+             (lambda unsure, wrong: 1 - risks(unsure, wrong), "accuracy"),
+             (lambda unsure, wrong: wrong.mean(), "shape")],
+    "11.2": [(lambda scores, coverage: np.sort(scores)[int(np.ceil(len(scores) * coverage)) - 1],
+              "+ 1"),
+             (lambda scores, coverage: conformal_quantile(scores, min(coverage, len(scores) / 9)),
+              "infinite"),
+             (lambda scores, coverage: 0.5, "which rank")],
+    "11.3": [((60, 93), "rule of three"), ((58, 93), "above 5%"), ((59, 59), "any of the n")],
+    "11.4": [(lambda lesions, seed: np.arange(len(lesions)), "more than once"),
+             (lambda lesions, seed: np.unique(lesions, return_index=True)[1], "never drawn"),
+             (lambda lesions, seed: [0, 1], "none need be lost"),
+             (lambda lesions, seed: [0.5], "whole")],
     "12.1": [(lambda progress: np.interp(progress, [0, 0.2, 1], [0, 1, 0]), "straight line"),
              (lambda progress: 1.0, "begins at 0")],
     "12.2": [((0.7, 0.2, -0.9), "without the weight"), ((0.7, 0.2, -4.5), "all three"),

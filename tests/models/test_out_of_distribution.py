@@ -36,6 +36,20 @@ def test_one_in_a_hundred_reference_images_is_beyond_the_limit(features):
     assert (reference.distance(features + 20) > reference.limit).all()
 
 
+def test_reference_images_are_compared_with_other_lesions(features, monkeypatch):
+    """As new images would be that a set without their lesion was asked about."""
+    monkeypatch.setattr(out_of_distribution, "MAX_IMAGES", 200)  # of the 300
+    lesions = np.arange(300) // 3
+    reference = fit_reference_set(features, lesions)
+    found = reference.distances_to_other_lesions(lesions)
+    chosen = np.random.default_rng(0).permutation(300)[:200]
+    for row, image in enumerate(chosen[:20]):
+        others = (features[chosen] - reference.mean) / reference.scale
+        away = others[lesions[chosen] != lesions[image]]
+        right = np.sort(cdist(others[row : row + 1], away))[0, 4] / np.sqrt(6)
+        assert found[row] == pytest.approx(right, abs=1e-4)
+
+
 def test_images_of_one_lesion_are_not_each_others_neighbours(features):
     again = np.repeat(features[:200], 6, axis=0)
     lesions = np.repeat(np.arange(200), 6)

@@ -77,6 +77,17 @@ def keys(config, **options):
     return {step.name: step.key for step in run.plan(config, "data", **options)}
 
 
+def test_the_comparison_comes_last_and_again_when_chapter_11_has_changed(config, book):
+    book("11_pause", "seed = 0", "draw('11-1-a', seed)")
+    before = keys(config)
+    assert list(before) == ["01_look", *TRAININGS, "11_pause", "08_compare"]
+    book("11_pause", "seed = 0", "draw('11-1-a', seed + 1)")
+    after = keys(config)
+    assert [name for name in after if after[name] != before[name]] == ["11_pause", "08_compare"]
+    steps = {step.chapter: step for step in run.plan(config, "data")}
+    assert steps["08"].waits_for(steps["11"]) and not steps["11"].waits_for(steps["08"])
+
+
 def test_the_plan_runs_training_once_per_architecture(config):
     steps = run.plan(config, "data", {"target": 0.9})
     assert [step.name for step in steps] == ["01_look", *TRAININGS, "08_compare"]

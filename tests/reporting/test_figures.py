@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import make_run, results_of, table_of
+from helpers import make_run, passes_of, results_of, table_of
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.text import Text
 
@@ -26,6 +26,7 @@ from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES, MELANOMA
 from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 from melanoma_lib.explanation.map_metrics import SCORES
 from melanoma_lib.reporting import figures
+from melanoma_lib.reporting.abstention import abstention_results
 from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.leakage import SETS
 from melanoma_lib.reporting.run import Run, open_run
@@ -127,6 +128,8 @@ def run(tmp_path_factory):
     run.results["leakage"] = {
         "fractions": [{"leaked_fraction": fraction, "sets": sets} for fraction in (0.2, 0.4)]
     }
+    passes = passes_of(folder, latency)
+    run.results["abstention"] = abstention_results(folder, passes, resamples=50)
     return replace(run, metadata=metadata())
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.split import is_leaked, lesion_groups, make_split
-from melanoma_lib.reporting.figures import calibration, models, thresholds
+from melanoma_lib.reporting.figures import abstention, calibration, models, thresholds
 from melanoma_lib.reporting.figures.catalogue import CATALOG, EXTERNAL, PER_MODEL, catalog_markdown
 from melanoma_lib.reporting.figures.data import (
     abcde,
@@ -84,6 +84,11 @@ PLOTS: dict[str, Callable[[Run], Figure]] = {
     "08-6-price-of-leakage": models.price_of_leakage,
     "08-7-leaked-fraction": models.leaked_fraction,
     "08-8-two-splits": models.two_splits,
+    "11-1-risk-coverage": abstention.risk_coverage,
+    "11-2-referral": abstention.referral,
+    "11-3-kept-promises": abstention.kept_promises,
+    "11-4-prediction-sets": abstention.prediction_sets,
+    "11-5-shifts": abstention.shifts,
 }
 
 
@@ -91,7 +96,7 @@ def plot(run: Run, name: str, key: str = "") -> Figure | None:
     """The figure `name`, of the model `key` where each model has one; None if it cannot be plotted.
 
     Some figures need models, images, the dataset's table, trainings with leakage (two leaked
-    fractions), or a run on the other split.
+    fractions), a run on the other split, or the results of chapter 11.
     """
     explained = _explained(run).values()
     leaked = run.results.get("leakage", {"fractions": []})["fractions"]
@@ -102,6 +107,7 @@ def plot(run: Run, name: str, key: str = "") -> Figure | None:
         "08-6": not leaked,
         "08-7": len(leaked) < 2,
         "08-8": "price_of_leakage" not in run.results,
+        "11": "abstention" not in run.results,
     }
     if name not in PLOTS or any(lacks[start] for start in lacks if name.startswith(start)):
         return None

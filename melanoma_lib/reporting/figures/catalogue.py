@@ -9,6 +9,7 @@ CHAPTERS = {
     "06": "Finding melanoma",
     "07": "Explaining a prediction",
     "08": "Comparing the models",
+    "11": "When not to answer",
     "12": "A better recipe",
 }
 TRAINING_CURVES = (
@@ -90,6 +91,20 @@ CATALOG = {
     "08-9-value-of-trainings": "Half the width of the 95% interval over lesions and trainings, of "
     "two networks and of their difference, by the number of trainings of each and of test lesions, "
     "from measured variances.",
+    "11-1-risk-coverage": "Fraction of errors among the images that are answered, against how many "
+    "are, the most certain first, in several orders, on the test split. Grey: errors among all.",
+    "11-2-referral": "What is left on the test split when the least confident images go to a "
+    "doctor, by the fraction that is to be referred; thresholds chosen on the validation split, "
+    "with 95% intervals. Melanomas found or referred: predicted positive, or not answered.",
+    "11-3-kept-promises": "How often a threshold that is chosen on as many lesions as validation "
+    "has reaches its target on all held-out lesions, from which they are drawn, and what is left "
+    "of the other rate. One kind of threshold reaches the target on the lesions drawn, the other "
+    "promises it with 95% confidence (dashed) and is missing where these lesions are too few.",
+    "11-4-prediction-sets": "Conformal sets of diagnoses on the test split, every lesion weighing "
+    "the same, with 95% intervals. Dashed: the coverage that is promised.",
+    "11-5-shifts": "What becomes of promises when the images or the prevalence of melanoma differ "
+    "from those of the validation split: marginal conformal sets, the first operating point, and "
+    "a referral by confidence, with 95% intervals. Dashed: what was promised or aimed at.",
     "12-1-learning-rate": "The learning rate during a training, by recipe.",
     "12-2-recall-by-diagnosis": "Recall of each diagnosis on the test split of HAM10000 by recipe, "
     "with 95% intervals; in parentheses the number of test images.",

@@ -1,0 +1,404 @@
+"""When not to answer: abstention, thresholds with a promise, conformal sets, and their limits.
+
+Everything is chosen on the validation split and reported on the test split. The fields of the
+results are documented in docs/results.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.files import read_json
+from melanoma_lib.data.shifts import SHIFTS
+from melanoma_lib.evaluation import conformal, risk_control
+from melanoma_lib.evaluation.abstention import (
+    ORDERS,
+    Referral,
+    area_under_risk_coverage,
+    referral_estimates,
+    referral_threshold,
+    risk_coverage_curve,
+    uncertainties,
+)
+from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap_weights
+from melanoma_lib.evaluation.ensemble import averaged_models
+from melanoma_lib.evaluation.metrics import top_class
+from melanoma_lib.evaluation.operating_points import operating_point_label
+from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.trained_run import TrainedRun, load_trainings
+from melanoma_lib.evaluation.trainings import (
+    estimate_fraction,
+    estimate_of_trainings,
+    paired_difference,
+    resample_fractions,
+    resample_trainings,
+)
+
+SCHEMA = 1
+RESULTS = "abstention_results.json"  # in a run's folder
+FRACTIONS = (0.0, 0.1, 0.2, 0.3)  # of the images that are referred on validation
+COVERAGES = np.arange(1, 21) / 20  # at which a risk-coverage curve is kept
+PREVALENCES = (0.02, 0.5)  # of melanoma among lesions, elsewhere than on the test split
+NONE_REFERRED = ("referred", "melanomas_referred")  # estimates without a meaning there
+SHIFT_NAMES = {name: words for name, (_, words) in SHIFTS.items()}
+Uncertainties = Mapping[str, tuple[np.ndarray, np.ndarray]]  # on validation and on test, by order
+
+
+class Passes(NamedTuple):
+    """What only the images show of a network: distances, and predictions of shifted images.
+
+    `distances` of the reference images, which are those of validation or a part, each to other
+    lesions, and of the test images; `shifted`, by name of `SHIFTS`, the predictions of the latter.
+    """
+
+    distances: tuple[np.ndarray, np.ndarray]
+    shifted: dict[str, Predictions]
+
+
+def abstention_results(
+    run_dir: Path,
+    passes: Mapping[str, Passes],
+    trainings: int = 1,
+    resamples: int = RESAMPLES,
+) -> dict:
+    """All results of chapter 11 for some networks of a run and their averages, ready for JSON.
+
+    `passes` holds what `shifted_passes` returns of each network, of its first training.
+    """
+    models = {key: load_trainings(run_dir, key, trainings) for key in passes}
+    averaged = averaged_models(models, {})
+    test = next(iter(models.values()))[0].predictions.split("test")
+    weights = bootstrap_weights(test.lesion_ids, resamples)
+    known = _uncertainties(models, averaged, passes)
+    found = {
+        key: {
+            "name": trained[0].record["name"],
+            "risk_coverage": _risk_coverage(trained, known[key], weights),
+            "kept": _kept(trained[0]),
+            **promises(trained, weights, known[key]),
+        }
+        for key, trained in (models | averaged).items()
+    }
+    return {
+        "schema": SCHEMA,
+        "weights": {key: trained[0].bundle["weights_sha256"] for key, trained in models.items()},
+        "coverage": conformal.COVERAGE,
+        "confidence": LEVEL,
+        "draws": risk_control.DRAWS,
+        "models": found,
+        "shifts": _shifts({key: trained[:1] for key, trained in models.items()}, passes, weights),
+    }
+
+
+def _uncertainties(
+    models: Mapping[str, Sequence[TrainedRun]],
+    averaged: Mapping[str, Sequence[TrainedRun]],
+    passes: Mapping[str, Passes],
+) -> dict[str, list[Uncertainties]]:
+    """Of each training of every model, the uncertainties by order.
+
+    The ensemble's entropy orders the images of its members too. Distances, those of the first
+    training, are in units of their mean on validation, so that those of members can be averaged.
+    """
+    splits = ("val", "test")
+    distances = {
+        key: tuple(each / of.distances[0].mean() for each in of.distances)
+        for key, of in passes.items()
+    }
+    of_ensemble = None
+    for key in ("ensemble", *averaged):  # the one of all networks, or else of one's trainings
+        if of_ensemble is None and key in averaged:
+            of_ensemble = tuple(_own(averaged[key][0], split)["entropy"] for split in splits)
+    found: dict[str, list[Uncertainties]] = {}
+    for key, trained in (models | averaged).items():
+        members = dict.fromkeys(trained[0].record.get("averages", [key]))
+        distance = tuple(np.mean([distances[member][side] for member in members], 0)
+                         for side in range(2))  # fmt: skip
+        for training in trained:
+            validation, test = (_own(training, split) for split in splits)
+            orders = {name: (validation[name], test[name]) for name in validation}
+            if of_ensemble and key in models:
+                orders["ensemble_entropy"] = of_ensemble
+            found.setdefault(key, []).append(orders)
+        found[key][0]["distance"] = distance
+    return found
+
+
+def _own(training: TrainedRun, split: str) -> dict[str, np.ndarray]:
+    predictions = training.predictions.split(split)
+    return uncertainties(predictions.probabilities(training.bundle["temperature"]))
+
+
+def _risk_coverage(
+    trained: Sequence[TrainedRun], known: Sequence[Uncertainties], weights: np.ndarray
+) -> dict[str, dict]:
+    """By order the area under the risk-coverage curve, and the first training's curve.
+
+    `minus_confidence` is the area minus that by confidence, training by training.
+    """
+    tests = [training.predictions.split("test") for training in trained]
+    wrong = [
+        ~top_class(test.labels, test.probabilities(training.bundle["temperature"]))[1]
+        for test, training in zip(tests, trained, strict=True)
+    ]
+    measured, found = {}, {}
+    for order in [name for name in ORDERS if name in known[0]]:
+        data = [(of[order][1], of_wrong) for of, of_wrong in zip(known, wrong, strict=True)
+                if order in of]  # fmt: skip
+        values, resampled = resample_trainings(area_under_risk_coverage, data, weights)
+        measured[order] = values, resampled, tests[0].count_lesions()
+        curve = risk_coverage_curve(*data[0])
+        at = np.searchsorted(curve["coverage"], COVERAGES - 1e-9)
+        found[order] = {
+            "area": estimate_of_trainings(measured[order]),
+            "coverage": curve["coverage"].iloc[at].tolist(),
+            "risk": curve["risk"].iloc[at].tolist(),
+        }
+        if order != "confidence":
+            count = len(values)  # distances are those of the first training
+            first = tuple(part[..., :count] for part in measured["confidence"][:2])
+            found[order]["minus_confidence"] = paired_difference(
+                measured[order], (*first, tests[0].count_lesions())
+            )
+    return found
+
+
+def promises(
+    trained: Sequence[TrainedRun],
+    weights: np.ndarray,
+    known: Sequence[Uncertainties] | None = None,
+    importance: np.ndarray | None = None,
+) -> dict[str, list[dict]]:
+    """What each training promises after its validation split, and what its test split says of it.
+
+    `referral`, `thresholds` and `sets`, means over the trainings of a model. `known`: the
+    uncertainties of each, by default its confidence alone; `importance` (n,): how much each test
+    image counts, for another prevalence.
+    """
+    if known is None:
+        known = [
+            {"confidence": tuple(_own(each, split)["confidence"] for split in ("val", "test"))}
+            for each in trained
+        ]
+    test = trained[0].predictions.split("test")
+    base = test.lesion_weights * (1 if importance is None else importance)
+    return {
+        "referral": _referral(trained, known, weights, importance),
+        "thresholds": [
+            _threshold(trained, number, weights, base)
+            for number in range(len(trained[0].bundle["operating_points"]))
+        ],
+        "sets": [_sets(trained, method, weights, base) for method in conformal.METHODS],
+    }
+
+
+def _referral(
+    trained: Sequence[TrainedRun],
+    known: Sequence[Uncertainties],
+    weights: np.ndarray,
+    importance: np.ndarray | None,
+) -> list[dict]:
+    """An entry for every order and fraction: the first training's threshold, estimates on test."""
+    rows = []
+    for order in [name for name in ORDERS if name in known[0]]:
+        for fraction in FRACTIONS:
+            if not fraction and order != "confidence":
+                continue  # whoever refers none needs no order
+            cases, thresholds = [], []
+            for training, of in zip(trained, known, strict=True):
+                if order not in of:
+                    continue
+                validation, test = of[order]
+                threshold = referral_threshold(validation, fraction) if fraction else np.inf
+                thresholds.append(threshold)
+                bundle = training.bundle
+                melanoma_threshold = bundle["operating_points"][0]["threshold"]
+                cases.append(Referral(training.predictions.split("test"), bundle["temperature"],
+                                      melanoma_threshold, test > threshold))  # fmt: skip
+            found = referral_estimates(cases, weights, importance)
+            if not fraction:  # none is referred, by definition and not by measurement
+                found |= {name: dict.fromkeys(found[name]) for name in NONE_REFERRED}
+            rows.append({
+                "order": order, "fraction": fraction,
+                "threshold": thresholds[0] if fraction else None, "test": found,
+            })  # fmt: skip
+    return rows
+
+
+def calibration_lesions(training: TrainedRun) -> Predictions:
+    """The validation split with one image a lesion, on which promises are founded."""
+    return training.predictions.split("val").one_image_per_lesion(SEED)
+
+
+def _threshold(
+    trained: Sequence[TrainedRun], number: int, weights: np.ndarray, base: np.ndarray
+) -> dict:
+    """One operating point: the threshold that reaches its target on validation, and the promise.
+
+    `plain` and `controlled` hold the first training's threshold and, with every lesion of the test
+    split weighing the same, estimates of `sensitivity` and `specificity`; `cost` is the rate that
+    pays, with the plain threshold minus with the controlled one.
+    """
+    point = trained[0].bundle["operating_points"][number]
+    criterion, target = point["criterion"], point["target"]
+    chosen: dict[str, list] = {"plain": [], "controlled": []}
+    for training in trained:
+        bundle, lesions = training.bundle, calibration_lesions(training)
+        scores = lesions.melanoma_score(bundle["temperature"])
+        chosen["plain"].append(bundle["operating_points"][number]["threshold"])
+        chosen["controlled"].append(risk_control.controlled_threshold(
+            lesions.is_melanoma, scores, criterion, target))  # fmt: skip
+    kind = lesions.is_melanoma if criterion == "sensitivity" else ~lesions.is_melanoma
+    entry = {name: point[name] for name in ("name", "criterion", "target")} | {
+        "lesions": int(kind.sum()), "least_lesions": risk_control.least_lesions(target),
+    }  # fmt: skip
+    pays = "specificity" if criterion == "sensitivity" else "sensitivity"
+    resampled = {}
+    for name, thresholds in chosen.items():
+        entry[name] = None
+        if None in thresholds:
+            continue
+        rates = _rates(trained, thresholds)
+        lesion_ids = trained[0].predictions.split("test").lesion_ids
+        entry[name] = {"threshold": thresholds[0]} | {
+            rate: estimate_fraction(cases, lesion_ids, weights, base)
+            for rate, cases in rates.items()
+        }
+        resampled[name] = resample_fractions(rates[pays], lesion_ids, weights, base)[0]
+    entry["cost"] = None
+    if len(resampled) == 2:
+        entry["cost"] = paired_difference(resampled["plain"], resampled["controlled"])
+    return entry
+
+
+def _rates(trained: Sequence[TrainedRun], thresholds: Sequence[float]) -> dict[str, list]:
+    """Sensitivity and specificity of each training as `estimate_fraction` takes them."""
+    cases: dict[str, list] = {"sensitivity": [], "specificity": []}
+    for training, threshold in zip(trained, thresholds, strict=True):
+        test = training.predictions.split("test")
+        called = test.melanoma_score(training.bundle["temperature"]) >= threshold
+        cases["sensitivity"].append((called, test.is_melanoma))
+        cases["specificity"].append((~called, ~test.is_melanoma))
+    return cases
+
+
+def _kept(training: TrainedRun) -> list[dict]:
+    """By operating point, how often both kinds of threshold keep their promise.
+
+    All lesions outside training stand for all that there are; see `risk_control.how_often_kept`.
+    """
+    bundle, predictions = training.bundle, training.predictions
+    lesions = predictions.one_image_per_lesion(SEED)
+    scores = lesions.melanoma_score(bundle["temperature"])
+    validation = calibration_lesions(training).is_melanoma
+    counts = int(validation.sum()), int((~validation).sum())
+    return [
+        {"name": point["name"], "label": operating_point_label(point)}
+        | risk_control.how_often_kept(lesions.is_melanoma, scores, point, counts)
+        for point in bundle["operating_points"]
+    ]
+
+
+def _sets(
+    trained: Sequence[TrainedRun], method: str, weights: np.ndarray, base: np.ndarray
+) -> dict:
+    """One kind of conformal sets: the first training's `limits`, None where infinite; `test`."""
+    tests, limits_of = [], []
+    for training in trained:
+        temperature, lesions = training.bundle["temperature"], calibration_lesions(training)
+        limits = conformal.fit_limits(method, lesions.probabilities(temperature), lesions.labels)
+        test = training.predictions.split("test")
+        tests.append(
+            (test, conformal.prediction_sets(method, limits, test.probabilities(temperature)))
+        )
+        limits_of.append(limits)
+    finite = [float(limit) if np.isfinite(limit) else None for limit in limits_of[0]]
+    names = trained[0].predictions.class_names
+    return {
+        "method": method,
+        "limits": dict(zip(names, finite, strict=True)),
+        "test": conformal.set_estimates(tests, weights, base),
+    }
+
+
+def _shifts(
+    models: Mapping[str, Sequence[TrainedRun]], passes: Mapping[str, Passes], weights: np.ndarray
+) -> list[dict]:
+    """The promises on the test split as it is, shifted, and at other prevalences of melanoma."""
+    test = next(iter(models.values()))[0].predictions.split("test")
+    of_lesions = test.lesion_weights
+    prevalence = float(of_lesions[test.is_melanoma].sum() / of_lesions.sum())
+    rows = [_shift("none", "as it is", models, weights)]
+    for name, words in SHIFT_NAMES.items():
+        elsewhere = {
+            key: [with_test(trained[0], passes[key].shifted[name])]
+            for key, trained in models.items()
+        }
+        rows.append(_shift(name, words, elsewhere, weights))
+    for other in PREVALENCES:
+        if 0 < prevalence < 1:
+            odds = other / (1 - other) * (1 - prevalence) / prevalence
+            importance = np.where(test.is_melanoma, odds, 1.0)
+            words = f"{other:.0%} melanomas, here {prevalence:.0%}"
+            rows.append(_shift(f"prevalence_{other:g}", words, models, weights, importance))
+    return rows
+
+
+def _shift(
+    name: str,
+    words: str,
+    models: Mapping[str, Sequence[TrainedRun]],
+    weights: np.ndarray,
+    importance: np.ndarray | None = None,
+) -> dict:
+    averaged = averaged_models(models, {})
+    return {
+        "name": name,
+        "label": words,
+        "models": {
+            key: {"name": trained[0].record["name"]}
+            | promises(trained, weights, importance=importance)
+            for key, trained in (models | averaged).items()
+        },
+    }
+
+
+def promises_elsewhere(models: Mapping[str, TrainedRun], resamples: int = RESAMPLES) -> dict:
+    """The promises of some networks on images from elsewhere, which are their test split."""
+    test = next(iter(models.values())).predictions.split("test")
+    weights = bootstrap_weights(test.lesion_ids, resamples)
+    return {
+        "coverage": conformal.COVERAGE,
+        "confidence": LEVEL,
+        "models": {key: {"name": model.record["name"]} | promises([model], weights)
+                   for key, model in models.items()},
+    }  # fmt: skip
+
+
+def with_test(training: TrainedRun, test: Predictions) -> TrainedRun:
+    """A training with the validation split it has, and other predictions as its test split."""
+    validation = training.predictions.split("val")
+    columns = ("image_ids", "lesion_ids", "splits", "labels", "logits")
+    both = [np.concatenate([getattr(part, name) for part in (validation, test)])
+            for name in columns]  # fmt: skip
+    return training._replace(predictions=Predictions(*both))
+
+
+def read_abstention(run_dir: Path, keys: Sequence[str]) -> dict:
+    """The results of chapter 11 in a run's folder; {} where it has none.
+
+    Raises `MelanomaError` when they are of other networks than `keys`, or of other weights.
+    """
+    results = read_json(run_dir / RESULTS, {})
+    if not results:
+        return {}
+    weights = {key: read_json(run_dir / key / "bundle.json", {}).get("weights_sha256")
+               for key in keys}  # fmt: skip
+    if results.get("schema") != SCHEMA or results["weights"] != weights:
+        raise MelanomaError(
+            f"{run_dir / RESULTS} is of other networks; run chapter 11 again, or delete the file"
+        )
+    return results

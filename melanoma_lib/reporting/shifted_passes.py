@@ -1,0 +1,57 @@
+"""Networks on shifted images: their predictions, and their distances to known images."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_lib.core.environment import pick_device
+from melanoma_lib.data.dataset_files import DatasetFiles
+from melanoma_lib.data.images import decode
+from melanoma_lib.data.shifts import SHIFTS
+from melanoma_lib.data.torch_dataset import HAM10000Dataset
+from melanoma_lib.evaluation.predictions import predict_logits
+from melanoma_lib.evaluation.trained_run import load_trained_run
+from melanoma_lib.models.bundle import load_bundle
+from melanoma_lib.models.out_of_distribution import (
+    capture_features,
+    load_reference_set,
+)
+from melanoma_lib.reporting.abstention import Passes
+
+
+def shifted_passes(
+    folder: Path, files: DatasetFiles, device: str = "auto", batch_size: int = 32
+) -> Passes:
+    """What one trained network makes of the test images as they are, and shifted.
+
+    `folder` is that of an architecture in a run that was trained on these files.
+    """
+    model, bundle = load_bundle(folder)
+    model.to(pick_device(device))
+    predictions = load_trained_run(folder).predictions
+    normalisation = bundle["mean"], bundle["std"]
+    row_of = {image_id: row for row, image_id in enumerate(files.metadata["image_id"])}
+    pixels = decode(files, bundle["image_size"])
+
+    test = predictions.split("test")
+    images = pixels[[row_of[image_id] for image_id in test.image_ids]]
+
+    def passed(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        held_out = HAM10000Dataset(images, test.labels, np.arange(len(images)), test.image_ids)
+        with capture_features(model) as features:
+            logits = predict_logits(model, held_out, batch_size, normalisation)
+        # After those of batches that were too large.
+        return logits, np.concatenate([each.cpu().numpy() for each in features])[-len(images) :]
+
+    reference, lesion_ids = load_reference_set(folder, bundle), predictions.split("val").lesion_ids
+    return Passes(
+        (
+            reference.distances_to_other_lesions(lesion_ids),
+            reference.distance(passed(images)[1]),
+        ),
+        {
+            name: dataclasses.replace(test, logits=passed(change(images))[0])
+            for name, (change, _) in SHIFTS.items()
+        },
+    )
