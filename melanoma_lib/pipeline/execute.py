@@ -17,12 +17,16 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from melanoma_lib.core.errors import MelanomaError, describe_error
+from melanoma_lib.core.signals import interrupt_on_termination
 
+GRACE = 25  # seconds for a process to end by itself: schedulers mostly give a command thirty
 DIED = "its process died; run again to go on, with fewer --jobs if memory was short"
 EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
 # Elsewhere a fork with so much imported is not safe. The fork server's socket lies in the folder
@@ -37,8 +41,8 @@ def start_process(
     """Calls `function(send, *arguments)` in another process; returns it and a `Connection`.
 
     The connection receives what the function sends, then what it returns, or a `MelanomaError` in
-    place of any exception. The process ignores Ctrl-C, and ends when this one ends. `environment`
-    is added to the variables of this process.
+    place of any exception. The process ignores Ctrl-C, and ends when this one ends; SIGTERM ends
+    it after the operation it is in. `environment` is added to the variables of this process.
     """
     context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
     if FORKS:
@@ -68,6 +72,22 @@ def run_in_process(function: Callable, *arguments: object) -> object:
     return result
 
 
+def end_processes(processes: Sequence[BaseProcess]) -> None:
+    """Ends processes of `start_process`: what they are writing, as an epoch, they still write.
+
+    They have `GRACE` seconds for that, or until this process is interrupted again.
+    """
+    deadline = time.monotonic() + GRACE
+    try:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(max(0, deadline - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def _without_sending(_send: Callable, function: Callable, *arguments: object) -> object:
     return function(*arguments)
 
@@ -75,10 +95,12 @@ def _without_sending(_send: Callable, function: Callable, *arguments: object) ->
 def _main(function: Callable, sender: Connection, arguments: tuple, variables: dict) -> None:
     os.environ.clear()  # a fork has that of the server, which may be older than a change
     os.environ.update(variables)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hears Ctrl-C ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hears Ctrl-C ends this one,
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by this, which forks ignore at first
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        sender.send(function(sender.send, *arguments))
+        with interrupt_on_termination():
+            sender.send(function(sender.send, *arguments))
     except BaseException as error:  # as text: some exceptions cannot be sent, or not be read
         with contextlib.suppress(OSError):  # who would hear it has ended
             sender.send(MelanomaError(describe_error(error)))

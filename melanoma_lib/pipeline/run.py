@@ -24,7 +24,7 @@ from melanoma_lib.core.errors import MelanomaError, describe_error, summarize_it
 from melanoma_lib.core.files import PROJECT, digest, read_json, sha256, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import HEADLESS
-from melanoma_lib.pipeline.execute import DIED, execute_notebook, start_process
+from melanoma_lib.pipeline.execute import DIED, end_processes, execute_notebook, start_process
 
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder, held while its notebooks are executed
@@ -260,9 +260,7 @@ def _work(
                     errors.append(execution.error)
                     waiting = [s for s in waiting if not s.waits_for(execution.step)]
     finally:
-        for execution in running:
-            if execution.process:
-                execution.process.kill()
+        end_processes([execution.process for execution in running if execution.process])
     return errors
 
 

@@ -385,11 +385,16 @@ if __name__ == "__main__":
 def test_what_ends_a_run_ends_its_notebook_and_the_next_run_goes_on(
     config, book, tmp_path, number, forking, whole_group
 ):
-    """A training that went on unseen would meet the next run."""
+    """A training that went on unseen would meet the next run; an epoch is written to its end."""
     book(
         "01_look",
-        code="first = not (folder / 'pid').exists()\n"
-        "(folder / 'pid').write_text(f'{os.getpid()}\\n')\ntime.sleep(120 if first else 0)",
+        code="from concurrent.futures import ThreadPoolExecutor\n"
+        "first = not (folder / 'pid').exists()\n"
+        "def write():\n    time.sleep(1)\n    (folder / 'written').touch()\n"
+        "with ThreadPoolExecutor() as writer:\n"
+        "    writer.submit(write)\n"
+        "    (folder / 'pid').write_text(f'{os.getpid()}\\n')\n"
+        "    time.sleep(120 if first else 0)",
     )
     (script := tmp_path / "script.py").write_text(SCRIPT.format(forking=forking))
     process = subprocess.Popen(
@@ -406,6 +411,8 @@ def test_what_ends_a_run_ends_its_notebook_and_the_next_run_goes_on(
     assert process.returncode in (128 + number, -number)  # a shell shows both alike
     if number != signal.SIGKILL:
         assert "interrupted; the same command goes on from here" in error
+        # A second Ctrl-C asks for the end at once.
+        assert (tmp_path / "written").exists() or number != signal.SIGTERM
     assert read_json(tmp_path / "run" / "steps" / "01_look.json")["state"] == "started"
     run_all(config, 1)
     assert states(config)[0] == "done"
