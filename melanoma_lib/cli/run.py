@@ -89,7 +89,9 @@ def run_notebooks(options: argparse.Namespace) -> None:
     jobs = options.jobs or 1
     if stale:
         keys = [step.parameters.get("architecture") for step in stale]
-        sizes, most = run_in_process(_preflight, config, files, keys)
+        sizes, most, warning = run_in_process(_preflight, config, files, keys)
+        if warning:
+            print(warning, flush=True)
         decode(files, config.image_size)  # once
         jobs = options.jobs or len(devices) or most
         # Chapters 00 to 03 can be read while networks train; the largest networks take longest.
@@ -121,7 +123,7 @@ def _check_other_split(config: Config, fingerprint: str) -> None:
         )
 
 
-def _preflight(*arguments) -> tuple[dict[str, int], int]:
+def _preflight(*arguments) -> tuple[dict[str, int], int, str]:
     """`preflight`, imported where it is called: not in this process, which needs no torch."""
     from melanoma_lib.training.preflight import preflight
 
@@ -145,7 +147,7 @@ def train(options: argparse.Namespace) -> None:
     from melanoma_lib.data.images import decode
     from melanoma_lib.training import distributed
     from melanoma_lib.training.callbacks import run_callbacks
-    from melanoma_lib.training.preflight import check_training
+    from melanoma_lib.training.preflight import check_training, cpu_warning
     from melanoma_lib.training.train import train_architecture
 
     options.architectures = options.names + (options.architectures or [])
@@ -154,7 +156,9 @@ def train(options: argparse.Namespace) -> None:
     with run_callbacks(options.track, options.notify, name), distributed.group(config):
         if distributed.rank() == 0:
             files = open_configured_dataset(config)
-            check_training(config, files, config.architectures)
+            sizes = check_training(config, files, config.architectures)
+            if warning := cpu_warning(config, files, sizes):
+                print(warning, flush=True)
             decode(files, config.image_size)
         for architecture in config.architectures:
             for number in range(1, config.trainings + 1):

@@ -26,3 +26,11 @@ def progress(
     from tqdm import tqdm
 
     return tqdm(items, desc=label, total=total, leave=False, **options)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `2 h 05 min`, `3 min 20 s` or `45 s`."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"

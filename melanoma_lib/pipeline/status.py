@@ -9,6 +9,7 @@ from melanoma_lib.config import Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_history, read_json
 from melanoma_lib.core.locks import locked
+from melanoma_lib.core.progress import duration
 from melanoma_lib.pipeline.run import (
     ASKED,
     COMPARISON,
@@ -148,11 +149,3 @@ def thesis(config: Config, steps: list[Step]) -> str:
         details = ", ".join(has) + ("; lacks " if has else "lacks ") * bool(lacks)
         lines.append(f"{state:10s} {head:36s} {details}{', '.join(lacks)}".rstrip())
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `2 h 05 min`, `3 min 20 s` or `45 s`."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
