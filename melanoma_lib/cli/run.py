@@ -1,6 +1,7 @@
 """The commands `run`, `train`, `leakage` and `status`."""
 
 import argparse
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -12,7 +13,10 @@ from melanoma_lib.cli.options import (
     open_configured_dataset,
 )
 from melanoma_lib.config import LEAKAGE_RESULTS, SAMPLE_DIR, Config
+from melanoma_lib.core.environment import environment_variables
 from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.log import run_log
+from melanoma_lib.core.progress import PROGRESS_FILE
 from melanoma_lib.training.callbacks import TRACKERS
 
 
@@ -59,6 +63,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     add_run_options(status)
     status.add_argument("--thesis", action="store_true", help="by section of the thesis instead")
+    status.add_argument(
+        "--watch", action="store_true",
+        help="follow the run, or the one begun last, until it is done or Ctrl-C",
+    )
     for parser_of_batch in (run, status):
         parser_of_batch.add_argument(
             "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
@@ -71,6 +79,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
     """`melanoma run`: executes the notebooks that are not up to date."""
     from melanoma_lib.data.images import decode
     from melanoma_lib.pipeline import run
+    from melanoma_lib.pipeline.display import shown
     from melanoma_lib.pipeline.execute import run_in_process
     from melanoma_lib.training.callbacks import run_callbacks
 
@@ -86,23 +95,25 @@ def run_notebooks(options: argparse.Namespace) -> None:
     asked["extra"] = notebook_parameters(options)
     steps = run.plan(config, **asked)
     stale = [step for step in steps if run.state_of(step) != "done"]
-    jobs = options.jobs or 1
+    jobs, warning = options.jobs or 1, ""
     if stale:
         keys = [step.parameters.get("architecture") for step in stale]
         sizes, most, warning = run_in_process(_preflight, config, files, keys)
-        if warning:
-            print(warning, flush=True)
         decode(files, config.image_size)  # once
         jobs = options.jobs or len(devices) or most
         # Chapters 00 to 03 can be read while networks train; the largest networks take longest.
         steps.sort(key=lambda s: (s.chapter, -sizes.get(s.parameters.get("architecture"), 0)))
-    name = f"melanoma run {Path(config.output_dir).name}"
-    with run_callbacks(options.track, options.notify, name):
-        run.run(config, steps, jobs, devices, asked)
+    output = Path(config.output_dir)
+    name = f"melanoma run {output.name}"
+    with run_log(output, name) as log, run_callbacks(options.track, options.notify, name):
+        if warning:
+            print(warning, flush=True)
+        with shown(config, steps, log) if stale else contextlib.nullcontext():
+            run.run(config, steps, jobs, devices, asked)
     print(
         f"\nfigures             {config.figures}"
         f"\ntables and results  {config.output_dir}"
-        f"\nexecuted notebooks  {Path(config.output_dir) / 'notebooks'}"
+        f"\nexecuted notebooks  {output / 'notebooks'}"
     )
 
 
@@ -144,7 +155,10 @@ def _visible_devices(devices: str) -> list[str]:
 
 def train(options: argparse.Namespace) -> None:
     """`melanoma train`: one architecture after the other, without the notebooks."""
+    from melanoma_lib.core.files import read_json
     from melanoma_lib.data.images import decode
+    from melanoma_lib.pipeline import run
+    from melanoma_lib.pipeline.display import shown
     from melanoma_lib.training import distributed
     from melanoma_lib.training.callbacks import run_callbacks
     from melanoma_lib.training.preflight import check_training, cpu_warning
@@ -153,16 +167,30 @@ def train(options: argparse.Namespace) -> None:
     options.architectures = options.names + (options.architectures or [])
     config = configuration(options)
     name = f"melanoma train {' '.join(config.architectures)}"
-    with run_callbacks(options.track, options.notify, name), distributed.group(config):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(run_callbacks(options.track, options.notify, name))
+        stack.enter_context(distributed.group(config))
+        known = ""
         if distributed.rank() == 0:
             files = open_configured_dataset(config)
             sizes = check_training(config, files, config.architectures)
-            if warning := cpu_warning(config, files, sizes):
-                print(warning, flush=True)
+            warning = cpu_warning(config, files, sizes)
             decode(files, config.image_size)
-        for architecture in config.architectures:
-            for number in range(1, config.trainings + 1):
-                print(train_architecture(config.training(number), architecture))
+            log = stack.enter_context(run_log(Path(config.output_dir), name))
+            if warning:
+                print(warning, flush=True)
+            known = files.fingerprint
+        planned = run.plan(config, distributed.broadcast(known))
+        steps = [step for step in planned if step.training_key]
+        if distributed.rank() == 0:
+            train_only = {"chapters": False}  # unless a run was begun there
+            if read_json(Path(config.output_dir) / run.ASKED, train_only).get("chapters") is False:
+                run.record_asked(config, {"fingerprint": known}, **train_only)
+            stack.enter_context(shown(config, steps, log))
+        for step in steps:
+            print(f"{step.name}: started", flush=True)
+            with environment_variables(**{PROGRESS_FILE: str(run.step_progress_path(step))}):
+                print(train_architecture(step.config, step.parameters["architecture"]))
 
 
 def leakage(options: argparse.Namespace) -> None:
@@ -182,7 +210,9 @@ def leakage(options: argparse.Namespace) -> None:
     options.architectures = [key]
     config, fractions = configuration(options), options.fractions
     name = f"melanoma leakage {key}"
-    with run_callbacks(options.track, options.notify, name), distributed.group(config):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(run_callbacks(options.track, options.notify, name))
+        stack.enter_context(distributed.group(config))
         if distributed.rank() == 0:
             files = open_configured_dataset(config)
             check_training(config, files, [key])
@@ -190,6 +220,7 @@ def leakage(options: argparse.Namespace) -> None:
             for fraction in fractions:
                 check_training(config.with_leakage(fraction), files, [])
             decode(files, config.image_size)
+            stack.enter_context(run_log(Path(config.output_dir), name))
         fractions = sorted(set(distributed.broadcast(fractions)))
         designs = [config, *map(config.with_leakage, fractions)]
         for number in range(1, config.trainings + 1):
@@ -210,12 +241,16 @@ def show_status(options: argparse.Namespace) -> None:
     """`melanoma status`: of the run that the options name, or else of every run."""
     from melanoma_lib.cli import build_parser
     from melanoma_lib.data.dataset_files import open_dataset
+    from melanoma_lib.pipeline.display import watch
     from melanoma_lib.pipeline.run import plan
-    from melanoma_lib.pipeline.status import find_runs, recorded_run, report, thesis
+    from melanoma_lib.pipeline.status import find_runs, latest_run, recorded_run, report, thesis
 
     show = thesis if options.thesis else report
     usual = vars(build_parser().parse_args(["status"]))
     given = {name for name, value in vars(options).items() if value != usual[name]}
+    if options.watch and given <= {"output_dir", "watch"}:
+        watch(*recorded_run(latest_run(options.output_dir)))
+        return
     if given <= {"output_dir", "thesis"}:
         print("\n\n".join(show(*recorded_run(folder)) for folder in find_runs(options.output_dir)))
         return
@@ -223,4 +258,8 @@ def show_status(options: argparse.Namespace) -> None:
     if config.data_dir != str(SAMPLE_DIR) or SAMPLE_DIR.exists():  # it is generated by a run
         files = open_dataset(config.data_dir, config.metadata, config.img_dir)
         known = files.fingerprint, files.mask_fingerprint
-    print(show(config, plan(config, known[0], notebook_parameters(options), known[1])))
+    steps = plan(config, known[0], notebook_parameters(options), known[1])
+    if options.watch:
+        watch(config, steps)
+    else:
+        print(show(config, steps))

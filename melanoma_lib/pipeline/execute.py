@@ -11,7 +11,6 @@ import io
 import logging
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import sys
@@ -24,11 +23,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from melanoma_lib.core.errors import MelanomaError, describe_error
+from melanoma_lib.core.log import by_line
 from melanoma_lib.core.signals import interrupt_on_termination
 
 GRACE = 25  # seconds for a process to end by itself: schedulers mostly give a command thirty
 DIED = "its process died; run again to go on, with fewer --jobs if memory was short"
-EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
+LOGGED = "log"  # tag of a cell whose lines are worth the run's log
 # Elsewhere a fork with so much imported is not safe. The fork server's socket lies in the folder
 # of temporary files, and its path may have 107 bytes.
 FORKS = sys.platform == "linux" and len(os.fsencode(tempfile.gettempdir())) < 70
@@ -120,9 +120,9 @@ def execute_notebook(
 ) -> None:
     """Executes a notebook in this process and writes it, with its outputs, to `target`.
 
-    What cells print is appended to the file `log`; lines of a training's table are also sent.
-    Raises `MelanomaError` for an exception in a cell, and then leaves the notebook with the ending
-    `.failed.ipynb`.
+    What cells print is appended to the file `log`. Lines of cells with the tag `LOGGED`, and of
+    standard error, are also sent. Raises `MelanomaError` for an exception in a cell, and then
+    leaves the notebook with the ending `.failed.ipynb`.
     """
     import papermill
     from IPython.core.interactiveshell import InteractiveShell
@@ -140,9 +140,9 @@ def execute_notebook(
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
     select_figure_formats(shell, {"png"}, bbox_inches=None)  # or each is drawn once more
 
-    def show(line: str) -> None:
+    def show(line: str, worth_it: bool) -> None:
         logger.info("%s", line)
-        if EPOCH_LINE.match(line):
+        if worth_it and line.strip():
             send(line)
 
     class Engine(papermill.engines.Engine):
@@ -182,8 +182,11 @@ def _start_afresh() -> None:
     torch.seed()
 
 
-def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
-    """Runs a cell in an IPython shell and stores its outputs; returns whether it succeeded."""
+def _run_cell(shell, cell, show: Callable[[str, bool], None]) -> bool:
+    """Runs a cell in an IPython shell and stores its outputs; returns whether it succeeded.
+
+    show: is called with each line, and whether it is worth the run's log.
+    """
     from nbformat.v4 import new_output
 
     def display(data: Mapping, metadata: Mapping | None = None, kind="display_data", **_) -> None:
@@ -202,11 +205,16 @@ def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
             new_output("error", ename=kind.__name__, evalue=str(error), traceback=[*traceback])
         )
 
+    tags = cell.metadata.get("tags", [])
     shell.display_pub.publish, shell.display_trap.hook = display, display_result
     shell._showtraceback = display_error
     with (
-        contextlib.redirect_stdout(_Stream("stdout", cell.outputs, show)),
-        contextlib.redirect_stderr(_Stream("stderr", cell.outputs, show)),
+        contextlib.redirect_stdout(
+            _Stream("stdout", cell.outputs, lambda line: show(line, LOGGED in tags))
+        ),
+        contextlib.redirect_stderr(
+            _Stream("stderr", cell.outputs, lambda line: show(line, True))
+        ),
     ):
         result = shell.run_cell(cell.source, store_history=True)
     error = result.error_before_exec or result.error_in_exec
@@ -220,7 +228,7 @@ class _Stream(io.TextIOBase):
     """A stream that stores what a cell prints in its outputs, and shows it line by line."""
 
     def __init__(self, name: str, outputs: list, show: Callable[[str], None]):
-        self.of, self.outputs, self.show, self.rest = name, outputs, show, ""
+        self.of, self.outputs, self.show_lines = name, outputs, by_line(show)
 
     def write(self, text: str) -> int:
         from nbformat.v4 import new_output
@@ -228,7 +236,5 @@ class _Stream(io.TextIOBase):
         if not (self.outputs and self.outputs[-1].get("name") == self.of):
             self.outputs.append(new_output("stream", name=self.of, text=""))
         self.outputs[-1].text += text
-        *lines, self.rest = (self.rest + text).split("\n")
-        for line in lines:
-            self.show(line)
+        self.show_lines(text)
         return len(text)

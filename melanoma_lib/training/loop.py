@@ -69,7 +69,7 @@ def train_epoch(
     batches = loader(train, config.batch_size, generator(config.training_seed, epoch, 0))
     losses, correct, seen = [], [], []
     model.train()
-    for batch in progress(batches, f"epoch {epoch}", len(batches)):
+    for batch in progress(batches, f"epoch {epoch}", len(batches), losses):
         images, labels, rows = distributed.shard(*batch)  # all of it, where there is one process
         labels, rows = to_device(labels, device), to_device(rows, device)
         images = augment(to_input(images, device), parameters[rows], config.augmentation)

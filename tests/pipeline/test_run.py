@@ -57,7 +57,7 @@ def config(tmp_path, book, monkeypatch):
     monkeypatch.setattr(Config, "trained", lambda *_: True)  # these notebooks train nothing
     book("01_look", "seed = 0", "draw('01-1-a', seed)")
     book("04_training", "architecture = ''\nepochs = 1\ndata_dir = ''",
-         "print('  1/2  0.5 *')\ndraw(f'04-1-a-{architecture}', epochs)")  # fmt: skip
+         "print('  1/2  0.5 *')  # log\ndraw(f'04-1-a-{architecture}', epochs)")  # fmt: skip
     book("08_compare", "architectures = ''\ntarget = 0.95", "draw('08-1-a', architectures)")
     return Config(
         output_dir=str(tmp_path / "run"), figures_dir=str(tmp_path / "figures"),
@@ -180,7 +180,7 @@ def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(
         "08-1-a.png": "resnet50,vit_b_16",
     }  # fmt: skip
     assert len(list((tmp_path / "run" / "notebooks").glob("*.ipynb"))) == 4
-    assert "1/2" in (tmp_path / "run" / "run.log").read_text()
+    assert "1/2" in (tmp_path / "run" / run.CELLS_LOG).read_text()
     assert "04_training-vit_b_16:   1/2  0.5 *" in capfd.readouterr().out  # epochs are shown, too
     start = time.perf_counter()
     run_all(config)
