@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import os
+import sys
 import threading
+import time
 from pathlib import Path
 
 from melanoma_lib.cli.options import (
@@ -17,7 +19,7 @@ from melanoma_lib.core.environment import environment_variables
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.log import run_log
 from melanoma_lib.core.progress import PROGRESS_FILE
-from melanoma_lib.training.callbacks import TRACKERS
+from melanoma_lib.training.callbacks import OCCASIONS, TRACKERS
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -55,7 +57,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         group.add_argument("--track", choices=TRACKERS, help="metrics of every epoch there too")
         group.add_argument(
             "--notify", metavar="URL",
-            help="tell an address of apprise of new bests, failure and the end; or MELANOMA_NOTIFY",
+            help="send messages to an address of apprise, as mail; or MELANOMA_NOTIFY",
+        )
+        group.add_argument(
+            "--notify-on", metavar="WHAT", default=",".join(OCCASIONS[:2]),
+            help=f"of {', '.join(OCCASIONS)} (a new best epoch), with commas; default: %(default)s",
         )
 
     status = commands.add_parser(
@@ -80,6 +86,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
     from melanoma_lib.data.images import decode
     from melanoma_lib.pipeline import run
     from melanoma_lib.pipeline.display import shown
+    from melanoma_lib.pipeline.ending import ending
     from melanoma_lib.pipeline.execute import run_in_process
     from melanoma_lib.training.callbacks import run_callbacks
 
@@ -105,16 +112,20 @@ def run_notebooks(options: argparse.Namespace) -> None:
         steps.sort(key=lambda s: (s.chapter, -sizes.get(s.parameters.get("architecture"), 0)))
     output = Path(config.output_dir)
     name = f"melanoma run {output.name}"
-    with run_log(output, name) as log, run_callbacks(options.track, options.notify, name):
+    start = time.monotonic()
+    with (
+        run_log(output, name) as log,
+        run_callbacks(options.track, options.notify, name, options.notify_on) as message,
+    ):
         if warning:
             print(warning, flush=True)
-        with shown(config, steps, log) if stale else contextlib.nullcontext():
-            run.run(config, steps, jobs, devices, asked)
-    print(
-        f"\nfigures             {config.figures}"
-        f"\ntables and results  {config.output_dir}"
-        f"\nexecuted notebooks  {output / 'notebooks'}"
-    )
+        try:
+            with shown(config, steps, log) if stale else contextlib.nullcontext():
+                run.run(config, steps, jobs, devices, asked)
+        finally:
+            if not isinstance(sys.exception(), KeyboardInterrupt):
+                message.append(ending(config, steps, time.monotonic() - start))
+                print(f"\n{message[-1]}".rstrip(), flush=True)
 
 
 def _check_other_split(config: Config, fingerprint: str) -> None:
@@ -168,7 +179,9 @@ def train(options: argparse.Namespace) -> None:
     config = configuration(options)
     name = f"melanoma train {' '.join(config.architectures)}"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(run_callbacks(options.track, options.notify, name))
+        stack.enter_context(
+            run_callbacks(options.track, options.notify, name, options.notify_on)
+        )
         stack.enter_context(distributed.group(config))
         known = ""
         if distributed.rank() == 0:
@@ -211,7 +224,9 @@ def leakage(options: argparse.Namespace) -> None:
     config, fractions = configuration(options), options.fractions
     name = f"melanoma leakage {key}"
     with contextlib.ExitStack() as stack:
-        stack.enter_context(run_callbacks(options.track, options.notify, name))
+        stack.enter_context(
+            run_callbacks(options.track, options.notify, name, options.notify_on)
+        )
         stack.enter_context(distributed.group(config))
         if distributed.rank() == 0:
             files = open_configured_dataset(config)

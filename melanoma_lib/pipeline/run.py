@@ -237,8 +237,6 @@ def run(
             record_asked(config, asked, jobs=jobs, devices=len(devices))
         trainings = sum(bool(step.training_key) for step in steps)
         errors = _work(waiting, jobs, min(jobs, trainings), devices)
-    for error in errors[1:]:
-        print(error, flush=True)
     if errors:
         raise errors[0]
 
@@ -305,7 +303,8 @@ class _Execution:
             self.error = MelanomaError(f"{self.step.name} failed: {describe_error(error)}")
             print(f"{self.step.name}: failed", flush=True)
             with contextlib.suppress(MelanomaError):  # the disk may be full
-                write_json(self.status, self.record | {"state": "failed"})
+                failed = {"state": "failed", "error": describe_error(error)}
+                write_json(self.status, self.record | failed)
             return False
 
     def _start(self) -> bool:

@@ -200,8 +200,11 @@ def _estimates(views: Sequence[StepView]) -> tuple[list[float], list[float | Non
             rest = statistics.mean(after) if after else epoch
             whole = view.step.config.epochs * epoch + rest
             left = whole - len(view.epochs) * epoch
-            left -= view.now["seconds"] if view.in_epoch else 0.0
-            left = max(left, 0.0)
+            if view.in_epoch:
+                left -= view.now["seconds"]
+            elif len(view.epochs) == view.step.config.epochs:
+                left = rest - (view.seconds - sum(float(row["seconds"]) for row in view.epochs))
+            left = min(max(left, 0.0), whole)
             if view.is_open and architecture not in by_name:
                 unmeasured.append(view.step.name.partition("-")[2])
         wholes.append(whole)
