@@ -170,6 +170,7 @@ def train(options: argparse.Namespace) -> None:
     from melanoma_lib.data.images import decode
     from melanoma_lib.pipeline import run
     from melanoma_lib.pipeline.display import shown
+    from melanoma_lib.pipeline.ending import training_ending
     from melanoma_lib.training import distributed
     from melanoma_lib.training.callbacks import run_callbacks
     from melanoma_lib.training.preflight import check_training, cpu_warning
@@ -178,32 +179,37 @@ def train(options: argparse.Namespace) -> None:
     options.architectures = options.names + (options.architectures or [])
     config = configuration(options)
     name = f"melanoma train {' '.join(config.architectures)}"
+    start = time.monotonic()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(
+        message = stack.enter_context(
             run_callbacks(options.track, options.notify, name, options.notify_on)
         )
         stack.enter_context(distributed.group(config))
-        known = ""
-        if distributed.rank() == 0:
+        first, known = distributed.rank() == 0, ""
+        if first:
             files = open_configured_dataset(config)
-            sizes = check_training(config, files, config.architectures)
+            known, sizes = files.fingerprint, check_training(config, files, config.architectures)
             warning = cpu_warning(config, files, sizes)
             decode(files, config.image_size)
             log = stack.enter_context(run_log(Path(config.output_dir), name))
             if warning:
                 print(warning, flush=True)
-            known = files.fingerprint
         planned = run.plan(config, distributed.broadcast(known))
         steps = [step for step in planned if step.training_key]
-        if distributed.rank() == 0:
-            train_only = {"chapters": False}  # unless a run was begun there
-            if read_json(Path(config.output_dir) / run.ASKED, train_only).get("chapters") is False:
-                run.record_asked(config, {"fingerprint": known}, **train_only)
-            stack.enter_context(shown(config, steps, log))
-        for step in steps:
-            print(f"{step.name}: started", flush=True)
-            with environment_variables(**{PROGRESS_FILE: str(run.step_progress_path(step))}):
-                print(train_architecture(step.config, step.parameters["architecture"]))
+        train_only = {"chapters": False}  # unless a run was begun there
+        before = read_json(Path(config.output_dir) / run.ASKED, train_only)
+        if first and before.get("chapters") is False:
+            run.record_asked(config, {"fingerprint": known}, **train_only)
+        with shown(config, steps, log) if first else contextlib.nullcontext():
+            for step in steps:
+                print(f"{step.name}: started", flush=True)
+                progress_file = run.step_progress_path(step)
+                with environment_variables(**{PROGRESS_FILE: str(progress_file)}):
+                    print(train_architecture(step.config, step.parameters["architecture"]))
+                progress_file.unlink(missing_ok=True)
+        if first:
+            message.append(training_ending(config, steps, time.monotonic() - start))
+            print(f"\n{message[-1]}", flush=True)
 
 
 def leakage(options: argparse.Namespace) -> None:

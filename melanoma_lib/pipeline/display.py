@@ -120,7 +120,7 @@ def _loops(view: RunView, narrow: bool) -> RenderableType:
             continue
         name = each.step.name.partition("-")[2]
         if not each.now:
-            table.add_row(name, each.state, *([_kept(each)] if each.epochs else []))
+            table.add_row(name, each.state, *([each.kept] if each.epochs else []))
             continue
         now, epochs = each.now, each.step.config.epochs
         label = f"{now['label']}/{epochs}" if each.in_epoch else now["label"]
@@ -144,23 +144,17 @@ def _details(each: StepView) -> list[str]:
     return [*details, f"{duration(max(left, 0))} left"]
 
 
-def _kept(each: StepView) -> str:
-    """Which epoch's weights are kept."""
-    best = [row for row in each.epochs if row["best"] == "True"][-1]
-    return f"epoch {best['epoch']} kept: accuracy {float(best['val_accuracy']):.3f} on validation"
-
-
 def _epochs(each: StepView, count: int, narrow: bool) -> RenderableType:
     """The last epochs of a training, and which epoch's weights are kept."""
     table = Table(box=None, padding=(0, 1), title_justify="left", title_style="",
-                  title=f"{each.step.name.partition('-')[2]}: {_kept(each)}")  # fmt: skip
+                  title=f"{each.step.name.partition('-')[2]}: {each.kept}")  # fmt: skip
     columns = {"epoch": "{}", "train_loss": "{:.4f}", "train_accuracy": "{:.3f}",
                "val_loss": "{:.4f}", "val_accuracy": "{:.3f}"}  # fmt: skip
     if not narrow:
         columns["images_per_second"] = "{:,.1f}"
     for name in columns:
         table.add_column(name.replace("_per_second", "/s").replace("_", " "), justify="right")
-    best = [row["epoch"] for row in each.epochs if row["best"] == "True"][-1]
+    best = each.best["epoch"]
     for row in each.epochs[-count:]:
         cells = [text.format(row[name] if name == "epoch" else float(row[name]))
                  for name, text in columns.items()]  # fmt: skip

@@ -9,6 +9,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.core.progress import duration
 from melanoma_lib.pipeline.run import COMPARISON, Step, state_of, step_status_path
+from melanoma_lib.pipeline.status import look
 
 RESULTS = "comparison_results.json"
 
@@ -35,15 +36,28 @@ def ending(config: Config, steps: Sequence[Step], seconds: float) -> str:
               "chapters": output / "notebooks", "log": output / "run.log"}  # fmt: skip
     lines += [f"{name:9s} {_short(path)}" for name, path in places.items() if path.exists()]
     if compared:
-        run = shlex.quote(_short(output))
-        lines += ["", "next:"] + [
-            f"  melanoma {command}" for command in (
-                f"site --output-dir {run}",
-                f"figures --results {shlex.quote(_short(output / RESULTS))} --output-dir page",
-                f"serve --bundle {run}",
-            )
-        ]  # fmt: skip
+        run, results = (shlex.quote(_short(path)) for path in (output, output / RESULTS))
+        lines += _next(
+            f"site --output-dir {run}",
+            f"figures --results {results} --output-dir page",
+            f"serve --bundle {run}",
+        )
     return "\n".join(lines)
+
+
+def training_ending(config: Config, steps: Sequence[Step], seconds: float) -> str:
+    """The last lines of trainings without notebooks, which took so long."""
+    run = shlex.quote(_short(Path(config.output_dir)))
+    views = look(config, steps).steps
+    found = [f"  {each.step.name.partition('-')[2]}: {each.kept}" for each in views if each.epochs]
+    next_ = _next(
+        f"predict IMAGE --bundle {run}", f"serve --bundle {run}", f"status --output-dir {run}"
+    )
+    return "\n".join([f"all is done, in {duration(seconds)}", "", *found, *next_])
+
+
+def _next(*commands: str) -> list[str]:
+    return ["", "next:", *(f"  melanoma {command}" for command in commands)]
 
 
 def _headlines(results: Path) -> list[str]:

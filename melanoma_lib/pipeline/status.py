@@ -60,6 +60,17 @@ class StepView:
         return None
 
     @property
+    def best(self) -> dict[str, str]:
+        """Of a training with epochs, the one whose weights are kept: the last that was a best."""
+        return [row for row in self.epochs if row["best"] == "True"][-1]
+
+    @property
+    def kept(self) -> str:
+        """Which epoch's weights are kept, in words."""
+        accuracy = float(self.best["val_accuracy"])
+        return f"epoch {self.best['epoch']} kept: accuracy {accuracy:.3f} on validation"
+
+    @property
     def in_epoch(self) -> bool:
         """Whether the loop that runs is that over the batches of an epoch."""
         return self.now.get("label", "").startswith("epoch")

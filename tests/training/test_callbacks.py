@@ -2,9 +2,11 @@
 
 import http.server
 import json
+import re
 import threading
 
 import pytest
+from helpers import ROOT
 
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
@@ -112,6 +114,13 @@ def test_people_are_told_of_what_they_asked_for_with_the_results_first_lines(
     assert ("night failed", "the disk is full\n\n1 of 12 steps failed") in inbox.messages or (
         notify_on == "best"
     )
+
+
+def test_the_addresses_in_the_documents_are_those_of_their_services():
+    text = (ROOT / "docs" / "cloud.md").read_text()
+    written = re.findall(r"--notify '([^']*[A-Z_]{5}[^']*)'", text)
+    kinds = [type(service).__name__ for url in written for service in callbacks._address(url)]
+    assert kinds == ["NotifyEmail", "NotifySlack", "NotifyDiscord"]
 
 
 def test_an_occasion_that_does_not_exist_is_refused_before_the_run():
