@@ -1,15 +1,15 @@
-"""The commands `figures`, `site`, `evaluate` and `clean`, for runs that are finished."""
+"""The commands `figures`, `site` and `evaluate`, for runs that are finished."""
 
 import argparse
 from pathlib import Path
 
 from melanoma_lib.cli.options import add_dataset_options
-from melanoma_lib.config import SAMPLE_DIR, Config
+from melanoma_lib.config import Config
 from melanoma_lib.core.errors import MelanomaError
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds the four commands to the parser."""
+    """Adds the three commands to the parser."""
     test = commands.add_parser("evaluate", help="a trained run on images from elsewhere")
     test.add_argument(
         "--bundle", required=True, metavar="DIR", help="a run's folder, or one architecture's in it"
@@ -40,13 +40,6 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
                       help="the run; default: runs/thesis")
     site.add_argument("--site-dir", metavar="DIR", help="default: the folder site in the run")
     site.set_defaults(command=build_website)
-
-    waste = commands.add_parser("clean", help="list what may be deleted, or delete what is named")
-    waste.add_argument(
-        "names", nargs="*", metavar="NAME", help="replaced, cache, archives, or one of the list"
-    )
-    waste.add_argument("--output-dir", metavar="DIR", help="a run elsewhere; default: all of runs")
-    waste.set_defaults(command=clean)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -91,16 +84,3 @@ def build_website(options: argparse.Namespace) -> None:
 
     run = Path(options.output_dir).expanduser().resolve()
     print(build(run, Path(options.site_dir or run / "site")))
-
-
-def clean(options: argparse.Namespace) -> None:
-    """`melanoma clean`: lists what may go, with sizes; deletes what is named."""
-    from melanoma_lib.pipeline.clean import delete, describe, removable
-    from melanoma_lib.pipeline.status import RUNS
-
-    elsewhere = [Path(options.output_dir).expanduser().resolve()] if options.output_dir else []
-    found = removable([RUNS, *elsewhere], SAMPLE_DIR.parent)
-    if not options.names:
-        print(f"{describe(found)}\n`melanoma clean NAME ...` deletes one, or all of a kind")
-    for line in delete(found, options.names):
-        print(line, flush=True)

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import socket
 import statistics
 import time
@@ -29,7 +28,6 @@ from melanoma_lib.pipeline.run import (
 )
 
 RUNS = PROJECT / "runs"
-GUIDE = PROJECT / "docs" / "thesis_guide.md"
 CHAPTER = 30.0  # seconds that a chapter is taken for until it has been executed once
 SILENCE = 90.0  # seconds after which a process that writes nothing may be dead
 
@@ -285,43 +283,3 @@ def finished_epochs(step: Step) -> list[dict[str, str]]:
     record = read_json(folder / "run.json", {})
     history = read_history(folder) if record.get("training_key") == step.training_key else []
     return history if len(history) <= step.config.epochs else []
-
-
-def sections(guide: str) -> dict[str, list[str]]:
-    """The names in backticks below each numbered heading of the thesis guide, by heading."""
-    parts = re.split(r"^###? (.*)\n", guide, flags=re.MULTILINE)[1:]
-    named = zip(parts[::2], parts[1::2], strict=True)
-    return {
-        head: re.findall(r"`([^`]+)`", body) for head, body in named if re.match(r"\d\.\d", head)
-    }
-
-
-def thesis(config: Config, steps: list[Step]) -> str:
-    """The state of every section of the thesis guide, and the figures and tables it has and lacks.
-
-    States: ready, open, text only. A figure or table counts if its chapter is up to date.
-    """
-    from melanoma_lib.reporting.figures import CATALOG, PER_MODEL  # slow to import
-    from melanoma_lib.reporting.tables import CAPTIONS, table_file
-
-    stale = {step.chapter for step in steps if state_of(step) != "done"}
-    output, lines = Path(config.output_dir), [
-        f"{config.output_dir}, by docs/{GUIDE.name}; what melanoma run would make again is lacking"
-    ]
-    for head, names in sections(GUIDE.read_text(encoding="utf-8")).items():
-        files = {}
-        for name in names:
-            if name in CATALOG:
-                keys = [f"-{key}" for key in config.architectures] if name in PER_MODEL else [""]
-                files |= {name + key: config.figures / f"{name}{key}.pdf" for key in keys}
-            elif name in CAPTIONS:
-                files[name] = output / f"{table_file(name)}.tex"
-        lacks = [
-            name for name, file in files.items()
-            if (name[:2] if name[:2].isdigit() else COMPARISON) in stale or not file.exists()
-        ]  # fmt: skip
-        state = "open" if lacks else "ready" if files else "text only"
-        has = [name for name in files if name not in lacks]
-        details = ", ".join(has) + ("; lacks " if has else "lacks ") * bool(lacks)
-        lines.append(f"{state:10s} {head:36s} {details}{', '.join(lacks)}".rstrip())
-    return "\n".join(lines)

@@ -26,5 +26,6 @@ def test_the_symptoms_are_what_the_library_prints():
     code = "".join(path.read_text() for path in (ROOT / "melanoma_lib").rglob("*.py"))
     for words in ("out of memory: a batch is now", "its process died; run again to go on",
                   "too little disk space", "cannot be written (", "PyTorch finds no GPU",
-                  "waiting: another training computes", "the loss is ", "cannot be fetched from timm's hub"):  # fmt: skip
+                  "waiting: another training computes", "the loss is ",
+                  "cannot be fetched from timm's hub"):  # fmt: skip
         assert words in PAGE and words in code, words

@@ -11,7 +11,7 @@ from melanoma_lib.pipeline import status
 def waste(tmp_path, monkeypatch):
     """A run with a replaced training, pixels of it and of nothing, a broken download."""
     monkeypatch.setattr(status, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr("melanoma_lib.cli.results.SAMPLE_DIR", tmp_path / "data" / "sample")
+    monkeypatch.setattr("melanoma_lib.cli.status.SAMPLE_DIR", tmp_path / "data" / "sample")
     monkeypatch.setenv("MELANOMA_CACHE", str(tmp_path / "cache"))
     record = {"dataset": {"fingerprint": "f"}, "config": {"image_size": 32}}
     run = tmp_path / "runs" / "night"

@@ -12,9 +12,7 @@ from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import duration, write_progress
 from melanoma_lib.pipeline import run, status
-from melanoma_lib.pipeline.status import GUIDE, closing_lines, look, report, sections, thesis
-from melanoma_lib.reporting.figures import CATALOG
-from melanoma_lib.reporting.tables import CAPTIONS
+from melanoma_lib.pipeline.status import closing_lines, look, report
 
 
 @pytest.fixture
@@ -268,58 +266,3 @@ def test_a_run_of_another_version_is_refused_in_one_line(runs, capsys):
 
 def test_durations_read_well():
     assert [duration(s) for s in (4.4, 75, 7500)] == ["4 s", "1 min 15 s", "2 h 05 min"]
-
-
-@pytest.fixture
-def written(config, steps):
-    """Leaves every chapter done, but of the figures only the curves of 04 and the ROC of 06."""
-    names = ["04-1-training-curves-a", "04-1-training-curves-b", "06-1-roc"]
-    config.figures.mkdir(parents=True)
-    for name in names:
-        (config.figures / f"{name}.pdf").write_text("figure")
-    for step in steps:
-        if step.training_key:
-            record = {"training_key": step.training_key, "epochs": 10, "finished": True}
-            folder = Path(config.output_dir) / step.parameters["architecture"]
-            write_json(folder / "run.json", record)
-        mark(config, step)
-
-
-def section_of(number, config, steps):
-    return next(line for line in thesis(config, steps).splitlines() if f" {number} " in line)
-
-
-def test_a_section_is_ready_when_all_it_rests_on_is_there(config, steps, written):
-    ready = section_of("4.1", config, steps)
-    assert ready.startswith("ready") and ready.count("04-1-training-curves-") == 2
-    assert "lacks" not in ready
-    open_ = section_of("5.4", config, steps)
-    assert open_.startswith("open") and "06-1-roc; lacks 06-3-operating-points" in open_
-    assert open_.endswith("operating_points")
-    assert section_of("1.2", config, steps).startswith("text only")
-
-
-def test_a_figure_of_a_chapter_that_is_not_up_to_date_is_lacking(config, steps, written):
-    (config.figures / "04-1-training-curves-b.pdf").unlink()
-    line = section_of("4.1", config, steps)
-    assert line.startswith("open") and line.endswith("curves-a; lacks 04-1-training-curves-b")
-    step = trainings(steps)[0]
-    run.step_status_path(step).unlink()
-    line = section_of("4.1", config, steps)
-    assert line.endswith("lacks 04-1-training-curves-a, 04-1-training-curves-b")
-
-
-def test_the_guide_rests_on_figures_tables_and_sources_that_exist():
-    guide = GUIDE.read_text()
-    keys = set(re.findall(r"^@\w+\{(\w+),", (GUIDE.parent / "references.bib").read_text(), re.M))
-    named = {"Figures": set(CATALOG), "Tables": set(CAPTIONS), "Sources": keys}
-    for kind, known in named.items():
-        lists = re.findall(rf"^- {kind}: (.*(?:\n  .*)*)", guide, re.M)
-        names = set(re.findall(r"`([^`]+)`", " ".join(lists)))
-        assert names and names <= known, kind
-        if kind != "Sources":
-            assert not known - names  # every figure and table has its section
-    assert len(sections(guide)) > 10
-    for names in sections(guide).values():
-        unknown = set(names) - set(CATALOG) - set(CAPTIONS) - keys
-        assert all("." in name or name.startswith("--") for name in unknown)  # files and options
