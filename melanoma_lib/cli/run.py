@@ -192,7 +192,8 @@ def train(options: argparse.Namespace) -> None:
                 progress_file = run.step_progress_path(step)
                 with environment_variables(**{PROGRESS_FILE: str(progress_file)}):
                     print(train_architecture(step.config, step.parameters["architecture"]))
-                progress_file.unlink(missing_ok=True)
+                if first:
+                    progress_file.unlink(missing_ok=True)
         if first:
             message.append(training_ending(config, steps, time.monotonic() - start))
             print(f"\n{message[-1]}", flush=True)

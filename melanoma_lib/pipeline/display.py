@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from melanoma_lib.pipeline.status import RunView, StepView, closing_lines, look
 NARROW = 80  # columns, below which the display leaves out what matters least
 RECENT = 4  # epochs of a training that are shown
 LATEST = 3  # lines of the log
+MANY = 8  # trainings, beyond which only those that run have a line
 MINUTE = 60.0  # seconds between two lines about an epoch where there is no terminal
 
 
@@ -115,9 +117,9 @@ def _loops(view: RunView, narrow: bool) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     for no_wrap in (True, True, False, False):
         table.add_column(no_wrap=no_wrap)
-    for each in view.steps:
-        if not each.step.training_key:
-            continue
+    trainings = [each for each in view.steps if each.step.training_key]
+    running = [each for each in trainings if each.state == "running"]
+    for each in trainings if len(trainings) <= MANY else running:
         name = each.step.name.partition("-")[2]
         if not each.now:
             table.add_row(name, each.state, *([each.kept] if each.epochs else []))
@@ -128,7 +130,10 @@ def _loops(view: RunView, narrow: bool) -> RenderableType:
         total = now["total"] or 0
         bar = ProgressBar(total or 1, now["done"], width=10 if narrow else 20)
         table.add_row(name, label, bar, ", ".join([f"{now['done']}/{total}", *details]))
-    return table
+    if len(trainings) <= MANY:
+        return table
+    counts = Counter(each.state for each in trainings if each not in running)
+    return Group(table, "trainings: " + "; ".join(f"{n} {state}" for state, n in counts.items()))
 
 
 def _details(each: StepView) -> list[str]:

@@ -1,5 +1,6 @@
 """The display of a run, drawn from its files, and what is shown where there is no terminal."""
 
+import dataclasses
 import os
 import pty
 import re
@@ -79,6 +80,13 @@ def test_the_display_fits_its_terminal(config, steps, width, height):
     assert all(len(line) <= width for line in text.splitlines())
     assert "50/200" in text and "7/20" in text
     assert len(text.splitlines()) <= 24
+
+
+def test_many_trainings_are_counted_and_those_that_run_are_shown(config, steps):
+    several = dataclasses.replace(config, trainings=6)
+    text = plain(screen(several, run.plan(several, "data")))
+    assert "epoch 7/20" in text and "trainings: 11 waiting" in text
+    assert len(text.splitlines()) < 20
 
 
 def test_without_colours_there_are_none(config, steps, monkeypatch):
