@@ -166,8 +166,10 @@ def weights_of(model):
 
 
 def write_notebook(path, *cells):
-    """A notebook of code cells, the first of which declares its parameters."""
+    """A notebook of code cells, the first of which declares its parameters; `# log` is a tag."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    for cell in book.cells:
+        cell.metadata["tags"] = ["log"] * ("# log" in cell.source)
     book.cells[0].metadata["tags"] = ["parameters"]
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     nbformat.write(book, path)

@@ -71,6 +71,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_parameter_option(parser: argparse.ArgumentParser) -> None:
+    """What `notebook_parameters` reads."""
+    parser.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
+        help="another notebook parameter, for every notebook that has it",
+    )
+
+
 RUN_OPTIONS = {  # fields of Config
     "output_dir": {"metavar": "DIR", "help": "the run's folder"},
     "figures_dir": {"metavar": "DIR", "help": "of its figures; default: figures/<name of the run>"},

@@ -1,23 +1,30 @@
-"""The commands `run`, `train`, `leakage` and `status`."""
+"""The commands `run`, `train` and `leakage`."""
 
 import argparse
+import contextlib
 import os
+import sys
 import threading
+import time
 from pathlib import Path
 
 from melanoma_lib.cli.options import (
+    add_parameter_option,
     add_run_options,
     configuration,
     notebook_parameters,
     open_configured_dataset,
 )
-from melanoma_lib.config import LEAKAGE_RESULTS, SAMPLE_DIR, Config
+from melanoma_lib.config import LEAKAGE_RESULTS, Config
+from melanoma_lib.core.environment import environment_variables
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.training.callbacks import TRACKERS
+from melanoma_lib.core.log import run_log
+from melanoma_lib.core.progress import PROGRESS_FILE
+from melanoma_lib.training.callbacks import OCCASIONS, TRACKERS
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds the four commands to the parser."""
+    """Adds the three commands to the parser."""
     run = commands.add_parser("run", help="execute the notebooks in order: every figure and table")
     add_run_options(run)
     run.add_argument(
@@ -28,6 +35,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     run.add_argument(
         "--devices", metavar="N,N", help="GPUs by number; each architecture is trained on one"
     )
+    add_parameter_option(run)
     run.set_defaults(command=run_notebooks, resumes=True)
 
     training = commands.add_parser("train", help="train architectures, without the notebooks")
@@ -51,26 +59,20 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         group.add_argument("--track", choices=TRACKERS, help="metrics of every epoch there too")
         group.add_argument(
             "--notify", metavar="URL",
-            help="tell an address of apprise of new bests, failure and the end; or MELANOMA_NOTIFY",
+            help="send messages to an address of apprise, as mail; or MELANOMA_NOTIFY",
         )
-
-    status = commands.add_parser(
-        "status", help="what is done, what runs, how long it will take; without options, every run"
-    )
-    add_run_options(status)
-    status.add_argument("--thesis", action="store_true", help="by section of the thesis instead")
-    for parser_of_batch in (run, status):
-        parser_of_batch.add_argument(
-            "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
-            help="another notebook parameter, for every notebook that has it",
+        group.add_argument(
+            "--notify-on", metavar="WHAT", default=",".join(OCCASIONS[:2]),
+            help=f"of {', '.join(OCCASIONS)} (a new best epoch), with commas; default: %(default)s",
         )
-    status.set_defaults(command=show_status)
 
 
 def run_notebooks(options: argparse.Namespace) -> None:
     """`melanoma run`: executes the notebooks that are not up to date."""
     from melanoma_lib.data.images import decode
     from melanoma_lib.pipeline import run
+    from melanoma_lib.pipeline.display import shown
+    from melanoma_lib.pipeline.ending import ending
     from melanoma_lib.pipeline.execute import run_in_process
     from melanoma_lib.training.callbacks import run_callbacks
 
@@ -86,22 +88,30 @@ def run_notebooks(options: argparse.Namespace) -> None:
     asked["extra"] = notebook_parameters(options)
     steps = run.plan(config, **asked)
     stale = [step for step in steps if run.state_of(step) != "done"]
-    jobs = options.jobs or 1
+    jobs, warning = options.jobs or 1, ""
     if stale:
         keys = [step.parameters.get("architecture") for step in stale]
-        sizes, most = run_in_process(_preflight, config, files, keys)
+        sizes, most, warning = run_in_process(_preflight, config, files, keys)
         decode(files, config.image_size)  # once
         jobs = options.jobs or len(devices) or most
         # Chapters 00 to 03 can be read while networks train; the largest networks take longest.
         steps.sort(key=lambda s: (s.chapter, -sizes.get(s.parameters.get("architecture"), 0)))
-    name = f"melanoma run {Path(config.output_dir).name}"
-    with run_callbacks(options.track, options.notify, name):
-        run.run(config, steps, jobs, devices, asked)
-    print(
-        f"\nfigures             {config.figures}"
-        f"\ntables and results  {config.output_dir}"
-        f"\nexecuted notebooks  {Path(config.output_dir) / 'notebooks'}"
-    )
+    output = Path(config.output_dir)
+    name = f"melanoma run {output.name}"
+    start = time.monotonic()
+    with (
+        run_log(output, name) as log,
+        run_callbacks(options.track, options.notify, name, options.notify_on) as message,
+    ):
+        if warning:
+            print(warning, flush=True)
+        try:
+            with shown(config, steps, log) if stale else contextlib.nullcontext():
+                run.run(config, steps, jobs, devices, asked)
+        finally:
+            if not isinstance(sys.exception(), KeyboardInterrupt):
+                message.append(ending(config, steps, time.monotonic() - start))
+                print(f"\n{message[-1]}".rstrip(), flush=True)
 
 
 def _check_other_split(config: Config, fingerprint: str) -> None:
@@ -121,7 +131,7 @@ def _check_other_split(config: Config, fingerprint: str) -> None:
         )
 
 
-def _preflight(*arguments) -> tuple[dict[str, int], int]:
+def _preflight(*arguments) -> tuple[dict[str, int], int, str]:
     """`preflight`, imported where it is called: not in this process, which needs no torch."""
     from melanoma_lib.training.preflight import preflight
 
@@ -142,23 +152,51 @@ def _visible_devices(devices: str) -> list[str]:
 
 def train(options: argparse.Namespace) -> None:
     """`melanoma train`: one architecture after the other, without the notebooks."""
+    from melanoma_lib.core.files import read_json
     from melanoma_lib.data.images import decode
+    from melanoma_lib.pipeline import run
+    from melanoma_lib.pipeline.display import shown
+    from melanoma_lib.pipeline.ending import training_ending
     from melanoma_lib.training import distributed
     from melanoma_lib.training.callbacks import run_callbacks
-    from melanoma_lib.training.preflight import check_training
+    from melanoma_lib.training.preflight import check_training, cpu_warning
     from melanoma_lib.training.train import train_architecture
 
     options.architectures = options.names + (options.architectures or [])
     config = configuration(options)
     name = f"melanoma train {' '.join(config.architectures)}"
-    with run_callbacks(options.track, options.notify, name), distributed.group(config):
-        if distributed.rank() == 0:
+    start = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        message = stack.enter_context(
+            run_callbacks(options.track, options.notify, name, options.notify_on)
+        )
+        stack.enter_context(distributed.group(config))
+        first, known = distributed.rank() == 0, ""
+        if first:
             files = open_configured_dataset(config)
-            check_training(config, files, config.architectures)
+            known, sizes = files.fingerprint, check_training(config, files, config.architectures)
+            warning = cpu_warning(config, files, sizes)
             decode(files, config.image_size)
-        for architecture in config.architectures:
-            for number in range(1, config.trainings + 1):
-                print(train_architecture(config.training(number), architecture))
+            log = stack.enter_context(run_log(Path(config.output_dir), name))
+            if warning:
+                print(warning, flush=True)
+        planned = run.plan(config, distributed.broadcast(known))
+        steps = [step for step in planned if step.training_key]
+        train_only = {"chapters": False}  # unless a run was begun there
+        before = read_json(Path(config.output_dir) / run.ASKED, train_only)
+        if first and before.get("chapters") is False:
+            run.record_asked(config, {"fingerprint": known}, **train_only)
+        with shown(config, steps, log) if first else contextlib.nullcontext():
+            for step in steps:
+                print(f"{step.name}: started", flush=True)
+                progress_file = run.step_progress_path(step)
+                with environment_variables(**{PROGRESS_FILE: str(progress_file)}):
+                    print(train_architecture(step.config, step.parameters["architecture"]))
+                if first:
+                    progress_file.unlink(missing_ok=True)
+        if first:
+            message.append(training_ending(config, steps, time.monotonic() - start))
+            print(f"\n{message[-1]}", flush=True)
 
 
 def leakage(options: argparse.Namespace) -> None:
@@ -178,7 +216,11 @@ def leakage(options: argparse.Namespace) -> None:
     options.architectures = [key]
     config, fractions = configuration(options), options.fractions
     name = f"melanoma leakage {key}"
-    with run_callbacks(options.track, options.notify, name), distributed.group(config):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            run_callbacks(options.track, options.notify, name, options.notify_on)
+        )
+        stack.enter_context(distributed.group(config))
         if distributed.rank() == 0:
             files = open_configured_dataset(config)
             check_training(config, files, [key])
@@ -186,6 +228,7 @@ def leakage(options: argparse.Namespace) -> None:
             for fraction in fractions:
                 check_training(config.with_leakage(fraction), files, [])
             decode(files, config.image_size)
+            stack.enter_context(run_log(Path(config.output_dir), name))
         fractions = sorted(set(distributed.broadcast(fractions)))
         designs = [config, *map(config.with_leakage, fractions)]
         for number in range(1, config.trainings + 1):
@@ -200,23 +243,3 @@ def leakage(options: argparse.Namespace) -> None:
             shown = table.drop(columns=["Melanoma AP", "Macro F1", "ECE"])
             print(f"\n{shown.to_string(index=False)}")
             print(f"\n{leakage.summarize_leakage(results)}\n\n{path}")
-
-
-def show_status(options: argparse.Namespace) -> None:
-    """`melanoma status`: of the run that the options name, or else of every run."""
-    from melanoma_lib.cli import build_parser
-    from melanoma_lib.data.dataset_files import open_dataset
-    from melanoma_lib.pipeline.run import plan
-    from melanoma_lib.pipeline.status import find_runs, recorded_run, report, thesis
-
-    show = thesis if options.thesis else report
-    usual = vars(build_parser().parse_args(["status"]))
-    given = {name for name, value in vars(options).items() if value != usual[name]}
-    if given <= {"output_dir", "thesis"}:
-        print("\n\n".join(show(*recorded_run(folder)) for folder in find_runs(options.output_dir)))
-        return
-    config, known = configuration(options), ("", "")
-    if config.data_dir != str(SAMPLE_DIR) or SAMPLE_DIR.exists():  # it is generated by a run
-        files = open_dataset(config.data_dir, config.metadata, config.img_dir)
-        known = files.fingerprint, files.mask_fingerprint
-    print(show(config, plan(config, known[0], notebook_parameters(options), known[1])))

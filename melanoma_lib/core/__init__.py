@@ -1,4 +1,4 @@
-"""What all rooms use: files, errors, locks, the environment, progress bars."""
+"""What all rooms use: files, errors, locks, the environment, the log of a run, progress."""
 
 import lazy_loader
 

@@ -1,6 +1,11 @@
 """The environment that results depend on: package versions, the device and the cores."""
 
+import contextlib
+import os
 import platform
+import resource
+import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -34,6 +39,33 @@ def device_name(model: "torch.nn.Module") -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+@contextlib.contextmanager
+def environment_variables(**values: str) -> Iterator[None]:
+    """Inside the block these variables are set for this process and those it starts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
+
+
+def memory_in_use() -> dict[str, object]:
+    """Name, bytes in use and bytes in all of the GPU that this process computes on.
+
+    Without one those of the machine, of which the most that the process has used.
+    """
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        return {"device": torch.cuda.get_device_name(), "used": total - free, "memory": total}
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {"device": "CPU", "used": used, "memory": memory}
 
 
 def pick_device(name: str = "auto") -> "torch.device":

@@ -86,8 +86,17 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def _free(path: Path) -> str:
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    return f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB"
+    return f"{shutil.disk_usage(existing_folder(path.parent)).free / 1e6:,.0f} MB"
+
+
+def existing_folder(path: Path) -> Path:
+    """The folder itself, or the nearest above it that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def cache_folder() -> Path:
+    """Where decoded pixels and features are kept: $MELANOMA_CACHE, or data/cache of the project."""
+    return Path(os.environ.get("MELANOMA_CACHE") or PROJECT / "data" / "cache")
 
 
 def write_text(path: Path | str, text: str) -> Path:

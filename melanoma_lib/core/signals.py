@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,13 +25,26 @@ def interrupt_on_termination() -> Iterator[None]:
             last = time.monotonic()
             raise KeyboardInterrupt(number)
 
+    def send_again(dropped: object) -> None:
+        """Python drops an exception that meets a destructor; a scheduler signals only once."""
+        nonlocal last
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            return report(dropped)
+        last = 0.0
+        number = (*dropped.exc_value.args, signal.SIGINT)[0]
+        threading.Timer(0.05, os.kill, [os.getpid(), number]).start()
+
     ours = threading.current_thread() is threading.main_thread() and "LOCAL_RANK" not in os.environ
     signals = (signal.SIGTERM, signal.SIGHUP) if ours else ()
     handled = [number for number in signals if signal.getsignal(number) == signal.SIG_DFL]
     for number in handled:
         signal.signal(number, interrupt)
+    report = sys.unraisablehook
+    if ours:
+        sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number in handled:
             signal.signal(number, signal.SIG_DFL)

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from melanoma_lib.core.environment import usable_cores
 from melanoma_lib.core.errors import MelanomaError, optional, printable, summarize_items
-from melanoma_lib.core.files import PROJECT, atomic_path
+from melanoma_lib.core.files import atomic_path, cache_folder
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.picture_files import list_files, sort_pictures
@@ -142,19 +142,18 @@ def list_pictures(folder: Path | str) -> tuple[list[Path], list[str]]:
     return sorted([*chain.from_iterable(images.values()), *pictures]), unreadable
 
 
-def cache_folder() -> Path:
-    """Where decoded pixels and what is computed from them are kept: see `decode`."""
-    return Path(os.environ.get("MELANOMA_CACHE") or PROJECT / "data" / "cache")
+def decoded_path(files: DatasetFiles, size: int, cache: Path | str | None = None) -> Path:
+    """Where the pixels of a dataset are kept, in the folder `cache` or that of all caches."""
+    return Path(cache or cache_folder()) / f"{files.fingerprint}-{size}px.npy"
 
 
 def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> np.ndarray:
     """All images of a dataset as one read-only, memory-mapped uint8 array (n, size, size, 3).
 
-    Decoded on all cores the first time, then read from the folder `cache` (by default
-    $MELANOMA_CACHE, or data/cache of the project). Raises `MelanomaError` naming every image
-    that cannot be read; the cache then stays as it was.
+    Decoded on all cores the first time, then read from the file of `decoded_path`. Raises
+    `MelanomaError` naming every image that cannot be read; that file then stays as it was.
     """
-    path = Path(cache or cache_folder()) / f"{files.fingerprint}-{size}px.npy"
+    path = decoded_path(files, size, cache)
     shape = (len(files.images), size, size, 3)
     with suppress(OSError, ValueError, EOFError):  # absent, or damaged by a disk
         pixels = np.load(path, mmap_mode="r")

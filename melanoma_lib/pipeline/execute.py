@@ -11,20 +11,24 @@ import io
 import logging
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from melanoma_lib.core.errors import MelanomaError, describe_error
+from melanoma_lib.core.log import by_line
+from melanoma_lib.core.signals import interrupt_on_termination
 
+GRACE = 25  # seconds for a process to end by itself: schedulers mostly give a command thirty
 DIED = "its process died; run again to go on, with fewer --jobs if memory was short"
-EPOCH_LINE = re.compile(r"epoch {4}|going on| *\d+/\d+ ")  # what `fit` prints
+LOGGED = "log"  # tag of a cell whose lines are worth the run's log
 # Elsewhere a fork with so much imported is not safe. The fork server's socket lies in the folder
 # of temporary files, and its path may have 107 bytes.
 FORKS = sys.platform == "linux" and len(os.fsencode(tempfile.gettempdir())) < 70
@@ -37,8 +41,8 @@ def start_process(
     """Calls `function(send, *arguments)` in another process; returns it and a `Connection`.
 
     The connection receives what the function sends, then what it returns, or a `MelanomaError` in
-    place of any exception. The process ignores Ctrl-C, and ends when this one ends. `environment`
-    is added to the variables of this process.
+    place of any exception. The process ignores Ctrl-C, and ends when this one ends; SIGTERM ends
+    it after the operation it is in. `environment` is added to the variables of this process.
     """
     context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
     if FORKS:
@@ -68,6 +72,22 @@ def run_in_process(function: Callable, *arguments: object) -> object:
     return result
 
 
+def end_processes(processes: Sequence[BaseProcess]) -> None:
+    """Ends processes of `start_process`: what they are writing, as an epoch, they still write.
+
+    They have `GRACE` seconds for that, or until this process is interrupted again.
+    """
+    deadline = time.monotonic() + GRACE
+    try:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(max(0, deadline - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def _without_sending(_send: Callable, function: Callable, *arguments: object) -> object:
     return function(*arguments)
 
@@ -75,10 +95,12 @@ def _without_sending(_send: Callable, function: Callable, *arguments: object) ->
 def _main(function: Callable, sender: Connection, arguments: tuple, variables: dict) -> None:
     os.environ.clear()  # a fork has that of the server, which may be older than a change
     os.environ.update(variables)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hears Ctrl-C ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that hears Ctrl-C ends this one,
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by this, which forks ignore at first
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        sender.send(function(sender.send, *arguments))
+        with interrupt_on_termination():
+            sender.send(function(sender.send, *arguments))
     except BaseException as error:  # as text: some exceptions cannot be sent, or not be read
         with contextlib.suppress(OSError):  # who would hear it has ended
             sender.send(MelanomaError(describe_error(error)))
@@ -98,9 +120,9 @@ def execute_notebook(
 ) -> None:
     """Executes a notebook in this process and writes it, with its outputs, to `target`.
 
-    What cells print is appended to the file `log`; lines of a training's table are also sent.
-    Raises `MelanomaError` for an exception in a cell, and then leaves the notebook with the ending
-    `.failed.ipynb`.
+    What cells print is appended to the file `log`. Lines of cells with the tag `LOGGED`, and of
+    standard error, are also sent. Raises `MelanomaError` for an exception in a cell, and then
+    leaves the notebook with the ending `.failed.ipynb`.
     """
     import papermill
     from IPython.core.interactiveshell import InteractiveShell
@@ -118,9 +140,9 @@ def execute_notebook(
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
     select_figure_formats(shell, {"png"}, bbox_inches=None)  # or each is drawn once more
 
-    def show(line: str) -> None:
+    def show(line: str, worth_it: bool) -> None:
         logger.info("%s", line)
-        if EPOCH_LINE.match(line):
+        if worth_it and line.strip():
             send(line)
 
     class Engine(papermill.engines.Engine):
@@ -160,8 +182,11 @@ def _start_afresh() -> None:
     torch.seed()
 
 
-def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
-    """Runs a cell in an IPython shell and stores its outputs; returns whether it succeeded."""
+def _run_cell(shell, cell, show: Callable[[str, bool], None]) -> bool:
+    """Runs a cell in an IPython shell and stores its outputs; returns whether it succeeded.
+
+    show: is called with each line, and whether it is worth the run's log.
+    """
     from nbformat.v4 import new_output
 
     def display(data: Mapping, metadata: Mapping | None = None, kind="display_data", **_) -> None:
@@ -180,11 +205,16 @@ def _run_cell(shell, cell, show: Callable[[str], None]) -> bool:
             new_output("error", ename=kind.__name__, evalue=str(error), traceback=[*traceback])
         )
 
+    tags = cell.metadata.get("tags", [])
     shell.display_pub.publish, shell.display_trap.hook = display, display_result
     shell._showtraceback = display_error
     with (
-        contextlib.redirect_stdout(_Stream("stdout", cell.outputs, show)),
-        contextlib.redirect_stderr(_Stream("stderr", cell.outputs, show)),
+        contextlib.redirect_stdout(
+            _Stream("stdout", cell.outputs, lambda line: show(line, LOGGED in tags))
+        ),
+        contextlib.redirect_stderr(
+            _Stream("stderr", cell.outputs, lambda line: show(line, True))
+        ),
     ):
         result = shell.run_cell(cell.source, store_history=True)
     error = result.error_before_exec or result.error_in_exec
@@ -198,7 +228,7 @@ class _Stream(io.TextIOBase):
     """A stream that stores what a cell prints in its outputs, and shows it line by line."""
 
     def __init__(self, name: str, outputs: list, show: Callable[[str], None]):
-        self.of, self.outputs, self.show, self.rest = name, outputs, show, ""
+        self.of, self.outputs, self.show_lines = name, outputs, by_line(show)
 
     def write(self, text: str) -> int:
         from nbformat.v4 import new_output
@@ -206,7 +236,5 @@ class _Stream(io.TextIOBase):
         if not (self.outputs and self.outputs[-1].get("name") == self.of):
             self.outputs.append(new_output("stream", name=self.of, text=""))
         self.outputs[-1].text += text
-        *lines, self.rest = (self.rest + text).split("\n")
-        for line in lines:
-            self.show(line)
+        self.show_lines(text)
         return len(text)

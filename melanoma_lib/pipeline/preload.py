@@ -2,8 +2,9 @@
 
 import signal
 
-# Ctrl-C is for the process that starts the forks: it ends them.
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+# What ends a command is for the process that starts the forks: it ends them.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
 
 # None of these starts CUDA, which would be of no use in a fork.
 import IPython.core.interactiveshell

@@ -23,12 +23,13 @@ from melanoma_lib.core.environment import usable_cores
 from melanoma_lib.core.errors import MelanomaError, describe_error, summarize_items
 from melanoma_lib.core.files import PROJECT, digest, read_json, sha256, write_json
 from melanoma_lib.core.locks import lock
-from melanoma_lib.core.progress import HEADLESS
-from melanoma_lib.pipeline.execute import DIED, execute_notebook, start_process
+from melanoma_lib.core.progress import HEADLESS, PROGRESS_FILE
+from melanoma_lib.pipeline.execute import DIED, end_processes, execute_notebook, start_process
 
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder, held while its notebooks are executed
 ASKED = "config.json"  # in a run folder: the configuration and parameters it was last run with
+CELLS_LOG = "notebooks.log"  # in a run folder: all that cells print
 SCHEMA = 3  # of the status files of steps
 TRAINING, COMPARISON = "04", "08"  # the first is executed once per architecture
 # By chapter, those whose results it reads, and those it only waits for: 08 measures time, so that
@@ -157,6 +158,11 @@ def step_status_path(step: Step) -> Path:
     return Path(step.config.output_dir) / "steps" / f"{step.name}.json"
 
 
+def step_progress_path(step: Step) -> Path:
+    """The file beside it to which the loop that a step is in writes its progress."""
+    return step_status_path(step).with_suffix(".progress")
+
+
 def state_of(step: Step) -> str:
     """One of `waiting`, `started`, `failed`, `done`, and `stale`: done, but with another key."""
     path = step_status_path(step)
@@ -203,6 +209,16 @@ def relocate(values: Mapping, change: Callable[[str], str]) -> dict:
     return {**values, **paths, "weights": weights}
 
 
+def record_asked(config: Config, asked: Mapping[str, object], **more: object) -> None:
+    """Writes what `status` reads a run with: its configuration, the arguments of `plan`, and more.
+
+    jobs and devices: as of `run`; chapters: False where only networks are trained.
+    """
+    output = Path(config.output_dir)
+    relative = relocate(dataclasses.asdict(config), lambda path: os.path.relpath(path, output))
+    write_json(output / ASKED, {"config": relative, "asked": asked} | more)
+
+
 def run(
     config: Config,
     steps: list[Step],
@@ -225,13 +241,9 @@ def run(
             else:
                 waiting.append(step)
         if waiting and asked:
-            values = dataclasses.asdict(config)
-            relative = relocate(values, lambda path: os.path.relpath(path, output))
-            write_json(output / ASKED, {"config": relative, "asked": asked})
+            record_asked(config, asked, jobs=jobs, devices=len(devices))
         trainings = sum(bool(step.training_key) for step in steps)
         errors = _work(waiting, jobs, min(jobs, trainings), devices)
-    for error in errors[1:]:
-        print(error, flush=True)
     if errors:
         raise errors[0]
 
@@ -267,9 +279,7 @@ def _work(
                     errors.append(execution.error)
                     waiting = [s for s in waiting if not s.waits_for(execution.step)]
     finally:
-        for execution in running:
-            if execution.process:
-                execution.process.kill()
+        end_processes([execution.process for execution in running if execution.process])
     return errors
 
 
@@ -281,8 +291,11 @@ class _Execution:
         self.environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
         self.environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
         self.status = step_status_path(step)
+        self.environment[PROGRESS_FILE] = str(step_progress_path(step).resolve())
         # The outputs are those of the execution before, until they are written again.
-        self.record = {"outputs": _read_status(self.status).get("outputs", {})}
+        before = _read_status(self.status)
+        self.record = {"outputs": before.get("outputs", {})}
+        self.record["usual"] = before.get("seconds") or before.get("usual")
         self.record |= {"schema": SCHEMA, "key": step.key, "started": time.time()}
         self.process = self.messages = self.error = None
 
@@ -297,7 +310,8 @@ class _Execution:
             self.error = MelanomaError(f"{self.step.name} failed: {describe_error(error)}")
             print(f"{self.step.name}: failed", flush=True)
             with contextlib.suppress(MelanomaError):  # the disk may be full
-                write_json(self.status, self.record | {"state": "failed"})
+                failed = {"state": "failed", "error": describe_error(error)}
+                write_json(self.status, self.record | failed)
             return False
 
     def _start(self) -> bool:
@@ -310,7 +324,7 @@ class _Execution:
         target.parent.mkdir(parents=True, exist_ok=True)
         self.process, self.messages = start_process(
             execute_notebook, self.step.notebook, self.step.parameters, target,
-            config.run_dir.resolve() / "run.log", environment=self.environment,
+            config.run_dir.resolve() / CELLS_LOG, environment=self.environment,
         )  # fmt: skip
         return True
 
@@ -328,6 +342,7 @@ class _Execution:
         if message:
             raise message
         self._record_outputs()
+        step_progress_path(self.step).unlink(missing_ok=True)
         return False
 
     def _times(self) -> dict[str, int]:

@@ -1,14 +1,20 @@
-"""The state of a run: what is done, what is running, and how long it will take."""
+"""The state of a run, from its files: what is done, what is running, how long it will take."""
 
+import functools
 import os
-import re
+import socket
+import statistics
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from melanoma_lib.config import Config
+from melanoma_lib.config import LEAKAGE, Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_history, read_json
 from melanoma_lib.core.locks import locked
+from melanoma_lib.core.log import LOG
+from melanoma_lib.core.progress import duration
 from melanoma_lib.pipeline.run import (
     ASKED,
     COMPARISON,
@@ -17,11 +23,73 @@ from melanoma_lib.pipeline.run import (
     plan,
     relocate,
     state_of,
+    step_progress_path,
     step_status_path,
 )
 
 RUNS = PROJECT / "runs"
-GUIDE = PROJECT / "docs" / "thesis_guide.md"
+CHAPTER = 30.0  # seconds that a chapter is taken for until it has been executed once
+SILENCE = 90.0  # seconds after which a process that writes nothing may be dead
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step as its files show it; `now` is the loop that runs, as `core.progress` writes it."""
+
+    step: Step
+    state: str  # of `state_of`; for started running or interrupted, without its notebook trained
+    seconds: float  # that it took, or since it began; 0: unknown
+    usual: float  # that it took the last time; 0: unknown
+    epochs: list[dict[str, str]]  # the finished ones of a training
+    now: dict
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be done, wholly or in part."""
+        return self.state not in ("done", "trained")
+
+    @property
+    def epoch_seconds(self) -> float | None:
+        """Of a training, by its finished epochs or a tenth of the first; None: not measured."""
+        if self.epochs:
+            return statistics.mean(float(row["seconds"]) for row in self.epochs)
+        if self.in_epoch and 10 * self.now["done"] >= self.now["total"] > 0:
+            return self.now["seconds"] * self.now["total"] / self.now["done"]
+        return None
+
+    @property
+    def best(self) -> dict[str, str]:
+        """Of a training with epochs, the one whose weights are kept: the last that was a best."""
+        return [row for row in self.epochs if row["best"] == "True"][-1]
+
+    @property
+    def kept(self) -> str:
+        """Which epoch's weights are kept, in words."""
+        accuracy = float(self.best["val_accuracy"])
+        return f"epoch {self.best['epoch']} kept: accuracy {accuracy:.3f} on validation"
+
+    @property
+    def in_epoch(self) -> bool:
+        """Whether the loop that runs is that over the batches of an epoch."""
+        return self.now.get("label", "").startswith("epoch")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as its files show it, at one moment."""
+
+    config: Config
+    steps: list[StepView]
+    alive: bool  # whether a process works on it
+    since: float | None  # when that began
+    left: float | None  # seconds; None: not known yet
+    unmeasured: list[str]  # trainings taken to be as long as the others
+    fraction: float  # of the work that is done
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return not any(each.is_open for each in self.steps)
 
 
 def find_runs(output_dir: str = "") -> list[Path]:
@@ -45,7 +113,15 @@ def recorded_run(folder: Path) -> tuple[Config, list[Step]]:
         raise MelanomaError(
             f"{folder} was made by another version ({error}); give status the run's options"
         ) from None
-    return config, plan(config, **record["asked"])
+    steps = plan(config, **record["asked"])
+    return config, [step for step in steps if step.training_key or record.get("chapters", True)]
+
+
+def latest_run(output_dir: str = "") -> Path:
+    """Of the runs that `find_runs` finds the one that was begun last."""
+    return max(find_runs(output_dir), key=lambda run: max(
+        (path.stat().st_mtime for path in (run / LOG, run / ASKED) if path.exists()), default=0.0
+    ))  # fmt: skip
 
 
 def _asked(folder: Path) -> dict:
@@ -59,27 +135,143 @@ def _asked(folder: Path) -> dict:
     return {"config": trained[0]["config"] | {"architectures": names}, "asked": asked}
 
 
-def report(config: Config, steps: list[Step]) -> str:
-    """The state of every step of a run, and the time left, as text."""
-    holder = Path(config.output_dir) / LOCK
-    running_since = holder.stat().st_mtime if locked(holder) else float("inf")
-    lines = []
-    for step in steps:
-        state, details = state_of(step), []
-        if state == "started":
-            started = read_json(step_status_path(step))["started"]
-            state = "running" if started >= running_since else "interrupted"
-        if step.training_key and locked(
-            step.config.training_lock(step.parameters["architecture"])
-        ):
+def look(config: Config, steps: Sequence[Step]) -> RunView:
+    """The run now; reading it disturbs nothing."""
+    locks = {Path(config.output_dir) / LOCK}
+    locks |= {step.config.training_lock(step.parameters["architecture"])
+              for step in steps if step.training_key}  # fmt: skip
+    held = [path for path in locks if locked(path)]
+    since = min((path.stat().st_mtime for path in held), default=None)
+    views = [_look_at(step, Path(config.output_dir) / LOCK in held, since) for step in steps]
+    # Between machines a file system may know no locks: whoever writes is alive.
+    here = any(socket.gethostname() in path.read_text() for path in locks if path.exists())
+    written = (path for path in map(step_progress_path, steps) if path.exists() and not here)
+    fresh = any(abs(time.time() - path.stat().st_mtime) < SILENCE for path in written)
+    wholes, lefts, unmeasured = _estimates(views)
+    started = read_json(Path(config.output_dir) / ASKED, {})
+    left = _side_by_side(views, lefts, started.get("jobs", 1), started.get("devices", 0))
+    done = 1 - sum(lefts) / sum(wholes) if any(wholes) else 0.0
+    return RunView(config, views, bool(held) or fresh, since, left, unmeasured, done)
+
+
+def _look_at(step: Step, by_run: bool, since: float | None) -> StepView:
+    stamps = [step_status_path(step), Path(step.config.output_dir) / "run.json"]
+    if step.training_key:
+        stamps[1] = Path(step.config.output_dir) / step.parameters["architecture"] / "run.json"
+    state = _state(step, *(path.stat().st_mtime_ns if path.exists() else 0 for path in stamps))
+    record = read_json(step_status_path(step), {})
+    seconds = record.get("seconds", time.time() - record.get("started", time.time()))
+    if state == "started":
+        state = "running" if by_run and record["started"] >= since else "interrupted"
+    if step.training_key:
+        architecture = step.parameters["architecture"]
+        if locked(step.config.training_lock(architecture)):
             state = "running"  # also by `melanoma train`
-        if step.training_key and state != "done":
-            details.append(f"{len(finished_epochs(step))} of {config.epochs} epochs")
-        if state in ("done", "running") and step_status_path(step).exists():
-            record = read_json(step_status_path(step))
-            details.append(duration(record.get("seconds", time.time() - record["started"])))
-        lines.append(f"{step.name:32s} {state:12s} {', '.join(details)}".rstrip())
-    return "\n".join([config.output_dir, *lines, time_left(steps)])
+        elif state == "waiting" and step.config.trained(architecture, step.training_key):
+            state = "trained"
+    epochs = finished_epochs(step) if step.training_key else []
+    return StepView(
+        step,
+        "interrupted" if state == "waiting" and epochs else state,
+        seconds if state in ("done", "running") else 0.0,
+        record.get("seconds") or record.get("usual") or 0.0,
+        epochs,
+        read_json(step_progress_path(step), {}) if state == "running" else {},
+    )
+
+
+@functools.lru_cache(maxsize=1000)
+def _state(step: Step, *_stamps: int) -> str:
+    """`state_of`, which reads all outputs, once for each change of the step's records."""
+    return state_of(step)
+
+
+def _estimates(views: Sequence[StepView]) -> tuple[list[float], list[float | None], list[str]]:
+    """For each step the seconds it takes and those left of them, and what is not measured yet.
+
+    None where no training is measured. What follows a training, as its heat maps, is taken to be as
+    long as after others, or as an epoch.
+    """
+    trainings = [view for view in views if view.step.training_key]
+    by_name = {view.step.parameters["architecture"]: view.epoch_seconds for view in trainings
+               if view.epoch_seconds}  # fmt: skip
+    usual = statistics.mean(by_name.values()) if by_name else 0.0
+    after = [max(view.seconds - sum(float(row["seconds"]) for row in view.epochs), 0.0)
+             for view in trainings if view.state == "done" and view.epochs]  # fmt: skip
+    wholes, lefts, unmeasured = [], [], []
+    for view in views:
+        architecture = view.step.parameters.get("architecture")
+        if not view.step.training_key:
+            whole = view.usual or CHAPTER
+            left = max(whole - view.seconds, 0.0)
+        else:
+            epoch = view.epoch_seconds or by_name.get(architecture, usual)
+            rest = statistics.mean(after) if after else epoch
+            whole = view.step.config.epochs * epoch + rest
+            left = whole - len(view.epochs) * epoch
+            if view.in_epoch:
+                left -= view.now["seconds"]
+            elif len(view.epochs) == view.step.config.epochs:
+                left = rest - (view.seconds - sum(float(row["seconds"]) for row in view.epochs))
+            left = min(max(left, 0.0), whole)
+            if view.is_open and architecture not in by_name:
+                unmeasured.append(view.step.name.partition("-")[2])
+        wholes.append(whole)
+        lefts.append(left if view.is_open else 0.0)
+    return wholes, lefts, unmeasured
+
+
+def _side_by_side(
+    views: Sequence[StepView], lefts: Sequence[float], jobs: int, devices: int
+) -> float | None:
+    """The seconds left where `jobs` steps run at a time; trainings take turns on a GPU.
+
+    The trainings and the chapters before them come first, the comparison is alone at the end.
+    """
+    if any(v.step.training_key and v.is_open for v in views) and not any(
+        v.epoch_seconds for v in views if v.step.training_key
+    ):
+        return None
+    on_gpu = any(view.now.get("device", "CPU") != "CPU" for view in views)
+    beside = max(devices, 1) if on_gpu else jobs
+    seconds = 0.0
+    for chapters in ("00 01 02 03 04", "05 06 07", COMPARISON):
+        phase = [(v.step, left) for v, left in zip(views, lefts, strict=True)
+                 if v.step.chapter in chapters]  # fmt: skip
+        trainings = [left for step, left in phase if step.training_key]
+        every = [left for _, left in phase]
+        seconds += max(max(every, default=0), sum(every) / jobs, sum(trainings) / beside)
+    return seconds
+
+
+def report(config: Config, steps: Sequence[Step]) -> str:
+    """The state of every step of a run, and the time left, as text."""
+    view, lines = look(config, steps), []
+    for each in view.steps:
+        details = []
+        if each.step.training_key and each.state != "done":
+            details.append(f"{len(each.epochs)} of {config.epochs} epochs")
+        if each.seconds:
+            details.append(duration(each.seconds))
+        lines.append(f"{each.step.name:32s} {each.state:12s} {', '.join(details)}".rstrip())
+    return "\n".join([config.output_dir, *lines, *closing_lines(view)])
+
+
+def closing_lines(view: RunView) -> list[str]:
+    """The time left, whether a process is alive, and what is not counted."""
+    if view.is_done:
+        lines = ["all is done"]
+    elif view.left is None:
+        lines = ["time left: not known before the first epoch"]
+    else:
+        lines = [f"time left: about {duration(view.left)}"]
+        if view.unmeasured:
+            lines[0] += f", if {', '.join(view.unmeasured)} take as long as the others"
+    if not view.is_done and not view.alive:
+        lines.append("no process is alive: the command that began it goes on from here")
+    if (Path(view.config.output_dir) / LEAKAGE).exists():
+        lines.append("the trainings of melanoma leakage are not counted")
+    return lines
 
 
 def finished_epochs(step: Step) -> list[dict[str, str]]:
@@ -92,68 +284,3 @@ def finished_epochs(step: Step) -> list[dict[str, str]]:
     history = read_history(folder) if record.get("training_key") == step.training_key else []
     history = [row for row in history if row["epoch"] != "0"]  # what precedes the first
     return history if len(history) <= step.config.epochs else []
-
-
-def time_left(steps: list[Step]) -> str:
-    """How long the trainings will still take, estimated from the epochs of this run so far."""
-    seconds, unknown = 0.0, []
-    for step in steps:
-        if not step.training_key:
-            continue
-        epochs = [float(row["seconds"]) for row in finished_epochs(step)]
-        if epochs:
-            seconds += max(step.config.epochs - len(epochs), 0) * sum(epochs) / len(epochs)
-        else:
-            unknown.append(step.name.partition("-")[2])
-    text = f"training left: {duration(seconds)}"
-    if unknown:
-        text += f", and {', '.join(unknown)}, whose first epoch is not measured yet"
-    return text
-
-
-def sections(guide: str) -> dict[str, list[str]]:
-    """The names in backticks below each numbered heading of the thesis guide, by heading."""
-    parts = re.split(r"^###? (.*)\n", guide, flags=re.MULTILINE)[1:]
-    named = zip(parts[::2], parts[1::2], strict=True)
-    return {
-        head: re.findall(r"`([^`]+)`", body) for head, body in named if re.match(r"\d\.\d", head)
-    }
-
-
-def thesis(config: Config, steps: list[Step]) -> str:
-    """The state of every section of the thesis guide, and the figures and tables it has and lacks.
-
-    States: ready, open, text only. A figure or table counts if its chapter is up to date.
-    """
-    from melanoma_lib.reporting.figures import CATALOG, PER_MODEL  # slow to import
-    from melanoma_lib.reporting.tables import CAPTIONS, table_file
-
-    stale = {step.chapter for step in steps if state_of(step) != "done"}
-    output, lines = Path(config.output_dir), [
-        f"{config.output_dir}, by docs/{GUIDE.name}; what melanoma run would make again is lacking"
-    ]
-    for head, names in sections(GUIDE.read_text(encoding="utf-8")).items():
-        files = {}
-        for name in names:
-            if name in CATALOG:
-                keys = [f"-{key}" for key in config.architectures] if name in PER_MODEL else [""]
-                files |= {name + key: config.figures / f"{name}{key}.pdf" for key in keys}
-            elif name in CAPTIONS:
-                files[name] = output / f"{table_file(name)}.tex"
-        lacks = [
-            name for name, file in files.items()
-            if (name[:2] if name[:2].isdigit() else COMPARISON) in stale or not file.exists()
-        ]  # fmt: skip
-        state = "open" if lacks else "ready" if files else "text only"
-        has = [name for name in files if name not in lacks]
-        details = ", ".join(has) + ("; lacks " if has else "lacks ") * bool(lacks)
-        lines.append(f"{state:10s} {head:36s} {details}{', '.join(lacks)}".rstrip())
-    return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `2 h 05 min`, `3 min 20 s` or `45 s`."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"

@@ -502,6 +502,17 @@ def _text(value: object) -> str:
     return str(value)
 
 
+def headlines(results: dict) -> list[str]:
+    """A line for each model with its estimates on the test split, the best melanoma AUC first."""
+    text = "{name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}"
+    return [text.format(**_texts(model)) for model in _best_first(results)]
+
+
+def _best_first(results: dict) -> list[dict]:
+    return sorted(results["models"].values(),
+                  key=lambda model: -(model["metrics"]["melanoma_auc"]["value"] or 0))  # fmt: skip
+
+
 def describe_results(results: dict) -> str:
     """What the results rest on: dataset, split, test images and interval, in one sentence."""
     basis, remark = f"split by {results['split']}", OPTIMISTIC if results["optimistic"] else ""
@@ -518,12 +529,9 @@ def describe_results(results: dict) -> str:
 
 def summary(results: dict) -> str:
     """The results in words (summary.md); every number is taken from them."""
-    def auc(model: dict) -> float:
-        return model["metrics"]["melanoma_auc"]["value"] or 0
-
     prevalence, models = results["prevalence"], list(results["models"].values())
     lines = [describe_results(results), ""]
-    for model in sorted(models, key=auc, reverse=True):
+    for model in _best_first(results):
         label = operating_point_label(model["operating_points"][0])
         known = {"start": "unknown weights"} | _texts(model)  # older results do not hold it
         text = MODEL.format(**known, point=label, prevalence=prevalence)

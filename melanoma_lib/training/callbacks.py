@@ -12,21 +12,27 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.environment import environment_variables
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json
 
-TRACK, NOTIFY = "MELANOMA_TRACK", "MELANOMA_NOTIFY"
+TRACK, NOTIFY, NOTIFY_ON = "MELANOMA_TRACK", "MELANOMA_NOTIFY", "MELANOMA_NOTIFY_ON"
+OCCASIONS = ("end", "failure", "best")  # to notify of
 TRACKERS = ("tensorboard", "mlflow")
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second",
            "seconds")  # fmt: skip
 
 
 @contextlib.contextmanager
-def run_callbacks(track: str, notify: str, name: str) -> Iterator[None]:
+def run_callbacks(
+    track: str, notify: str, name: str, notify_on: str = ",".join(OCCASIONS)
+) -> Iterator[list[str]]:
     """Enables callbacks for a run and the processes it starts, and notifies of the run's end.
 
-    track: one of `TRACKERS` or ""; notify: an address of apprise or "". Raises `MelanomaError` when
-    a package is not installed, or apprise does not know the address.
+    track: one of `TRACKERS` or ""; notify: an address of apprise or ""; notify_on: of `OCCASIONS`,
+    with commas. Yields a list: what the block appends is told at the end. Raises `MelanomaError`
+    when a package is not installed, apprise does not know the address, or there is no such
+    occasion.
     """
     for package in filter(None, (track, notify and "apprise")):
         if not importlib.util.find_spec(package):
@@ -35,18 +41,22 @@ def run_callbacks(track: str, notify: str, name: str) -> Iterator[None]:
             )
     if notify and not _address(notify):
         raise MelanomaError("apprise does not know the address that --notify names")
-    asked = {variable: value for variable, value in ((TRACK, track), (NOTIFY, notify)) if value}
-    os.environ.update(asked)
-    try:
-        yield
-    except BaseException as error:
-        _safely(NOTIFY, _send, f"{name} failed", str(error) or type(error).__name__)
-        raise
-    else:
-        _safely(NOTIFY, _send, f"{name} is done", "All that was asked for is there.")
-    finally:
-        for variable in asked:
-            del os.environ[variable]
+    if unknown := set(notify_on.split(",")) - set(OCCASIONS):
+        raise MelanomaError(
+            f"--notify-on knows {', '.join(OCCASIONS)}, not {summarize_items(sorted(unknown))}"
+        )
+    asked = {TRACK: track, NOTIFY: notify, NOTIFY_ON: notify_on}
+    message: list[str] = []
+    with environment_variables(**{name: value for name, value in asked.items() if value}):
+        try:
+            yield message
+        except BaseException as error:
+            reason = str(error) or type(error).__name__
+            _tell("failure", f"{name} failed", "\n\n".join(filter(None, [reason, *message])))
+            raise
+        else:
+            text = "\n\n".join(message) or "All that was asked for is there."
+            _tell("end", f"{name} is done", text)
 
 
 def on_epoch_end(folder: Path, row: dict, epochs: int) -> None:
@@ -55,7 +65,12 @@ def on_epoch_end(folder: Path, row: dict, epochs: int) -> None:
         _safely(TRACK, tracker, folder, row)
     if row["best"] and row["epoch"] > 1:  # the first is always the best so far
         text = f"epoch {row['epoch']} of {epochs}: validation accuracy {row['val_accuracy']:.3f}"
-        _safely(NOTIFY, _send, f"{folder.name} has a new best", text)
+        _tell("best", f"{folder.name} has a new best", text)
+
+
+def _tell(occasion: str, title: str, text: str) -> None:
+    if occasion in os.environ.get(NOTIFY_ON, ""):
+        _safely(NOTIFY, _send, title, text)
 
 
 def _safely(variable: str, callback: Callable, *arguments: object) -> None:

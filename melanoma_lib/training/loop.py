@@ -76,7 +76,8 @@ def train_epoch(
     batches = loader(train, config.batch_size, order, recipe.majority_fraction)
     losses, correct, seen = [], [], []
     model.train()
-    for number, batch in enumerate(progress(batches, f"epoch {epoch}", len(batches))):
+    shown = progress(batches, f"epoch {epoch}", len(batches), losses)
+    for number, batch in enumerate(shown):
         set_learning_rate(optimizer, config, epoch - 1 + number / len(batches))
         images, labels, rows = distributed.shard(*batch)  # all of it, where there is one process
         labels, rows = to_device(labels, device), to_device(rows, device)

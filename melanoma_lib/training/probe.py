@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.core.files import atomic_path, digest
+from melanoma_lib.core.files import atomic_path, cache_folder, digest
 from melanoma_lib.core.progress import progress
-from melanoma_lib.data.images import cache_folder
 from melanoma_lib.data.torch_dataset import HAM10000Dataset, TrainingData
 from melanoma_lib.evaluation.metrics import accuracy, nll
 from melanoma_lib.evaluation.predictions import predict_logits, softmax

@@ -132,7 +132,7 @@ def test_train_leaves_run_folders_and_status_knows_them(tiny, tmp_path, capsys):
     capsys.readouterr()
     assert run("status", *tiny, "--architectures", "test_resnet", "--epochs", "4") == 0
     out = capsys.readouterr().out
-    assert "1 of 4 epochs" in out and "training left" in out and "waiting" in out
+    assert "1 of 4 epochs" in out and "time left: about" in out and "waiting" in out
     # Before a run all that a training needs is looked for, unless it is done to its last epoch.
     flags = map(str, ["run", *tiny, "--architectures", "test_resnet"])
     asked = configuration(build_parser().parse_args(list(flags)))

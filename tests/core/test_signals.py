@@ -56,6 +56,20 @@ def test_a_second_signal_does_not_disturb_the_end():
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
+def test_a_signal_that_meets_a_destructor_is_not_lost(number):
+    """Python drops what is raised there, and a scheduler sends its signal once."""
+
+    class Odd:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt), interrupt_on_termination():
+        Odd()
+        time.sleep(10)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_what_is_deaf_to_a_signal_stays_deaf(number):
     """As after `nohup`."""

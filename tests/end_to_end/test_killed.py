@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import hear_signals
+from helpers import hear_signals, python
 from safetensors.torch import load_file
 
 from melanoma_lib.core.files import read_history
@@ -100,6 +100,34 @@ def test_a_signal_ends_a_training_and_the_same_command_goes_on(dataset, tmp_path
     assert epochs > 1
     done = subprocess.run([*command, f"{epochs + 1}"], **pipes, check=True)
     assert f"{epochs + 1}/{epochs + 1} " in done.stdout and "\n 1/" not in done.stdout
+
+
+def test_sigterm_while_images_are_decoded_leaves_nothing_by_half(dataset, tmp_path):
+    """What a cloud or a scheduler sends first."""
+    code = (
+        "import sys, time; from melanoma_lib import cli; from melanoma_lib.data import images\n"
+        "read = images.read_image\n"
+        "def slowly(*arguments):\n"
+        "    print('decoding', flush=True)\n"
+        "    time.sleep(float(sys.argv[1]))\n"
+        "    return read(*arguments)\n"
+        "images.read_image = slowly\n"
+        "sys.exit(cli.main(sys.argv[2:]))"
+    )
+    command = ["train", "test_resnet", "--data-dir", dataset, "--output-dir", tmp_path / "run",
+               "--no-pretrained", "--image-size", "32", "--batch-size", "16",
+               "--epochs", "1"]  # fmt: skip
+    cache = {"MELANOMA_CACHE": str(tmp_path / "cache")}
+    process = python(code, "0.3", *command, **cache)
+    while "decoding" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert error.splitlines()[-1] == "melanoma: interrupted; the same command goes on from here"
+    assert not list((tmp_path / "cache").iterdir())
+    process = python(code, "0", *command, **cache)
+    assert process.communicate()[1] == "" and process.returncode == 0
 
 
 def test_three_kills_change_nothing(dataset, tmp_path):

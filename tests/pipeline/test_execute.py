@@ -108,7 +108,7 @@ def executed(tmp_path):
     def execute_cells(*cells, name="out", **parameters):
         write_notebook(tmp_path / "in.ipynb", *cells)
         target = tmp_path / f"{name}.ipynb"
-        arguments = tmp_path / "in.ipynb", parameters, target, tmp_path / "run.log"
+        arguments = tmp_path / "in.ipynb", parameters, target, tmp_path / "cells.log"
         variables = {"OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
         process, messages = execute.start_process(
             execute.execute_notebook, *arguments, environment=variables
@@ -126,7 +126,8 @@ def executed(tmp_path):
 
 CELLS = (
     "number = 0",
-    "print('one')\nprint('  1/2  0.5 *')\nnumber + 1",
+    "print('one')\nnumber + 1",
+    "print('  1/2  0.5 *')  # log",
     "import sys\nprint('two', file=sys.stderr)",
     "from IPython.display import Markdown, display\nimport pandas as pd\n"
     "display(Markdown('*a*'))\nprint('after')\npd.DataFrame({'n': [number]})",
@@ -149,8 +150,8 @@ def test_cells_show_what_a_kernel_shows(executed, tmp_path):
         for output, their in zip(cell.outputs, other.outputs, strict=True):
             if "image/png" not in output.get("data", ()):
                 assert output == their | {k: output[k] for k in ("execution_count",) if k in output}
-    assert sent == ["  1/2  0.5 *"]
-    log = (tmp_path / "run.log").read_text()
+    assert sent == ["  1/2  0.5 *", "two"]  # a warning would be on standard error
+    log = (tmp_path / "cells.log").read_text()
     assert "out: one\n" in log and "out: two\n" in log
 
 

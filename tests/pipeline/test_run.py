@@ -57,7 +57,7 @@ def config(tmp_path, book, monkeypatch):
     monkeypatch.setattr(Config, "trained", lambda *_: True)  # these notebooks train nothing
     book("01_look", "seed = 0", "draw('01-1-a', seed)")
     book("04_training", "architecture = ''\nepochs = 1\ndata_dir = ''",
-         "print('  1/2  0.5 *')\ndraw(f'04-1-a-{architecture}', epochs)")  # fmt: skip
+         "print('  1/2  0.5 *')  # log\ndraw(f'04-1-a-{architecture}', epochs)")  # fmt: skip
     book("08_compare", "architectures = ''\ntarget = 0.95", "draw('08-1-a', architectures)")
     return Config(
         output_dir=str(tmp_path / "run"), figures_dir=str(tmp_path / "figures"),
@@ -191,7 +191,7 @@ def test_a_run_leaves_figures_notebooks_and_a_log_and_is_then_up_to_date(
         "08-1-a.png": "resnet50,vit_b_16",
     }  # fmt: skip
     assert len(list((tmp_path / "run" / "notebooks").glob("*.ipynb"))) == 4
-    assert "1/2" in (tmp_path / "run" / "run.log").read_text()
+    assert "1/2" in (tmp_path / "run" / run.CELLS_LOG).read_text()
     assert "04_training-vit_b_16:   1/2  0.5 *" in capfd.readouterr().out  # epochs are shown, too
     start = time.perf_counter()
     run_all(config)
@@ -396,11 +396,16 @@ if __name__ == "__main__":
 def test_what_ends_a_run_ends_its_notebook_and_the_next_run_goes_on(
     config, book, tmp_path, number, forking, whole_group
 ):
-    """A training that went on unseen would meet the next run."""
+    """A training that went on unseen would meet the next run; an epoch is written to its end."""
     book(
         "01_look",
-        code="first = not (folder / 'pid').exists()\n"
-        "(folder / 'pid').write_text(f'{os.getpid()}\\n')\ntime.sleep(120 if first else 0)",
+        code="from concurrent.futures import ThreadPoolExecutor\n"
+        "first = not (folder / 'pid').exists()\n"
+        "def write():\n    time.sleep(1)\n    (folder / 'written').touch()\n"
+        "with ThreadPoolExecutor() as writer:\n"
+        "    writer.submit(write)\n"
+        "    (folder / 'pid').write_text(f'{os.getpid()}\\n')\n"
+        "    time.sleep(120 if first else 0)",
     )
     (script := tmp_path / "script.py").write_text(SCRIPT.format(forking=forking))
     process = subprocess.Popen(
@@ -417,6 +422,8 @@ def test_what_ends_a_run_ends_its_notebook_and_the_next_run_goes_on(
     assert process.returncode in (128 + number, -number)  # a shell shows both alike
     if number != signal.SIGKILL:
         assert "interrupted; the same command goes on from here" in error
+        # A second Ctrl-C asks for the end at once.
+        assert (tmp_path / "written").exists() or number != signal.SIGTERM
     assert read_json(tmp_path / "run" / "steps" / "01_look.json")["state"] == "started"
     run_all(config, 1)
     assert states(config)[0] == "done"

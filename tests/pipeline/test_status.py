@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 import time
 from pathlib import Path
@@ -9,10 +10,9 @@ from melanoma_lib.cli import main
 from melanoma_lib.config import Config
 from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.core.locks import lock
+from melanoma_lib.core.progress import duration, write_progress
 from melanoma_lib.pipeline import run, status
-from melanoma_lib.pipeline.status import GUIDE, duration, report, sections, thesis, time_left
-from melanoma_lib.reporting.figures import CATALOG
-from melanoma_lib.reporting.tables import CAPTIONS
+from melanoma_lib.pipeline.status import closing_lines, look, report
 
 
 @pytest.fixture
@@ -40,6 +40,14 @@ def mark(config, step, state="done", started=0):
     write_json(run.step_status_path(step), record)
 
 
+def done(config, step):
+    """Leaves what the execution of chapter 04 leaves, its training with it."""
+    folder = Path(config.output_dir) / step.parameters["architecture"]
+    record = {"training_key": step.training_key, "epochs": 10, "finished": True}
+    write_json(folder / "run.json", record)
+    mark(config, step)
+
+
 def trainings(steps):
     return [step for step in steps if step.training_key]
 
@@ -48,13 +56,108 @@ def line_of(step, config, steps):
     return next(line for line in report(config, steps).splitlines() if line.startswith(step.name))
 
 
-def test_the_time_left_comes_from_measured_epochs(config, steps):
+def in_epoch(step, number, done, total=100, seconds=60.0, device="CPU"):
+    """Leaves what a training leaves in the middle of an epoch."""
+    record = {"label": f"epoch {number}", "done": done, "total": total, "seconds": seconds,
+              "time": time.time(), "device": device, "used": 2e9, "memory": 8e9,
+              "loss": 0.5}  # fmt: skip
+    write_progress(run.step_progress_path(step), record)
+
+
+def only(*steps):
+    """A run of these steps, by their chapters."""
+    return [step for step in steps if step.training_key]
+
+
+def left(config, steps):
+    return closing_lines(look(config, steps))[0]
+
+
+def test_before_the_first_epoch_the_time_left_is_not_known(config, steps):
     first, second = trainings(steps)
-    assert "a, b, whose first epoch" in time_left(steps)
+    assert left(config, steps) == "time left: not known before the first epoch"
+    with lock(config.training_lock("a")):
+        in_epoch(first, 1, 9)
+        assert "not known" in left(config, only(first, second))
+        in_epoch(first, 1, 10, seconds=6.0)  # a tenth: an epoch takes a minute
+        # Ten minutes and one for what follows, less 6 s; as long again for the other.
+        assert left(config, only(first, second)) == (
+            "time left: about 21 min 54 s, if b take as long as the others"
+        )
+
+
+def test_the_time_left_comes_from_measured_epochs_and_what_followed_them(config, steps):
+    """Four of ten epochs of a minute each; what follows took 15 s the last time."""
+    first, second = trainings(steps)
     epochs(config, first, 4)
-    assert time_left(steps).startswith("training left: 6 min 00 s, and b,")
-    epochs(config, second, 10)
-    assert time_left(steps) == "training left: 6 min 00 s"
+    epochs(config, second, 10, seconds=6.0)
+    assert left(config, only(first)) == "time left: about 7 min 00 s"
+    done(config, second)
+    assert left(config, only(first, second)) == "time left: about 6 min 15 s"
+    with lock(config.training_lock("a")):
+        in_epoch(first, 5, 50, seconds=30.0)
+        assert left(config, only(first, second)) == "time left: about 5 min 45 s"
+    mark(config, second, "failed")
+    assert "6 min" not in left(config, only(second)) and "done" not in left(config, only(second))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "devices", "device", "minutes"),
+    [(1, 0, "CPU", 22), (2, 0, "CPU", 11), (2, 0, "H200", 22), (2, 2, "H200", 11)],
+)
+def test_what_runs_side_by_side_counts_once(config, steps, jobs, devices, device, minutes):
+    """Trainings take turns on one GPU."""
+    run.record_asked(config, {"fingerprint": "data"}, jobs=jobs, devices=devices)
+    for step in trainings(steps):
+        epochs(config, step, 1)
+    with lock(config.training_lock("a")):
+        in_epoch(trainings(steps)[0], 2, 0, seconds=0.0, device=device)
+        shown = left(config, only(*steps))
+    assert shown == f"time left: about {minutes - minutes // 11} min 00 s"
+
+
+def test_chapters_count_with_what_they_took_or_half_a_minute(config, steps):
+    for step in trainings(steps):
+        epochs(config, step, 10)
+        done(config, step)
+    open_ones = [step for step in steps if not step.training_key]
+    assert left(config, steps) == f"time left: about {duration(30.0 * len(open_ones))}"
+    record = {"schema": run.SCHEMA, "outputs": {}, "key": "another", "seconds": 75}
+    write_json(run.step_status_path(open_ones[0]), record)
+    assert left(config, steps) == f"time left: about {duration(30.0 * len(open_ones) + 45)}"
+
+
+def test_it_is_said_when_no_process_is_alive_and_what_is_not_counted(config, steps):
+    first, _ = trainings(steps)
+    assert any("no process is alive" in line for line in closing_lines(look(config, steps)))
+    with lock(Path(config.output_dir) / run.LOCK):
+        assert not any("alive" in line for line in closing_lines(look(config, steps)))
+    in_epoch(first, 1, 1)
+    assert not look(config, steps).alive  # it was killed on this machine
+    (Path(config.output_dir) / run.LOCK).write_text("process 1 on another\n")  # without locks
+    assert look(config, steps).alive
+    old = time.time() - 1000
+    os.utime(run.step_progress_path(first), (old, old))
+    assert not look(config, steps).alive
+    (Path(config.output_dir) / "leakage").mkdir()
+    assert "melanoma leakage are not counted" in report(config, steps)
+
+
+def test_a_run_of_trainings_alone_is_reported_without_chapters(config, steps, capsys):
+    run.record_asked(config, {"fingerprint": "data"}, chapters=False)
+    found = status.recorded_run(Path(config.output_dir))
+    assert [step.name for step in found[1]] == ["04_training-a", "04_training-b"]
+
+
+def test_looking_at_a_run_changes_nothing_in_it(config, steps):
+    """And never keeps a process from its lock."""
+    mark(config, steps[0])
+    epochs(config, trainings(steps)[0], 2)
+    folder = Path(config.output_dir)
+    with lock(folder / run.LOCK):
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+        look(config, steps)
+        assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize(("count", "data"), [(4, "other data"), (12, "data")])
@@ -64,7 +167,7 @@ def test_epochs_of_a_training_that_is_about_to_be_replaced_do_not_count(config, 
     epochs(config, first, count)
     steps = run.plan(config, data)
     assert "0 of 10 epochs" in line_of(first, config, steps)
-    assert "a, b, whose first epoch" in time_left(steps)
+    assert "not known" in left(config, steps)
 
 
 def test_a_parameter_makes_stale_only_the_steps_that_have_it(config, steps):
@@ -164,58 +267,3 @@ def test_a_run_of_another_version_is_refused_in_one_line(runs, capsys):
 
 def test_durations_read_well():
     assert [duration(s) for s in (4.4, 75, 7500)] == ["4 s", "1 min 15 s", "2 h 05 min"]
-
-
-@pytest.fixture
-def written(config, steps):
-    """Leaves every chapter done, but of the figures only the curves of 04 and the ROC of 06."""
-    names = ["04-1-training-curves-a", "04-1-training-curves-b", "06-1-roc"]
-    config.figures.mkdir(parents=True)
-    for name in names:
-        (config.figures / f"{name}.pdf").write_text("figure")
-    for step in steps:
-        if step.training_key:
-            record = {"training_key": step.training_key, "epochs": 10, "finished": True}
-            folder = Path(config.output_dir) / step.parameters["architecture"]
-            write_json(folder / "run.json", record)
-        mark(config, step)
-
-
-def section_of(number, config, steps):
-    return next(line for line in thesis(config, steps).splitlines() if f" {number} " in line)
-
-
-def test_a_section_is_ready_when_all_it_rests_on_is_there(config, steps, written):
-    ready = section_of("4.1", config, steps)
-    assert ready.startswith("ready") and ready.count("04-1-training-curves-") == 2
-    assert "lacks" not in ready
-    open_ = section_of("5.4", config, steps)
-    assert open_.startswith("open") and "06-1-roc; lacks 06-3-operating-points" in open_
-    assert open_.endswith("operating_points")
-    assert section_of("1.2", config, steps).startswith("text only")
-
-
-def test_a_figure_of_a_chapter_that_is_not_up_to_date_is_lacking(config, steps, written):
-    (config.figures / "04-1-training-curves-b.pdf").unlink()
-    line = section_of("4.1", config, steps)
-    assert line.startswith("open") and line.endswith("curves-a; lacks 04-1-training-curves-b")
-    step = trainings(steps)[0]
-    run.step_status_path(step).unlink()
-    line = section_of("4.1", config, steps)
-    assert line.endswith("lacks 04-1-training-curves-a, 04-1-training-curves-b")
-
-
-def test_the_guide_rests_on_figures_tables_and_sources_that_exist():
-    guide = GUIDE.read_text()
-    keys = set(re.findall(r"^@\w+\{(\w+),", (GUIDE.parent / "references.bib").read_text(), re.M))
-    named = {"Figures": set(CATALOG), "Tables": set(CAPTIONS), "Sources": keys}
-    for kind, known in named.items():
-        lists = re.findall(rf"^- {kind}: (.*(?:\n  .*)*)", guide, re.M)
-        names = set(re.findall(r"`([^`]+)`", " ".join(lists)))
-        assert names and names <= known, kind
-        if kind != "Sources":
-            assert not known - names  # every figure and table has its section
-    assert len(sections(guide)) > 10
-    for names in sections(guide).values():
-        unknown = set(names) - set(CATALOG) - set(CAPTIONS) - keys
-        assert all("." in name or name.startswith("--") for name in unknown)  # files and options

@@ -2,9 +2,11 @@
 
 import http.server
 import json
+import re
 import threading
 
 import pytest
+from helpers import ROOT
 
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
@@ -76,7 +78,7 @@ def test_mlflow_has_one_run_a_training_in_the_run_folder(folder):
 
 
 def test_people_are_told_of_new_bests_and_of_the_end(folder, inbox):
-    with run_callbacks("", inbox.url, "melanoma run night"):
+    with run_callbacks("", inbox.url, "melanoma run night", "end,best"):
         for epoch, best in ((1, True), (2, False), (3, True)):
             on_epoch_end(folder, row(epoch, 0.8, best), 4)
     assert inbox.messages == [
@@ -93,6 +95,40 @@ def test_people_are_told_of_a_failure_which_stays_one(inbox, error):
         raise error
     ((title, text),) = inbox.messages
     assert title == "melanoma run night failed" and text == (str(error) or "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize(("notify_on", "told"), [("end,failure", 1), ("failure", 0), ("best", 1)])
+def test_people_are_told_of_what_they_asked_for_with_the_results_first_lines(
+    folder, inbox, notify_on, told
+):
+    with run_callbacks("", inbox.url, "melanoma run night", notify_on) as message:
+        on_epoch_end(folder, row(2, 0.8, True), 4)
+        message.append("all is done, in 3 s\n\n  ResNet-50: melanoma AUC 0.990 [0.972, 1.000]")
+    assert len(inbox.messages) == told
+    if notify_on.startswith("end"):
+        assert inbox.messages[0][1] == message[0]
+    failure = pytest.raises(MelanomaError)
+    with failure, run_callbacks("", inbox.url, "night", notify_on) as message:
+        message.append("1 of 12 steps failed")
+        raise MelanomaError("the disk is full")
+    assert ("night failed", "the disk is full\n\n1 of 12 steps failed") in inbox.messages or (
+        notify_on == "best"
+    )
+
+
+def test_the_addresses_in_the_documents_are_those_of_their_services():
+    text = (ROOT / "docs" / "cloud.md").read_text()
+    written = re.findall(r"--notify '([^']*[A-Z_]{5}[^']*)'", text)
+    kinds = [type(service).__name__ for url in written for service in callbacks._address(url)]
+    assert kinds == ["NotifyEmail", "NotifySlack", "NotifyDiscord"]
+
+
+def test_an_occasion_that_does_not_exist_is_refused_before_the_run():
+    with (
+        pytest.raises(MelanomaError, match="knows end, failure, best, not always"),
+        run_callbacks("", "", "run", "end,always"),
+    ):
+        pass
 
 
 def test_only_the_first_of_several_processes_speaks(folder, inbox, monkeypatch):
@@ -137,7 +173,8 @@ def test_a_training_is_followed_and_nothing_of_it_depends_on_who_listens(
         return tmp_path / run / "test_vit"
 
     silent = train("silent")
-    followed = train("followed", "--track", "tensorboard", "--notify", inbox.url)
+    told = "--notify", inbox.url, "--notify-on", "best,end"
+    followed = train("followed", "--track", "tensorboard", *told)
     assert (silent / "model.safetensors").read_bytes() == (
         followed / "model.safetensors").read_bytes()
     assert list((followed / "tensorboard").iterdir())
