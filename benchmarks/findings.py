@@ -112,9 +112,8 @@ def recipes(measured: dict) -> Iterator[str]:
         | {head: format_estimate(found["metrics"][metric]) for metric, head in heads.items()}
         for name, found in measured["recipes"].items()
     ))  # fmt: skip
-    first = next(iter(measured["recipes"]))
     yield markdown(pd.DataFrame(
-        {"Difference": f"{first} − {row['second']}"}
+        {"Difference": row["pair"]}
         | {COLUMNS[metric][0]: format_estimate(row[metric]) for metric in COLUMNS}
         for row in measured["differences"]
     ))  # fmt: skip

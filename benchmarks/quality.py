@@ -23,9 +23,10 @@ from melanoma_lib.core.environment import versions
 from melanoma_lib.core.files import PROJECT, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.torch_dataset import shown_counts
-from melanoma_lib.evaluation.ensemble import with_logits
-from melanoma_lib.evaluation.trained_run import TrainedRun, load_trainings
-from melanoma_lib.reporting.compare import compare_models
+from melanoma_lib.evaluation.ensemble import averaged_models, with_logits
+from melanoma_lib.evaluation.trained_run import TrainedRun, load_flipped, load_trainings
+from melanoma_lib.reporting.compare import COLUMNS, compare_models
+from melanoma_lib.reporting.tables import models_and_averages, pair_names
 from melanoma_lib.training.train import train_architecture
 
 SHOWN = ("metrics", "temperature", "trainings", "diagnoses", "uncalibrated")
@@ -64,41 +65,50 @@ def train(config: Config, count: int) -> list[TrainedRun]:
 
 
 def measured(trained: dict[str, list[TrainedRun]], config: Config) -> dict:
-    """The leaderboard, and the differences of all recipes from the first."""
-    models = {name: [named(each, name) for each in runs] for name, runs in trained.items()}
-    counts = {name: training_counts(Path(config.output_dir).parent / name) for name in trained}
+    """The leaderboard, the differences of all recipes from the first, and those of averages."""
+    folders = {name: Path(config.output_dir).parent / name for name in trained}
+    key, first = config.architectures[0], next(iter(trained))
+    models = {name: named(name, runs) for name, runs in trained.items()}
+    flipped = {name: load_flipped(folders[name], key, len(runs)) for name, runs in models.items()}
+    averaged = averaged_models(models, flipped)
+    averaged.pop("ensemble", None)  # of all recipes together
     for name, runs in trained.items():
-        if "decision_priors" not in runs[0].bundle:
-            priors = {"decision_priors": (counts[name] / counts[name].sum()).tolist()}
-            models[name + DECISION] = [
-                named(each._replace(bundle=each.bundle | priors), name + DECISION) for each in runs
-            ]
-    for name, runs in trained.items():
-        if RECIPES[name].majority_fraction < 1:
-            models[name + UNCORRECTED] = [
-                named(uncorrected(each, counts[name], RECIPES[name]), name + UNCORRECTED)
-                for each in runs
-            ]
-    first = next(iter(models))
-    results = compare_models("quality", models, table_of(next(iter(trained.values()))[0]))
-    record = next(iter(trained.values()))[0].record
+        counts, recipe = training_counts(folders[name]), RECIPES[name]
+        if recipe.decision == Recipe.decision:
+            models[name + DECISION] = named(name + DECISION, [decided(r, counts) for r in runs])
+        if recipe.majority_fraction < 1:
+            shown = [uncorrected(run, counts, recipe) for run in runs]
+            models[name + UNCORRECTED] = named(name + UNCORRECTED, shown)
+    record = trained[first][0].record
+    table = table_of(trained[first][0])
+    results = compare_models("quality", models, table, averaged=averaged)
     return {
         "network": record["name"], "device": record["device"],
         **{name: results[name] for name in ("test_images", "test_lesions", "test_melanomas")},
         "recipes": {
-            name: {key: model[key] for key in SHOWN}
+            model["name"]: {name: model[name] for name in SHOWN}
             # Later trainings with a probe find its features on disk.
-            | {"seconds": models[name][0].record["train_seconds"], "count": len(models[name])}
-            for name, model in results["models"].items()
+            | {"seconds": (models | averaged)[key][0].record["train_seconds"],
+               "count": len((models | averaged)[key])}
+            for key, model in models_and_averages(results).items()
         },
-        "differences": [row for row in results["differences"]
-                        if row["first"] == first and row["second"] in trained],
+        "differences": [
+            {"pair": " − ".join(pair_names(results, row)), **{name: row[name] for name in COLUMNS}}
+            for row in [*results["differences"], *results["ensemble_differences"]]
+            if row["second"] in trained and (row["first"] == first or row["first"] in averaged)
+        ],
     }  # fmt: skip
 
 
-def named(trained: TrainedRun, name: str) -> TrainedRun:
-    """A training under the name of its recipe."""
-    return trained._replace(record=trained.record | {"name": name})
+def decided(trained: TrainedRun, counts: np.ndarray) -> TrainedRun:
+    """The same network with the balanced decision."""
+    priors = {"decision_priors": (counts / counts.sum()).tolist()}
+    return trained._replace(bundle=trained.bundle | priors)
+
+
+def named(name: str, runs: list[TrainedRun]) -> list[TrainedRun]:
+    """Trainings under the name of their recipe."""
+    return [run._replace(record=run.record | {"name": name}) for run in runs]
 
 
 def training_counts(run: Path) -> np.ndarray:
