@@ -88,6 +88,26 @@ BY_CHAPTERS = {  # which have the images or models that these show
 }
 
 
+def by_diagnosis(measure):
+    rows = [{"diagnosis": code, "images": images, measure: KNOWN | {"value": 0.5}}
+            for code, images in zip(CLASS_NAMES, (45, 75, 165, 19, 168, 1015, 21), strict=True)]
+    return lambda models: figures.by_diagnosis(dict.fromkeys(models, rows), measure)
+
+
+BY_CHAPTERS |= {
+    "12-1-learning-rate": lambda models: figures.learning_rates(
+        {name: [1e-5, 2e-3, 1e-4] for name in models}, dict.fromkeys(models, 20)
+    ),
+    "12-2-recall-by-diagnosis": by_diagnosis("recall"),
+    "12-3-calibration-by-diagnosis": by_diagnosis("excess"),
+    "12-4-time-to-quality": lambda models: figures.time_to_quality(
+        {name: {"seconds": 30 * 6**number, "metrics": {"nll": KNOWN, "melanoma_auc": KNOWN}}
+         for number, name in enumerate(models)},
+        {"melanoma_auc": "Melanoma AUC", "nll": "NLL"},
+    ),
+}
+
+
 STEPS = [{"share": 0.02, "similarity": KNOWN}, {"share": 1.0, "similarity": UNKNOWN}]
 EXPLANATIONS = {  # as `summarize_map_scores` gives them
     "images": 1502, "faithful_images": 32,
@@ -169,7 +189,7 @@ def drawn(run):
 def test_every_figure_of_the_catalogue_is_drawn_here_and_has_a_caption():
     assert {*BY_CHAPTERS, *figures.PLOTS} == set(figures.CATALOG)
     for name, caption in figures.CATALOG.items():
-        assert re.fullmatch(r"0[1-8]-\d-[a-z-]+", name)
+        assert re.fullmatch(r"(0[1-8]|1[12])-\d-[a-z-]+", name)
         assert caption.endswith(".") and len(caption) > 40
 
 

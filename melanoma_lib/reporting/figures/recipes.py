@@ -49,20 +49,21 @@ def by_diagnosis(models: Mapping[str, Sequence[Mapping]], measure: str) -> Figur
 def time_to_quality(recipes: Mapping[str, Mapping], heads: Mapping[str, str]) -> Figure:
     """Metrics against the seconds of one training, a panel each.
 
-    recipes: `seconds` and the estimates `metrics` of each; heads: the metrics and their labels.
+    recipes: `seconds` and the estimates `metrics` of each; heads: an even number of metrics and
+    their labels.
     """
-    figure, panels = elements.subplots(5.0, 2, 2, sharex=True)
+    rows = len(heads) // 2
+    figure, panels = elements.subplots(2.4 * rows, rows, 2, squeeze=False)
     for axes, (metric, head) in zip(panels.flat, heads.items(), strict=True):
         for index, recipe in enumerate(recipes.values()):
             mark = elements.model_marker(index)
             value, low, high = elements.numbers(recipe["metrics"][metric])
             axes.vlines(recipe["seconds"], low, high, color=mark["color"])
             axes.plot(recipe["seconds"], value, **mark, markersize=7, markeredgecolor="white")
-        axes.set(ylabel=head, xscale="log")
-        axes.grid()
-    for axes in panels[-1]:
-        axes.set_xlabel("Training (s)")
+        axes.set(ylabel=head, xscale="log", xlabel="Training (s)")
         axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter("")
+        axes.grid()
     entries = [elements.legend_entry(name, **elements.model_marker(index))
                for index, name in enumerate(recipes)]  # fmt: skip
     elements.legend(figure, entries, columns=2)
