@@ -66,9 +66,9 @@ def open_image(source: Path | str | BinaryIO) -> Image.Image:
                 image = image.transpose(turn)
             return _to_rgb(image, bits)
     except Image.DecompressionBombError:  # its text is not for people
-        reason = f"it has more than {MAX_PIXELS / 1e6:.0f} million pixels; save it smaller"
+        reason = f"it has more than {MAX_PIXELS / 1e6:.0f} million pixels"
     except UnidentifiedImageError:
-        reason = f"it is none of {', '.join(FORMATS)}, or damaged; save it as one of these"
+        reason = f"it is none of {', '.join(FORMATS)}, or damaged"
     except Exception as error:  # decoders raise many types; one picture must not stop the others
         reason = str(error) or type(error).__name__
     raise ValueError(reason)
@@ -116,7 +116,7 @@ def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint32) * 255 // (2**bits - 1)
         image = Image.fromarray(values.astype(np.uint8))
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     if bits == 16 and np.asarray(image).max() < DARKEST_WHITE:
         raise ValueError(
             "its 16-bit values are all near black, as if a camera had fewer bits; save it with 8 "
