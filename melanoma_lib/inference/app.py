@@ -24,7 +24,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from melanoma_lib.config import Config
-from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.errors import MelanomaError, printable
 from melanoma_lib.core.files import PROJECT
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.inference import page, report, wording
@@ -40,7 +40,7 @@ from melanoma_lib.inference.security import (
     busy_text,
     retry_after,
 )
-from melanoma_lib.inference.uploads import Desk, Picture, read_picture
+from melanoma_lib.inference.uploads import Desk, Picture, read_picture, remove_earlier_uploads
 
 MAX_FORM_BYTES = 4096  # of a name and a password
 
@@ -214,7 +214,7 @@ def write_report(predictor: Predictor, picture: Picture, query: dict) -> Respons
     """A report as a file, with the heat map of the most probable class or of `class`."""
     (prediction,) = predictor.predict([picture.image])
     about = {
-        "name": query.get("name", ""),
+        "name": printable(query.get("name", "")),
         "point": predictor.operating_point(query.get("point", ""))["name"],
         "class": query.get("class", prediction.predicted_class),
     }
@@ -240,9 +240,10 @@ class Server:
     def __init__(self, site: Site, listener: socket.socket):
         host, port, *_ = listener.getsockname()
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        local = LOCAL_HOSTS if host in LOCAL_HOSTS else ()
+        # With a login it may have any name: that of the proxy before it.
+        names = () if site.login else LOCAL_HOSTS
         self._server = uvicorn.Server(uvicorn.Config(
-            build_app(site, local), log_level="warning", access_log=False, server_header=False,
+            build_app(site, names), log_level="warning", access_log=False, server_header=False,
             lifespan="off", ws="none", timeout_graceful_shutdown=1,
         ))  # fmt: skip
         self._thread = threading.Thread(
@@ -261,6 +262,10 @@ class Server:
 
 def serve(site: Site, listener: socket.socket) -> None:
     """Serves the page until interrupted."""
+    remove_earlier_uploads()
+    for predictor in site.predictors.values():  # the first answer loads libraries, which takes long
+        example = read_picture(site.examples[CLASS_NAMES[0]], predictor.image_size)
+        answer_picture(predictor, example, {})
     server = Server(site, listener)
     try:
         print(f"the page is at {server.url}; Ctrl+C ends it", flush=True)

@@ -53,7 +53,8 @@ def report_pdf(
     figure = Figure(figsize=A4)
     lines = _text(predictor, prediction, about)
     figure.text(0.08, 0.95, wording.TITLE, fontsize=14, weight="bold", va="top")
-    figure.text(0.08, 0.92, "\n".join(lines), fontsize=9, va="top", linespacing=1.4)
+    figure.text(0.08, 0.92, "\n".join(lines), fontsize=9, va="top", linespacing=1.4,
+                parse_math=False)  # fmt: skip
     below = 0.90 - 0.0152 * len(lines)  # where the text ends
     tall = min(0.28, below - 0.25)
     axes = figure.add_axes((0.08, below - tall, 0.4, tall), anchor="NW")

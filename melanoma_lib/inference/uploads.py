@@ -6,9 +6,12 @@ ever written, so that nothing stays behind however the server ends.
 
 import asyncio
 import io
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -61,6 +64,12 @@ def read_picture(data: bytes, size: int) -> Picture:
     image = np.asarray(full.resize((size, size), RESAMPLING))
     full.thumbnail((VIEW_PIXELS, VIEW_PIXELS), RESAMPLING)
     return Picture(full, image)
+
+
+def remove_earlier_uploads() -> None:
+    """Deletes the pictures that earlier versions of the page wrote, and left when killed."""
+    for folder in Path(tempfile.gettempdir()).glob("melanoma-page-*"):
+        shutil.rmtree(folder, ignore_errors=True)  # which follows no links
 
 
 class Desk:

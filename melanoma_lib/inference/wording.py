@@ -11,7 +11,7 @@ DISCLAIMER = (
     "For learning and research. This is not a medical device: it diagnoses nothing, and must not "
     "decide whether you see a doctor. Show a lesion that worries you to a dermatologist."
 )
-TITLE = "Melanoma or not? What a trained network makes of a picture"
+TITLE = "Melanoma detection: one picture, as a trained network sees it"
 PURPOSE = (
     "Give the picture of one mole through a dermatoscope. You will see whether the network "
     "predicts melanoma, a dangerous skin cancer, how often that was right on its test images, "

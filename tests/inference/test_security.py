@@ -114,6 +114,16 @@ def test_without_a_login_nothing_but_its_page_is_shown(locked, images):
     assert log_in(locked, "x" * 10_000).status_code == 413
 
 
+def test_with_a_login_the_page_may_have_the_name_of_the_proxy_before_it(locked):
+    named = {"Host": "page.example", "Origin": "https://page.example"}
+    form = {"user": "ada", "password": "geheim-ü"}
+    answer = requests.post(
+        f"{locked}login", form, allow_redirects=False, timeout=20,
+        headers=named | {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"},
+    )  # fmt: skip
+    assert answer.status_code == 303 and "Secure" in answer.headers["Set-Cookie"]
+
+
 def test_a_program_logs_in_by_a_header(locked, images):
     data = images[0].read_bytes()
     for password, status in (("wrong", 401), ("geheim-ü", 200)):

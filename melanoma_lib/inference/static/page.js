@@ -100,7 +100,9 @@ function drawQuestions(picture, shown) {
 }
 
 function drawOthers(picture) {
-  const rows = (picture.others ?? []).map(({ name, answer, error }) => {
+  const { others } = picture;
+  const own = { name: texts.models[0].name, answer: picture.answer };
+  const rows = (others ? [own, ...others] : []).map(({ name, answer, error }) => {
     const shown = answer?.points[point()];
     const cells = [answer?.most_probable || "–", shown?.short ?? error ?? "…"];
     const head = element("th", { scope: "row", textContent: name });
