@@ -205,6 +205,13 @@ def node():
     return driver.compute_driver_executable()[0]
 
 
+def test_the_scripts_are_javascript(tmp_path):
+    for script in html_page.STATIC.glob("*.js"):
+        module = tmp_path / f"{script.stem}.mjs"
+        shutil.copy(script, module)
+        subprocess.run([node(), "--check", module], check=True, timeout=60)
+
+
 def test_the_last_thing_asked_for_is_what_is_shown(tmp_path):
     shutil.copy(html_page.STATIC / "visit.js", tmp_path / "visit.mjs")
     script = (Path(__file__).parent / "visit_races.mjs").read_text()

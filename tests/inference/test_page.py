@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -102,6 +103,39 @@ def test_the_frame_says_what_the_page_is_and_is_not_before_it_asks_for_a_picture
         assert f'aria-label="example: {name}"' in text
     assert re.findall(r'value="(\w+)" checked', text) == ["specificity_95"]
     assert "$" not in text
+
+
+class Elements(HTMLParser):
+    """The ids and the open elements of a page; raises AssertionError where tags do not match."""
+
+    VOID = ("meta", "link", "input", "img", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.open = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_script_finds_every_element_it_asks_for(predictor, fragments):
+    """And the page and its fragments are well-formed."""
+    elements = Elements(page.page_html([predictor], "specificity_95", figures=True))
+    assert len(set(elements.ids)) == len(elements.ids)
+    script = (page.STATIC / "page.js").read_text()
+    asked = set(re.findall(r"""["'`]#([a-z-]+)""", script))
+    assert len(asked) > 15 and asked <= set(elements.ids)
+    answer = fragments()
+    for shown in answer["points"].values():
+        Elements(shown["verdict"] + shown["axis"] + answer["probabilities"])
+    Elements(page.login_html("Busy & <b>")), Elements(page.figures_html(["01-1-a.png"]))
 
 
 def luminance(colour):
