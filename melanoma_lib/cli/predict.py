@@ -71,8 +71,7 @@ def predict(options: argparse.Namespace) -> int:
         except (KeyboardInterrupt, BrokenPipeError) as error:
             stopped = error  # and the table keeps what is done
     if options.json:
-        model = {"model": predictor.name, "bundle": str(predictor.folder), "note": predictor.note}
-        document = model | {"notice": wording.DISCLAIMER, "operating_point": point, "images": rows}
+        document = wording.json_document(predictor, point, rows)
         print(json.dumps(document, indent=2, allow_nan=False))
     if stopped:
         kept = f"; {options.csv} holds them" if options.csv else ""
@@ -82,10 +81,14 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """`melanoma serve`: the web page."""
-    from melanoma_lib.inference import Predictor, best_bundle
+    """`melanoma serve`: the web page. Address and password are checked before a model is loaded."""
+    from melanoma_lib.inference import security
 
-    predictor = Predictor(best_bundle(options.bundle))
-    from melanoma_lib.inference import app  # slow to import: not before a bundle is found
+    host = options.host.strip("[]")  # around an address of IPv6
+    login = security.credentials(host)
+    with security.listen(host, options.port) as listener:
+        from melanoma_lib.inference import app, load_predictors
 
-    app.serve(predictor, options.host, options.port, options.operating_point)
+        predictors = load_predictors(options.bundle)
+        site = app.Site(predictors, options.operating_point, login and security.Login(*login))
+        app.serve(site, listener)

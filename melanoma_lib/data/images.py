@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from melanoma_lib.core.environment import usable_cores
 from melanoma_lib.core.errors import MelanomaError, optional, printable, summarize_items
@@ -27,6 +28,7 @@ TURNS = {  # by the orientation of EXIF
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+RESAMPLING = Image.Resampling.BICUBIC
 DARKEST_WHITE = 64  # of 255: the least that the brightest value of a 16-bit picture may be
 MASK_FRACTION = 0.95  # of a mask's pixels are black or white
 
@@ -40,21 +42,36 @@ def read_image(path: Path | str | np.ndarray, size: int | None = None) -> np.nda
     range.
     """
     try:
-        decoded = isinstance(path, np.ndarray)
-        with Image.fromarray(path) if decoded else Image.open(path, formats=FORMATS) as image:
+        image = Image.fromarray(path) if isinstance(path, np.ndarray) else open_image(path)
+        return np.asarray(image.resize((size, size), RESAMPLING) if size else image)
+    except ValueError as error:
+        raise MelanomaError(f"{printable(path)}: not a readable image ({error})") from None
+
+
+def open_image(source: Path | str | BinaryIO) -> Image.Image:
+    """Decodes an image file as an upright RGB image, with all of its pixels.
+
+    Raises ValueError, whose message says what is wrong with the file and what to do.
+    """
+    try:
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels is too large")
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels is too large; an image may have "
+                    f"{MAX_PIXELS / 1e6:.0f} million"
+                )
             bits = _bits_per_channel(image)
             image.load()  # only loading finds a truncated file
             if (turn := _turn(image)) is not None:
                 image = image.transpose(turn)
-            image = _to_rgb(image, bits)
-            if size:
-                image = image.resize((size, size), Image.Resampling.BICUBIC)
-            return np.asarray(image)
+            return _to_rgb(image, bits)
+    except Image.DecompressionBombError:  # its text is not for people
+        reason = f"it has more than {MAX_PIXELS / 1e6:.0f} million pixels"
+    except UnidentifiedImageError:
+        reason = f"it is none of {', '.join(FORMATS)}, or damaged"
     except Exception as error:  # decoders raise many types; one picture must not stop the others
         reason = str(error) or type(error).__name__
-        raise MelanomaError(f"{printable(path)}: not a readable image ({reason})") from None
+    raise ValueError(reason)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -99,7 +116,7 @@ def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint32) * 255 // (2**bits - 1)
         image = Image.fromarray(values.astype(np.uint8))
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     if bits == 16 and np.asarray(image).max() < DARKEST_WHITE:
         raise ValueError(
             "its 16-bit values are all near black, as if a camera had fewer bits; save it with 8 "

@@ -6,6 +6,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "predictor": ["Predictor", "best_bundle", "list_images", "overlay", "predict_files"]
+        "predictor": [
+            "Predictor", "best_bundle", "list_images", "load_predictors", "overlay",
+            "predict_files",
+        ]
     },
 )

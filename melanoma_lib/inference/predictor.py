@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,20 @@ def best_bundle(folder: Path | str) -> Path:
     left_out = f", {len(problems)} left out ({'; '.join(problems)})" if problems else ""
     print(f"melanoma: using {best}: {reason}{left_out}", file=sys.stderr)
     return best
+
+
+def load_predictors(folder: Path | str) -> list["Predictor"]:
+    """The models in a run folder, that of `best_bundle` first, or the one in a bundle's folder.
+
+    What is not a finished training is left out. Raises `MelanomaError` when there is none.
+    """
+    best = best_bundle(folder)
+    predictors = [Predictor(best)]
+    for other in find_bundles(folder):
+        if other != best:
+            with suppress(MelanomaError):
+                predictors.append(Predictor(other))
+    return predictors
 
 
 @dataclass(frozen=True)
@@ -270,7 +284,7 @@ def predict_files(
         readable = [row for row in rows if "error" not in row]
         predictions = predictor.predict(images) if images else []
         for row, prediction in zip(readable, predictions, strict=True):
-            row |= _to_row(prediction, predictor.decide(prediction, operating_point))
+            row |= result_row(prediction, predictor.decide(prediction, operating_point))
         if overlay_dir and images:
             heats = predictor.heat_maps(images, [row["predicted"] for row in readable])
             for row, image, heat in zip(readable, images, heats, strict=True):
@@ -294,12 +308,14 @@ def _reported_in(row: dict) -> Iterator[None]:
         row["error"] = f"{printable(row['image'])}: {describe_error(error)}"
 
 
-def _to_row(prediction: Prediction, decision: Decision) -> dict:
+def result_row(prediction: Prediction, decision: Decision) -> dict:
+    """An image's result, ready for JSON; of an out-of-distribution image without the decision."""
+    judged = not prediction.out_of_distribution
     return {
         "predicted": prediction.predicted_class,
         "probabilities": prediction.probabilities,
-        "called_melanoma": decision.predicted_positive,
-        "near_threshold": decision.near_threshold,
+        "called_melanoma": decision.predicted_positive if judged else None,
+        "near_threshold": decision.near_threshold if judged else None,
         "referred": decision.referred,
         "below": decision.fraction_below,
         "foreign": prediction.out_of_distribution,

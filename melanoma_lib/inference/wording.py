@@ -11,9 +11,25 @@ DISCLAIMER = (
     "For learning and research. This is not a medical device: it diagnoses nothing, and must not "
     "decide whether you see a doctor. Show a lesion that worries you to a dermatologist."
 )
+TITLE = "Melanoma detection: one picture, as a trained network sees it"
+PURPOSE = (
+    "Give the picture of one mole through a dermatoscope. You will see whether the network "
+    "predicts melanoma, a dangerous skin cancer, how often that was right on its test images, "
+    "where in the picture it saw the evidence, and the probabilities of seven diagnoses."
+)
+PRIVACY = (
+    "Your picture is not stored: this server reads it in its memory and forgets it with the "
+    "answer. The pictures of your visit stay in your browser until you close the page."
+)
+HEAT_MAP = (
+    "Bright means: this part of the picture speaks most for the diagnosis chosen here. It says "
+    "where the network looked, not why, and not whether it is right."
+)
+NO_VERDICT = "No verdict: this picture is unlike those that the model knows"
 OUT_OF_DISTRIBUTION = (
-    "This picture is unlike those the model was trained and tested on. Its answer below is "
-    "meaningless."
+    "It is farther from the images that the model was tested on than nearly all of these are from "
+    "each other. The model assigns one of its diagnoses to any picture, also to one without skin; "
+    "what it computed for this one means nothing."
 )
 GENERATED = (
     "This model was trained on generated pictures and knows only those. Its answer for a "
@@ -99,6 +115,14 @@ def decision_text(decision: Decision) -> str:
     return f"Predicted {outcome} for melanoma at a {label}"
 
 
+def short_verdict(prediction: Prediction, decision: Decision) -> str:
+    """The decision in a cell of a table, with the probability; none if out of distribution."""
+    if prediction.out_of_distribution:
+        return "no verdict: unlike the pictures it knows"
+    outcome = "positive" if decision.predicted_positive else "negative"
+    return f"{outcome}, {percent(prediction.melanoma_probability)}"
+
+
 def explain_decision(prediction: Prediction, decision: Decision) -> list[str]:
     """Four sentences: the threshold, its test results, these per 1,000 lesions, other scores."""
     point, positive = decision.operating_point, decision.predicted_positive
@@ -171,18 +195,28 @@ def model_text(predictor: Predictor, operating_point: Mapping) -> str:
     ])  # fmt: skip
 
 
+def json_document(predictor: Predictor, operating_point: Mapping, rows: Sequence[Mapping]) -> dict:
+    """Results for programs: the model, the notice, the operating point, a row an image."""
+    return {
+        "model": predictor.name, "bundle": str(predictor.folder), "note": predictor.note,
+        "notice": DISCLAIMER, "operating_point": operating_point, "images": rows,
+    }  # fmt: skip
+
+
 def prediction_text(row: Mapping) -> str:
     """One image's line, from its row of `predict_files`."""
     probabilities, code = row["probabilities"], row["predicted"]
-    parts = [
-        f"{printable(row['image'])}: {DISPLAY_NAMES[code]} {percent(probabilities[code])}",
-        f"melanoma {percent(probabilities[MELANOMA])}",
-        REFERRED
-        if row["referred"]
-        else f"predicted {'positive' if row['called_melanoma'] else 'negative'} for melanoma",
-    ]
-    parts += ["near the threshold"] * (row["near_threshold"] and not row["referred"])
-    parts += ["unlike the images the model was trained on"] * row["foreign"]
+    name = printable(row["image"])
+    if row["foreign"]:
+        parts = [f"{name}: no verdict, it is unlike the images the model was trained on"]
+    else:
+        called = f"predicted {'positive' if row['called_melanoma'] else 'negative'} for melanoma"
+        parts = [
+            f"{name}: {DISPLAY_NAMES[code]} {percent(probabilities[code])}",
+            f"melanoma {percent(probabilities[MELANOMA])}",
+            REFERRED if row["referred"] else called,
+        ]
+        parts += ["near the threshold"] * (row["near_threshold"] and not row["referred"])
     parts += [f"heat map in {printable(path)}" for path in [row.get("overlay")] if path]
     return "; ".join(parts)
 

@@ -1,7 +1,12 @@
+import os
+
 import pytest
+import requests
 from helpers import KEYS
 
 from melanoma_lib.inference.predictor import Predictor
+
+os.environ["NO_PROXY"] = "*"  # pages of tests lie on this machine
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +23,35 @@ def images(sample_dir):
 @pytest.fixture
 def prediction(predictor, images):
     return predictor.predict([predictor.load_image(images[0])])[0]
+
+
+@pytest.fixture
+def served():
+    """Serves a `Site` at a free port; returns the server, which has a `url`."""
+    from melanoma_lib.inference import app, security
+
+    servers = []
+
+    def serve(site):
+        servers.append(app.Server(site, security.listen("127.0.0.1", None)))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def page(predictor, served):
+    """The page of one model without a login; returns its site and `post(path, data, **headers)`."""
+    from melanoma_lib.inference import app
+
+    site = app.Site([predictor])
+    url = served(site).url
+
+    def post(path, data=b"", **headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.post(url + path, data=data, headers=named, timeout=60)
+
+    site.url = url
+    return site, post
