@@ -226,7 +226,8 @@ def _side_by_side(
 ) -> float | None:
     """The seconds left where `jobs` steps run at a time; trainings take turns on a GPU.
 
-    The trainings and the chapters before them come first, the comparison is alone, and chapter 12 comes after it.
+    The trainings and the chapters before them come first; the comparison is alone, and chapter 12
+    comes after it.
     """
     if any(v.step.training_key and v.is_open for v in views) and not any(
         v.epoch_seconds for v in views if v.step.training_key
