@@ -43,8 +43,9 @@ from melanoma_lib.data.torch_dataset import HAM10000Dataset, to_gpu_memory
 from melanoma_lib.evaluation.predictions import predict_logits
 from melanoma_lib.models.build import build_model, get_architecture, normalisation
 from melanoma_lib.training.cuda_graph import WARM_UP, with_cuda_graph
+from melanoma_lib.training.loop import train_epoch, train_step
 from melanoma_lib.training.precision import ComputeSettings, computes_bfloat16
-from melanoma_lib.training.recipe import make_optimizer, train_epoch, train_step
+from melanoma_lib.training.recipe import make_optimizer
 from melanoma_lib.training.train import prepare
 
 SCHEMA = 2

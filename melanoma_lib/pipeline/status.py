@@ -226,7 +226,8 @@ def _side_by_side(
 ) -> float | None:
     """The seconds left where `jobs` steps run at a time; trainings take turns on a GPU.
 
-    The trainings and the chapters before them come first, the comparison is alone at the end.
+    The trainings and the chapters before them come first; the comparison is alone, and chapter 12
+    comes after it.
     """
     if any(v.step.training_key and v.is_open for v in views) and not any(
         v.epoch_seconds for v in views if v.step.training_key
@@ -235,7 +236,7 @@ def _side_by_side(
     on_gpu = any(view.now.get("device", "CPU") != "CPU" for view in views)
     beside = max(devices, 1) if on_gpu else jobs
     seconds = 0.0
-    for chapters in ("00 01 02 03 04", "05 06 07", COMPARISON):
+    for chapters in ("00 01 02 03 04", "05 06 07 11", COMPARISON, "12"):
         phase = [(v.step, left) for v, left in zip(views, lefts, strict=True)
                  if v.step.chapter in chapters]  # fmt: skip
         trainings = [left for step, left in phase if step.training_key]

@@ -91,7 +91,7 @@ def test_settings_are_recorded_and_kept(config, monkeypatch, capsys):
     assert f"computes in bfloat16, channels_last, {threads}" in capsys.readouterr().out
     monkeypatch.setattr(train, "computes_bfloat16", lambda device: False)
     given, fit = [], train.fit
-    monkeypatch.setattr(train, "fit", lambda *inputs: given.append(inputs[-1]) or fit(*inputs))
+    monkeypatch.setattr(train, "fit", lambda *inputs: given.append(inputs[5]) or fit(*inputs))
     train_architecture(dataclasses.replace(config, epochs=3), KEY)
     assert dataclasses.asdict(given[0]) == settings == used(folder)
     asked = dataclasses.replace(config, precision="float32")
