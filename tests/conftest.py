@@ -35,9 +35,12 @@ def as_many_threads():
         torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _hears_interrupts():
-    """A shell makes what it starts in the background deaf to Ctrl-C, which tests send."""
+    """A shell makes what it starts in the background deaf to Ctrl-C, which tests send.
+
+    So does a test before, when libraries that are run in it take the signal for themselves.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

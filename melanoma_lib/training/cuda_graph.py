@@ -61,6 +61,7 @@ class CUDAGraphStep:
 
     def _record(self, model, optimizer, images, labels, *rest) -> None:
         self.inputs = images.clone(), labels.clone()
+        self.rest = rest  # its tensors must live as long as the graph, which reads them
         try:
             self.replay, self.results = self.record(
                 lambda: self.step(model, optimizer, *self.inputs, *rest)

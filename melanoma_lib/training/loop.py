@@ -72,7 +72,7 @@ def train_epoch(
     dropout = generator(config.training_seed, epoch, 2).initial_seed()
     torch.manual_seed(dropout + distributed.rank())
     recipe, order = RECIPES[config.recipe], generator(config.training_seed, epoch, 0)
-    loss_function = make_loss(recipe, train.class_counts())
+    loss_function = make_loss(recipe, train.class_counts(), device)
     batches = loader(train, config.batch_size, order, recipe.majority_fraction)
     losses, correct, seen = [], [], []
     model.train()

@@ -65,7 +65,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, epochs: 
             group["lr"] = rate
 
 
-def make_loss(recipe: Recipe, counts: np.ndarray) -> Loss:
+def make_loss(
+    recipe: Recipe, counts: np.ndarray, device: torch.device | str = "cpu"
+) -> Loss:
     """The cross-entropy, corrected where an epoch shows other class frequencies than there are.
 
     counts: (classes,) training images. Logits plus the logarithm of the fraction of each class that
@@ -76,11 +78,12 @@ def make_loss(recipe: Recipe, counts: np.ndarray) -> Loss:
     if (shown == counts).all():
         return F.cross_entropy
     fractions = np.maximum(shown, 1) / np.maximum(counts, 1)  # 1 for a class without images
-    return partial(adjusted_cross_entropy, adjustment=torch.tensor(np.log(fractions)).float())
+    adjustment = torch.tensor(np.log(fractions), dtype=torch.float32, device=device)
+    return partial(adjusted_cross_entropy, adjustment=adjustment)
 
 
 def adjusted_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, adjustment: torch.Tensor
 ) -> torch.Tensor:
     """The mean cross-entropy of logits (n, classes) with `adjustment` (classes,) added."""
-    return F.cross_entropy(logits + adjustment.to(logits.device), labels)
+    return F.cross_entropy(logits + adjustment, labels)

@@ -11,7 +11,7 @@ from melanoma_lib.models.build import build_model
 from melanoma_lib.models.bundle import find_bundles, load_bundle, save_bundle
 from melanoma_lib.models.out_of_distribution import fit_reference_set
 
-REFERENCE = fit_reference_set(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20))
+REFERENCE = fit_reference_set(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20), 0)
 
 
 def write_bundle(folder, key):
