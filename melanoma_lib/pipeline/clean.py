@@ -10,7 +10,7 @@ from melanoma_lib.core.locks import locked
 
 KINDS = {
     "replaced": "trainings that made way for others; one with the old parameters trains anew",
-    "cache": "decoded pixels; decoded again when they are needed",
+    "cache": "decoded pixels and features; computed again when they are needed",
     "archives": "downloaded zip files, unpacked or broken off",
 }
 
@@ -26,9 +26,10 @@ def removable(runs: Sequence[Path], data: Path) -> dict[str, list[Path]]:
     archives = (*data.glob("*/*.zip"), *data.glob("*/.*.part"))
     return {
         "replaced": sorted(path for path in replaced if not _in_use(path.parents[1])),
-        "cache": sorted(path for path in cache_folder().glob("*.npy") if path.stem not in used),
+        "cache": sorted(path for path in cache_folder().glob("*.npy")
+                        if "-".join(path.stem.split("-")[:2]) not in used),
         "archives": sorted(path for path in archives if not locked(path.parent / ".download.lock")),
-    }
+    }  # fmt: skip
 
 
 def _pixels(record: Path) -> str:

@@ -69,8 +69,13 @@ class Step:
 def chapters() -> list[Path]:
     """The notebooks of a run, in the order in which they are executed."""
     found = [path for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb") if path.stem[:2] not in BY_HAND]
-    late = (COMPARISON, "12")
-    return sorted(found, key=lambda path: (path.stem.startswith(late), path))
+    return sorted(found, key=lambda path: (phase(path.stem[:2]), path))
+
+
+def phase(chapter: str) -> int:
+    """How many chapters at most must be done one after the other before this one can begin."""
+    before = READS.get(chapter, []) + AFTER.get(chapter, [])
+    return 1 + max(map(phase, before), default=-1)
 
 
 def declared(notebook: Path) -> list[str]:

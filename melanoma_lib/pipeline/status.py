@@ -17,9 +17,9 @@ from melanoma_lib.core.log import LOG
 from melanoma_lib.core.progress import duration
 from melanoma_lib.pipeline.run import (
     ASKED,
-    COMPARISON,
     LOCK,
     Step,
+    phase,
     plan,
     relocate,
     state_of,
@@ -226,8 +226,7 @@ def _side_by_side(
 ) -> float | None:
     """The seconds left where `jobs` steps run at a time; trainings take turns on a GPU.
 
-    The trainings and the chapters before them come first; the comparison is alone, and chapter 12
-    comes after it.
+    A chapter waits until those of an earlier `phase` are done.
     """
     if any(v.step.training_key and v.is_open for v in views) and not any(
         v.epoch_seconds for v in views if v.step.training_key
@@ -236,11 +235,12 @@ def _side_by_side(
     on_gpu = any(view.now.get("device", "CPU") != "CPU" for view in views)
     beside = max(devices, 1) if on_gpu else jobs
     seconds = 0.0
-    for chapters in ("00 01 02 03 04", "05 06 07 11", COMPARISON, "12"):
-        phase = [(v.step, left) for v, left in zip(views, lefts, strict=True)
-                 if v.step.chapter in chapters]  # fmt: skip
-        trainings = [left for step, left in phase if step.training_key]
-        every = [left for _, left in phase]
+    phases = [phase(view.step.chapter) for view in views]
+    for number in sorted(set(phases)):
+        found = [(view.step, left) for view, left, of in zip(views, lefts, phases, strict=True)
+                 if of == number]  # fmt: skip
+        trainings = [left for step, left in found if step.training_key]
+        every = [left for _, left in found]
         seconds += max(max(every, default=0), sum(every) / jobs, sum(trainings) / beside)
     return seconds
 
