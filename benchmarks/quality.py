@@ -22,7 +22,7 @@ from melanoma_lib.config import RECIPES, Config, Recipe
 from melanoma_lib.core.environment import versions
 from melanoma_lib.core.files import PROJECT, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.data.torch_dataset import shown_counts
+from melanoma_lib.data.torch_dataset import undersampled_counts
 from melanoma_lib.evaluation.ensemble import averaged_models, with_logits
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_flipped, load_trainings
 from melanoma_lib.reporting.compare import COLUMNS, compare_models
@@ -120,7 +120,7 @@ def training_counts(run: Path) -> np.ndarray:
 
 def uncorrected(trained: TrainedRun, counts: np.ndarray, recipe: Recipe) -> TrainedRun:
     """As the plain loss would have trained it: with the class frequencies that it was shown."""
-    log_fraction = np.log(shown_counts(counts, recipe.majority_fraction) / counts)
+    log_fraction = np.log(undersampled_counts(counts, recipe.majority_fraction) / counts)
     return with_logits(trained, trained.predictions.logits + log_fraction)
 
 

@@ -20,7 +20,7 @@ from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.shifts import SHIFTS
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.evaluation.predictions import Predictions, load_predictions, save_predictions
-from melanoma_lib.reporting.abstention import Passes
+from melanoma_lib.reporting.abstention import ForwardPasses
 from melanoma_lib.reporting.compare import compare
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion", training_seed=0) -> dic
     return fast(*(f"model_{number}" for number in range(len(skills))))
 
 
-def passes_of(run_dir, keys) -> dict[str, Passes]:
+def passes_of(run_dir, keys) -> dict[str, ForwardPasses]:
     """What chapter 11 takes besides: distances without meaning, and logits that a shift blurs."""
     rng, found = np.random.default_rng(5), {}
     for key in keys:
@@ -111,7 +111,7 @@ def passes_of(run_dir, keys) -> dict[str, Passes]:
         distances = tuple(rng.random(len(split.labels)) for split in (val, test))
         noise = rng.normal(scale=4, size=test.logits.shape).astype(np.float32)
         shifted = dict.fromkeys(SHIFTS, dataclasses.replace(test, logits=test.logits + noise))
-        found[key] = Passes(distances, shifted)
+        found[key] = ForwardPasses(distances, shifted)
     return found
 
 

@@ -90,5 +90,5 @@ def serve(options: argparse.Namespace) -> None:
         from melanoma_lib.inference import app, load_predictors
 
         predictors = load_predictors(options.bundle)
-        site = app.Site(predictors, options.operating_point, login and security.Login(*login))
+        site = app.WebPage(predictors, options.operating_point, login and security.Login(*login))
         app.serve(site, listener)

@@ -17,7 +17,7 @@ from melanoma_lib.core.progress import duration
 LOG = "run.log"  # in a run's folder
 
 
-def by_line(show: Callable[[str], None]) -> Callable[[str], None]:
+def buffer_lines(show: Callable[[str], None]) -> Callable[[str], None]:
     """A function to write text with, which passes on every line that is whole."""
     rest = ""
 
@@ -59,8 +59,8 @@ def run_log(run: Path, title: str) -> Iterator[RunLog]:
         end = "ended"
         try:
             with (
-                contextlib.redirect_stdout(_Tee(sys.stdout, by_line(log), switch)),
-                contextlib.redirect_stderr(_Tee(sys.stderr, by_line(log), switch)),
+                contextlib.redirect_stdout(_Tee(sys.stdout, buffer_lines(log), switch)),
+                contextlib.redirect_stderr(_Tee(sys.stderr, buffer_lines(log), switch)),
             ):
                 yield switch
         except KeyboardInterrupt:

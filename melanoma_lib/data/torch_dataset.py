@@ -99,7 +99,7 @@ def loader(
 
     Such a batch can be a single image (8,513 = 266 x 32 + 1), which batch normalisation cannot
     train on. Without a generator, every image comes once and in order. `majority_fraction` as in
-    `shown_counts`; which images of the class are shown is drawn from the generator.
+    `undersampled_counts`; which images of the class are shown is drawn from the generator.
     """
     train = generator is not None
     sampler = _undersample(dataset, majority_fraction, generator)
@@ -110,7 +110,7 @@ def loader(
     )  # fmt: skip
 
 
-def shown_counts(counts: np.ndarray, majority_fraction: float) -> np.ndarray:
+def undersampled_counts(counts: np.ndarray, majority_fraction: float) -> np.ndarray:
     """How many images of each class an epoch shows, (classes,) integers.
 
     All of `counts`, but of the most frequent class only as many as fill `majority_fraction` of the
@@ -130,7 +130,7 @@ def _undersample(
     """A sampler of the images that an epoch shows; None where it shows all."""
     labels = dataset.labels[dataset.rows]
     counts = dataset.class_counts()
-    shown, majority = shown_counts(counts, majority_fraction), counts.argmax()
+    shown, majority = undersampled_counts(counts, majority_fraction), counts.argmax()
     if shown[majority] == counts[majority]:
         return None
     of_majority = torch.from_numpy(np.flatnonzero(labels == majority))

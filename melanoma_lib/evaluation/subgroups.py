@@ -60,8 +60,8 @@ def by_subgroup(
     A dictionary each: attribute, group, images, lesions, melanoma_lesions, `small` (fewer than
     `MIN_LESIONS` lesions with melanoma, or without), and the estimates accuracy, melanoma_auc,
     sensitivity and specificity (at each training's melanoma threshold). `scores` of each training
-    are (n, classes), the highest the diagnosis (see `TrainedRun.class_scores`); `weights` are those
-    of the bootstrap for the whole test split, (resamples, n).
+    are (n, classes), the highest the diagnosis (see `TrainedRun.decision_scores`); `weights` are
+    those of the bootstrap for the whole test split, (resamples, n).
     """
     test, melanoma = trainings[0][0], CLASS_NAMES.index(MELANOMA)
     predicted = [(each.probabilities(t), threshold) for each, t, threshold in trainings]
@@ -111,11 +111,12 @@ def by_diagnosis(trained: Sequence[TrainedRun], weights: np.ndarray) -> list[dic
     """Recall and calibration of every diagnosis on the test split, means over a model's trainings.
 
     A dictionary each: diagnosis (its code), images, lesions, and the estimates recall (of the
-    diagnoses that are decided on), excess (mean predicted probability minus frequency) and ece (of
-    the diagnosis's own probability). `weights` are those of the bootstrap, (resamples, n).
+    diagnoses that are decided on), calibration_in_the_large (mean predicted probability minus
+    frequency; Van Calster et al., 2019) and ece (of the diagnosis's own probability). `weights` are
+    those of the bootstrap, (resamples, n).
     """
     test = trained[0].predictions.split("test")
-    decided = [each.class_scores("test").argmax(1) for each in trained]
+    decided = [each.decision_scores("test").argmax(1) for each in trained]
     predicted = [
         each.predictions.split("test").probabilities(each.bundle["temperature"])
         for each in trained
@@ -129,7 +130,7 @@ def by_diagnosis(trained: Sequence[TrainedRun], weights: np.ndarray) -> list[dic
         own = [(inside, probabilities[:, column]) for probabilities in predicted]
         estimates = {
             "recall": (weighted_mean, found, weights[:, inside], lesions, images),
-            "excess": (weighted_mean, excess, weights, None, None),
+            "calibration_in_the_large": (weighted_mean, excess, weights, None, None),
             "ece": (class_ece, own, weights, None, None),
         }
         rows.append(

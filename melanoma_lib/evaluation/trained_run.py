@@ -27,7 +27,7 @@ class TrainedRun(NamedTuple):
     bundle: dict
     predictions: Predictions
 
-    def class_scores(self, split: str) -> np.ndarray:
+    def decision_scores(self, split: str) -> np.ndarray:
         """Scores of the images of a split, (n, classes), of which the highest is the diagnosis.
 
         The calibrated probabilities; with a recipe that decides for balanced recall, each divided

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from melanoma_lib.data.torch_dataset import shown_counts
+from melanoma_lib.data.torch_dataset import undersampled_counts
 from melanoma_lib.exercises import call, exercise, number, require, require_close
 from melanoma_lib.training.recipe import one_cycle
 
@@ -63,7 +63,8 @@ def own_undersampling(answer: Callable[[np.ndarray, float], np.ndarray]) -> None
             kept[kept.argmax()] *= fraction
             mistakes = {"It should be that fraction of the epoch, not of the class.": kept}
             hint = f"For {counts} and {fraction} you return {given.tolist()}."
-            require_close(given, shown_counts(np.array(counts), fraction), hint, mistakes, atol=1)
+            right = undersampled_counts(np.array(counts), fraction)
+            require_close(given, right, hint, mistakes, atol=1)
 
 
 @exercise("12.6", "a dictionary with 'train', 'val' or 'test' for each decision")

@@ -34,18 +34,23 @@ from melanoma_lib.inference.security import (
     LOCAL_HOSTS,
     SESSION_SECONDS,
     WRONG,
-    Guard,
     Login,
-    address_of,
+    SecurityMiddleware,
     busy_text,
+    client_address,
     retry_after,
 )
-from melanoma_lib.inference.uploads import Desk, Picture, read_picture, remove_earlier_uploads
+from melanoma_lib.inference.uploads import (
+    Picture,
+    UploadLimiter,
+    read_picture,
+    remove_earlier_uploads,
+)
 
 MAX_FORM_BYTES = 4096  # of a name and a password
 
 
-class Site:
+class WebPage:
     """The page of one or more models: its routes, and the functions behind them.
 
     The first model answers unless a request names another by `model`, its folder's name.
@@ -59,7 +64,7 @@ class Site:
     ):
         self.predictors = {predictor.folder.name: predictor for predictor in predictors}
         self.operating_point = predictors[0].operating_point(operating_point)["name"]
-        self.login, self.desk = login, Desk()
+        self.login, self.uploads = login, UploadLimiter()
         figures = Config(output_dir=str(predictors[0].folder.resolve().parent)).figures
         self.figures = {path.name: path for path in sorted(figures.glob("*.png"))}
         self.page = page.page_html(predictors, self.operating_point, bool(self.figures))
@@ -138,7 +143,7 @@ class Site:
         def work(data: bytes) -> dict | Response:
             return function(predictor, read_picture(data, predictor.image_size), query)
 
-        async with self.desk.receive(request) as data:
+        async with self.uploads.receive(request) as data:
             if await request.is_disconnected():  # the visitor has asked for another picture
                 return Response(status_code=204)
             found = await run_in_threadpool(work, data)
@@ -155,7 +160,7 @@ class Site:
         form = parse_qs((await _read_form(request)).decode("utf-8", "replace"))
         given = [form.get(name, [""])[0] for name in ("user", "password")]
         if self.login:
-            correct, waiting = self.login.attempt(address_of(request), *given)
+            correct, waiting = self.login.authenticate(client_address(request), *given)
             if waiting:
                 text = page.login_html(busy_text(waiting))
                 return HTMLResponse(text, 429, retry_after(waiting))
@@ -170,7 +175,7 @@ class Site:
         return response
 
 
-def name_all(site: Site) -> str:
+def name_all(site: WebPage) -> str:
     """The names of a site's models, for an error message."""
     return ", ".join(site.predictors)
 
@@ -228,16 +233,17 @@ def write_report(predictor: Predictor, picture: Picture, query: dict) -> Respons
 # -- the server --------------------------------------------------------------------------------
 
 
-def build_app(site: Site, hosts: tuple[str, ...] = ()) -> Guard:
+def build_app(site: WebPage, hosts: tuple[str, ...] = ()) -> SecurityMiddleware:
     """The page as an ASGI application; `hosts` are the names it may be called by, any if empty."""
     tell = {MelanomaError: lambda request, error: PlainTextResponse(str(error), 422)}
-    return Guard(Starlette(routes=site.routes(), exception_handlers=tell), site.login, hosts)
+    pages = Starlette(routes=site.routes(), exception_handlers=tell)
+    return SecurityMiddleware(pages, site.login, hosts)
 
 
 class Server:
     """A page that is served in a background thread until `close`."""
 
-    def __init__(self, site: Site, listener: socket.socket):
+    def __init__(self, site: WebPage, listener: socket.socket):
         host, port, *_ = listener.getsockname()
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         # With a login it may have any name: that of the proxy before it.
@@ -260,7 +266,7 @@ class Server:
         self._thread.join(5)
 
 
-def serve(site: Site, listener: socket.socket) -> None:
+def serve(site: WebPage, listener: socket.socket) -> None:
     """Serves the page until interrupted."""
     remove_earlier_uploads()
     for predictor in site.predictors.values():  # the first answer loads libraries, which takes long

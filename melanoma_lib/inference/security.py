@@ -120,7 +120,7 @@ class Login:
         self._key = secrets.token_bytes(32)
         self.throttle = LoginThrottle()
 
-    def attempt(self, address: str, user: str, password: str) -> tuple[bool, float]:
+    def authenticate(self, address: str, user: str, password: str) -> tuple[bool, float]:
         """Whether name and password are right, and seconds to wait where they were not looked at.
 
         Compares in constant time.
@@ -133,11 +133,11 @@ class Login:
         return correct, 0.0
 
     def make_cookie(self) -> str:
-        """The value of a cookie that `knows` for `SESSION_SECONDS`."""
+        """The value of a cookie that is valid for `SESSION_SECONDS`."""
         expires = str(int(time.time()) + SESSION_SECONDS)
         return f"{expires}.{self._sign(expires)}"
 
-    def knows(self, cookie: str) -> bool:
+    def is_valid_cookie(self, cookie: str) -> bool:
         """Whether a cookie's value was made by `make_cookie`, and not too long ago."""
         expires, _, signature = cookie.partition(".")
         genuine = hmac.compare_digest(signature.encode(), self._sign(expires).encode())
@@ -147,7 +147,7 @@ class Login:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
 
 
-def address_of(request: Request) -> str:
+def client_address(request: Request) -> str:
     """The address a request came from; behind a proxy on this machine, the one that it names."""
     return request.client.host if request.client else ""
 
@@ -165,7 +165,7 @@ def retry_after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(math.ceil(seconds))}
 
 
-def comes_from_elsewhere(request: Request) -> bool:
+def is_cross_site(request: Request) -> bool:
     """Whether a page of another site made the browser send a request.
 
     Programs send neither of the headers that tell it, and have no visitor's login to misuse.
@@ -176,7 +176,7 @@ def comes_from_elsewhere(request: Request) -> bool:
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware: security headers on every answer, and no request that is not welcome.
 
     Refuses what another site's page sent, and without a login all but the page that asks for one.
@@ -205,11 +205,11 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         if self.hosts and request.url.hostname not in self.hosts:
             return PlainTextResponse("This page is not called by that name.", 403)
-        if request.method != "GET" and comes_from_elsewhere(request):
+        if request.method != "GET" and is_cross_site(request):
             return PlainTextResponse("This request came from another site.", 403)
         if not self.login or request.url.path in self.OPEN:
             return None
-        if self.login.knows(request.cookies.get(COOKIE, "")):
+        if self.login.is_valid_cookie(request.cookies.get(COOKIE, "")):
             return None
         return self._refusal_of_program(request)
 
@@ -221,7 +221,7 @@ class Guard:
                 user, _, password = base64.b64decode(encoded).decode().partition(":")
             except ValueError:
                 return PlainTextResponse("The login cannot be read.", 400)
-            correct, waiting = self.login.attempt(address_of(request), user, password)
+            correct, waiting = self.login.authenticate(client_address(request), user, password)
             if waiting:
                 return PlainTextResponse(busy_text(waiting), 429, retry_after(waiting))
             return None if correct else PlainTextResponse(WRONG, 401)

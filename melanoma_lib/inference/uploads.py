@@ -72,7 +72,7 @@ def remove_earlier_uploads() -> None:
         shutil.rmtree(folder, ignore_errors=True)  # which follows no links
 
 
-class Desk:
+class UploadLimiter:
     """Takes the uploads of all visitors, and keeps what they hold together within limits."""
 
     def __init__(self) -> None:

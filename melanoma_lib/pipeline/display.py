@@ -21,7 +21,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.log import LOG, RunLog
 from melanoma_lib.core.progress import HEADLESS, duration
 from melanoma_lib.pipeline.run import Step
-from melanoma_lib.pipeline.status import RunView, StepView, closing_lines, look
+from melanoma_lib.pipeline.status import RunView, StepView, inspect_run, status_lines
 
 NARROW = 80  # columns, below which the display leaves out what matters least
 RECENT = 4  # epochs of a training that are shown
@@ -62,30 +62,30 @@ def watch(config: Config, steps: Sequence[Step]) -> None:
     live = is_terminal()
     console = Console()
     with _live(console, config, steps) if live else contextlib.nullcontext():
-        while not (view := look(config, steps)).is_done:
+        while not (view := inspect_run(config, steps)).is_done:
             if not live:
-                console.print(draw(view, console.width, 1000), end="\n\n")
+                console.print(render(view, console.width, 1000), end="\n\n")
             time.sleep(1 if live else MINUTE)
     if not live:
-        console.print(draw(view, console.width, 1000))
+        console.print(render(view, console.width, 1000))
 
 
 @contextlib.contextmanager
 def _live(console: Console, config: Config, steps: Sequence[Step]) -> Iterator[None]:
     last: RenderableType = Text()
 
-    def render() -> RenderableType:
+    def refresh() -> RenderableType:
         nonlocal last
         with contextlib.suppress(MelanomaError, OSError, ValueError, KeyError):  # in between files
-            last = draw(look(config, steps), console.width, console.height)
+            last = render(inspect_run(config, steps), console.width, console.height)
         return last
 
-    with Live(console=console, get_renderable=render, refresh_per_second=1,
+    with Live(console=console, get_renderable=refresh, refresh_per_second=1,
               redirect_stdout=False, redirect_stderr=False):  # fmt: skip
         yield
 
 
-def draw(view: RunView, width: int, height: int) -> RenderableType:
+def render(view: RunView, width: int, height: int) -> RenderableType:
     """The display of a run for a terminal of so many columns and lines."""
     narrow = width < NARROW
     running = [each for each in view.steps if each.step.training_key and each.state == "running"]
@@ -97,7 +97,7 @@ def draw(view: RunView, width: int, height: int) -> RenderableType:
             parts.append(_epochs(each, min(RECENT, room - 1), narrow))
             room -= 2 + min(RECENT, len(each.epochs))
     parts += [Text(line) for line in _chapters(view) + _device(view)]
-    parts += [Text(line, "yellow" if "alive" in line else "") for line in closing_lines(view)[1:]]
+    parts += [Text(line, "yellow" if "alive" in line else "") for line in status_lines(view)[1:]]
     if room > LATEST:
         parts.append(Text("\n".join(_latest(view)), "dim", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
@@ -109,7 +109,7 @@ def _overall(view: RunView) -> RenderableType:
     grid.add_column(justify="right", no_wrap=True)
     grid.add_row(ProgressBar(100, 100 * view.fraction), f"{view.fraction:4.0%}")
     since = f"{duration(time.time() - view.since)} so far; " if view.since else ""
-    return Group(grid, Text(since + closing_lines(view)[0]))
+    return Group(grid, Text(since + status_lines(view)[0]))
 
 
 def _loops(view: RunView, narrow: bool) -> RenderableType:
@@ -206,7 +206,7 @@ def _print_minutes(config: Config, steps: Sequence[Step], ended: threading.Event
     """Prints a line a minute about each epoch that takes longer than that."""
     while not ended.wait(MINUTE):
         with contextlib.suppress(MelanomaError, OSError, ValueError, KeyError):
-            for each in look(config, steps).steps:
+            for each in inspect_run(config, steps).steps:
                 if each.in_epoch and each.now["seconds"] > MINUTE:
                     sys.stdout.write(minute_line(each) + "\n")
                     sys.stdout.flush()

@@ -9,7 +9,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.core.progress import duration
 from melanoma_lib.pipeline.run import COMPARISON, Step, state_of, step_status_path
-from melanoma_lib.pipeline.status import look
+from melanoma_lib.pipeline.status import inspect_run
 
 RESULTS = "comparison_results.json"
 
@@ -48,7 +48,7 @@ def ending(config: Config, steps: Sequence[Step], seconds: float) -> str:
 def training_ending(config: Config, steps: Sequence[Step], seconds: float) -> str:
     """The last lines of trainings without notebooks, which took so long."""
     run = shlex.quote(_short(Path(config.output_dir)))
-    views = look(config, steps).steps
+    views = inspect_run(config, steps).steps
     found = [f"  {each.step.name.partition('-')[2]}: {each.kept}" for each in views if each.epochs]
     next_ = _next(
         f"predict IMAGE --bundle {run}", f"serve --bundle {run}", f"status --output-dir {run}"

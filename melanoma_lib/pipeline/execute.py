@@ -23,7 +23,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from melanoma_lib.core.errors import MelanomaError, describe_error
-from melanoma_lib.core.log import by_line
+from melanoma_lib.core.log import buffer_lines
 from melanoma_lib.core.signals import interrupt_on_termination
 
 GRACE = 25  # seconds for a process to end by itself: schedulers mostly give a command thirty
@@ -228,7 +228,7 @@ class _Stream(io.TextIOBase):
     """A stream that stores what a cell prints in its outputs, and shows it line by line."""
 
     def __init__(self, name: str, outputs: list, show: Callable[[str], None]):
-        self.of, self.outputs, self.show_lines = name, outputs, by_line(show)
+        self.of, self.outputs, self.show_lines = name, outputs, buffer_lines(show)
 
     def write(self, text: str) -> int:
         from nbformat.v4 import new_output

@@ -135,7 +135,7 @@ def _asked(folder: Path) -> dict:
     return {"config": trained[0]["config"] | {"architectures": names}, "asked": asked}
 
 
-def look(config: Config, steps: Sequence[Step]) -> RunView:
+def inspect_run(config: Config, steps: Sequence[Step]) -> RunView:
     """The run now; reading it disturbs nothing."""
     locks = {Path(config.output_dir) / LOCK}
     locks |= {step.config.training_lock(step.parameters["architecture"])
@@ -247,7 +247,7 @@ def _side_by_side(
 
 def report(config: Config, steps: Sequence[Step]) -> str:
     """The state of every step of a run, and the time left, as text."""
-    view, lines = look(config, steps), []
+    view, lines = inspect_run(config, steps), []
     for each in view.steps:
         details = []
         if each.step.training_key and each.state != "done":
@@ -255,10 +255,10 @@ def report(config: Config, steps: Sequence[Step]) -> str:
         if each.seconds:
             details.append(duration(each.seconds))
         lines.append(f"{each.step.name:32s} {each.state:12s} {', '.join(details)}".rstrip())
-    return "\n".join([config.output_dir, *lines, *closing_lines(view)])
+    return "\n".join([config.output_dir, *lines, *status_lines(view)])
 
 
-def closing_lines(view: RunView) -> list[str]:
+def status_lines(view: RunView) -> list[str]:
     """The time left, whether a process is alive, and what is not counted."""
     if view.is_done:
         lines = ["all is done"]

@@ -47,7 +47,7 @@ SHIFT_NAMES = {name: words for name, (_, words) in SHIFTS.items()}
 Uncertainties = Mapping[str, tuple[np.ndarray, np.ndarray]]  # on validation and on test, by order
 
 
-class Passes(NamedTuple):
+class ForwardPasses(NamedTuple):
     """What only the images show of a network: distances, and predictions of shifted images.
 
     `distances` of the reference images, which are those of validation or a part, each to other
@@ -60,13 +60,13 @@ class Passes(NamedTuple):
 
 def abstention_results(
     run_dir: Path,
-    passes: Mapping[str, Passes],
+    passes: Mapping[str, ForwardPasses],
     trainings: int = 1,
     resamples: int = RESAMPLES,
 ) -> dict:
     """All results of chapter 11 for some networks of a run and their averages, ready for JSON.
 
-    `passes` holds what `shifted_passes` returns of each network, of its first training.
+    `passes` holds what `forward_passes` returns of each network, of its first training.
     """
     models = {key: load_trainings(run_dir, key, trainings) for key in passes}
     averaged = averaged_models(models, {})
@@ -96,7 +96,7 @@ def abstention_results(
 def _uncertainties(
     models: Mapping[str, Sequence[TrainedRun]],
     averaged: Mapping[str, Sequence[TrainedRun]],
-    passes: Mapping[str, Passes],
+    passes: Mapping[str, ForwardPasses],
 ) -> dict[str, list[Uncertainties]]:
     """Of each training of every model, the uncertainties by order.
 
@@ -325,7 +325,9 @@ def _sets(
 
 
 def _shifts(
-    models: Mapping[str, Sequence[TrainedRun]], passes: Mapping[str, Passes], weights: np.ndarray
+    models: Mapping[str, Sequence[TrainedRun]],
+    passes: Mapping[str, ForwardPasses],
+    weights: np.ndarray,
 ) -> list[dict]:
     """The promises on the test split as it is, shifted, and at other prevalences of melanoma."""
     test = next(iter(models.values()))[0].predictions.split("test")

@@ -251,7 +251,7 @@ def _test_probabilities(
 
 def _test_scores(trained: Sequence[TrainedRun]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Labels and scores of the classes on the test split of each training."""
-    return [(t.predictions.split("test").labels, t.class_scores("test")) for t in trained]
+    return [(t.predictions.split("test").labels, t.decision_scores("test")) for t in trained]
 
 
 def _evaluate_model(
@@ -271,7 +271,8 @@ def _evaluate_model(
         **{name: record[name] for name in ("averages", "averaging") if name in record},
         **test_estimates(trained, bootstrapped, weights),
         "subgroups": by_subgroup(
-            _at_threshold(trained, 0), [t.class_scores("test") for t in trained], metadata, weights
+            _at_threshold(trained, 0), [scores for _, scores in _test_scores(trained)],
+            metadata, weights,
         ),
         "diagnoses": by_diagnosis(trained, weights),
         "confident_errors": confident_errors(predictions.split("test"), bundle["temperature"]),

@@ -137,7 +137,7 @@ HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "attribute": "By",
     "melanoma_lesions": "Melanomas (lesions)",
     "image_id": "Image",
-    "excess": "Mean probability minus frequency",
+    "calibration_in_the_large": "Mean probability minus frequency",
     "true": "True diagnosis",
     "network": "Weights",
     "target": "Class",
@@ -342,7 +342,7 @@ TABLES = {
         partial(_of_models, rows_of=_subgroups),
     ),
     "diagnoses": (
-        "model diagnosis images lesions recall excess ece",
+        "model diagnosis images lesions recall calibration_in_the_large ece",
         partial(_of_models, rows_of=_diagnoses),
     ),
     "confident_errors": (

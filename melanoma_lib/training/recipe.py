@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from melanoma_lib.config import RECIPES, Config, Recipe
-from melanoma_lib.data.torch_dataset import shown_counts
+from melanoma_lib.data.torch_dataset import undersampled_counts
 
 WARM_UP = 0.2  # fraction of a one-cycle training in which the learning rate rises
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of logits (n, classes), labels (n,)
@@ -74,7 +74,7 @@ def make_loss(
     is shown are trained, so that the logits alone are those of the real frequencies (logit
     adjustment: Menon et al., 2021).
     """
-    shown = shown_counts(counts, recipe.majority_fraction)
+    shown = undersampled_counts(counts, recipe.majority_fraction)
     if (shown == counts).all():
         return F.cross_entropy
     fractions = np.maximum(shown, 1) / np.maximum(counts, 1)  # 1 for a class without images

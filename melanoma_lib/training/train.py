@@ -176,7 +176,7 @@ def _train(
 
 
 def _decision(recipe: Recipe, data: TrainingData) -> dict[str, list[float]]:
-    """What the bundle says of the decision on a diagnosis; see `TrainedRun.class_scores`."""
+    """What the bundle says of the decision on a diagnosis; see `TrainedRun.decision_scores`."""
     if recipe.decision == Recipe.decision:
         return {}
     counts = np.maximum(data.dataset("train").class_counts(), 1)

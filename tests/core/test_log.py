@@ -5,7 +5,7 @@ import time
 import pytest
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.core.log import LOG, by_line, run_log
+from melanoma_lib.core.log import LOG, buffer_lines, run_log
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
@@ -47,7 +47,7 @@ def test_the_log_says_how_a_command_ended_and_the_next_one_appends(tmp_path, err
 
 def test_lines_are_passed_on_when_they_are_whole():
     found = []
-    write = by_line(found.append)
+    write = buffer_lines(found.append)
     for text in ("a", "b\nc", "\n\n", "d"):
         write(text)
     assert found == ["ab", "c", ""]

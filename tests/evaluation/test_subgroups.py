@@ -106,7 +106,7 @@ def small_run(**bundle):
     return TrainedRun({}, {"temperature": 1.0} | bundle, predictions)
 
 
-def test_recall_and_excess_of_a_diagnosis_by_hand():
+def test_recall_and_calibration_of_a_diagnosis_by_hand():
     """Melanoma probabilities .1 five times, .8, .6, .2: the mean is .2625, the frequency .25."""
     run = small_run()
     rows = by_diagnosis([run], bootstrap_weights(run.predictions.lesion_ids, 200))
@@ -115,8 +115,8 @@ def test_recall_and_excess_of_a_diagnosis_by_hand():
     assert melanoma["recall"]["value"] == 0.5 and nevus["recall"]["value"] == pytest.approx(5 / 6)
     assert (melanoma["recall"]["low"], melanoma["recall"]["high"]) == pytest.approx(
         np.ravel(exact_interval(1, 2)))  # fmt: skip
-    assert melanoma["excess"]["value"] == pytest.approx(0.0125)
-    assert nevus["excess"]["value"] == pytest.approx(-0.0125)
+    assert melanoma["calibration_in_the_large"]["value"] == pytest.approx(0.0125)
+    assert nevus["calibration_in_the_large"]["value"] == pytest.approx(-0.0125)
     # Bins of .1, .2, .6 and .8: gaps .5, .2 (a melanoma), .4 and .8, over eight images.
     assert melanoma["ece"]["value"] == pytest.approx((0.5 + 0.8 + 0.4 + 0.8) / 8)
 
@@ -126,5 +126,5 @@ def test_a_balanced_decision_divides_by_the_prevalence_by_hand():
     priors = np.full(7, 1e-9)
     priors[[4, 5]] = 0.19, 0.81
     run = small_run(decision_priors=priors.tolist())
-    assert run.class_scores("test").argmax(1).tolist() == [5, 5, 5, 5, 5, 4, 4, 4]
-    assert small_run().class_scores("test").argmax(1).tolist() == [5, 5, 5, 5, 5, 4, 4, 5]
+    assert run.decision_scores("test").argmax(1).tolist() == [5, 5, 5, 5, 5, 4, 4, 4]
+    assert small_run().decision_scores("test").argmax(1).tolist() == [5, 5, 5, 5, 5, 4, 4, 5]

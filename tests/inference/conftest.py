@@ -46,7 +46,7 @@ def page(predictor, served):
     """The page of one model without a login; returns its site and `post(path, data, **headers)`."""
     from melanoma_lib.inference import app
 
-    site = app.Site([predictor])
+    site = app.WebPage([predictor])
     url = served(site).url
 
     def post(path, data=b"", **headers):

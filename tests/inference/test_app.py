@@ -106,7 +106,7 @@ def test_many_visitors_at_once_get_their_own_answers(page, predictor, images):
 
 
 def test_a_run_offers_all_its_networks(sample_run, images, served):
-    site = app.Site(load_predictors(sample_run))
+    site = app.WebPage(load_predictors(sample_run))
     assert set(site.predictors) == set(KEYS)
     url = served(site).url
     for key in KEYS:
@@ -243,7 +243,7 @@ def test_the_last_thing_asked_for_is_what_is_shown(tmp_path):
 @pytest.fixture(scope="module")
 def site(predictor):
     """A server for all tests in the browser."""
-    server = app.Server(app.Site([predictor]), security.listen("127.0.0.1", None))
+    server = app.Server(app.WebPage([predictor]), security.listen("127.0.0.1", None))
     yield server
     server.close()
 
@@ -366,7 +366,7 @@ def test_the_last_of_many_clicks_and_of_many_files_is_shown(visit, images, slow,
 def test_after_the_server_has_gone_the_visitor_is_told_what_to_do(
     browser, visit, predictor, images
 ):
-    server = app.Server(app.Site([predictor]), security.listen("127.0.0.1", None))
+    server = app.Server(app.WebPage([predictor]), security.listen("127.0.0.1", None))
     opened = browser.new_page()
     opened.goto(server.url)
     wait_until(opened, "document.querySelectorAll('#answers button').length === 3")

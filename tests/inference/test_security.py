@@ -43,17 +43,17 @@ def test_a_port_that_is_taken_is_refused():
 def test_wrong_passwords_of_one_address_hold_up_no_other(monkeypatch):
     """Forty from one address, then the right one from eight others."""
     login = security.Login("ada", "geheim-ü")
-    tries = [login.attempt("10.0.0.1", "ada", f"wrong {number}") for number in range(40)]
+    tries = [login.authenticate("10.0.0.1", "ada", f"wrong {number}") for number in range(40)]
     looked_at = [waiting == 0 for _, waiting in tries]
     assert not any(correct for correct, _ in tries)
     assert looked_at == [True] * security.MAX_FAILURES + [False] * (40 - security.MAX_FAILURES)
     for other in range(2, 10):
-        assert login.attempt(f"10.0.0.{other}", "ada", "geheim-ü") == (True, 0)
-    correct, waiting = login.attempt("10.0.0.1", "ada", "geheim-ü")  # right, but not looked at
+        assert login.authenticate(f"10.0.0.{other}", "ada", "geheim-ü") == (True, 0)
+    correct, waiting = login.authenticate("10.0.0.1", "ada", "geheim-ü")  # right, but not looked at
     assert not correct and 0 < waiting <= security.FAILURE_SECONDS
     now = time.monotonic()
     monkeypatch.setattr(security.time, "monotonic", lambda: now + security.FAILURE_SECONDS + 1)
-    assert login.attempt("10.0.0.1", "ada", "geheim-ü") == (True, 0)
+    assert login.authenticate("10.0.0.1", "ada", "geheim-ü") == (True, 0)
 
 
 def test_addresses_that_one_client_can_choose_from_count_as_one():
@@ -78,20 +78,20 @@ def test_the_addresses_remembered_are_bounded(monkeypatch):
 def test_a_cookie_is_known_until_it_expires_and_cannot_be_made_up(monkeypatch):
     login = security.Login("ada", "secret")
     cookie = login.make_cookie()
-    assert login.knows(cookie)
+    assert login.is_valid_cookie(cookie)
     expires, _, signature = cookie.partition(".")
     for forged in ("", ".", "x", f"{int(expires) + 1}.{signature}", f"{expires}.", f".{signature}",
                    f"{expires}.ü", security.Login("ada", "secret").make_cookie()):  # fmt: skip
-        assert not login.knows(forged)
+        assert not login.is_valid_cookie(forged)
     now = time.time()
     monkeypatch.setattr(security.time, "time", lambda: now + security.SESSION_SECONDS + 1)
-    assert not login.knows(cookie)
+    assert not login.is_valid_cookie(cookie)
 
 
 @pytest.fixture
 def locked(predictor, served):
     """The address of a page with a login."""
-    return served(app.Site([predictor], login=security.Login("ada", "geheim-ü"))).url
+    return served(app.WebPage([predictor], login=security.Login("ada", "geheim-ü"))).url
 
 
 def log_in(url, password, session=requests):
@@ -141,18 +141,18 @@ def test_who_guesses_hears_busy_and_others_get_in_meanwhile(locked):
     host, _, port = locked.removeprefix("http://").rstrip("/").partition(":")
     form = "user=ada&password="
 
-    def attempt(source, password):
+    def authenticate_as(source, password):
         connection = http.client.HTTPConnection(host, int(port), 20, (source, 0))
         with contextlib.closing(connection):
             connection.request("POST", "/login", form + password)
             answer = connection.getresponse()
             return answer.status, answer.read().decode(), answer.getheader("Retry-After")
 
-    statuses = [attempt("127.0.0.2", "wrong")[0] for _ in range(security.MAX_FAILURES + 5)]
+    statuses = [authenticate_as("127.0.0.2", "wrong")[0] for _ in range(security.MAX_FAILURES + 5)]
     assert statuses == [401] * security.MAX_FAILURES + [429] * 5
-    status, text, retry = attempt("127.0.0.2", "geheim-%C3%BC")
+    status, text, retry = authenticate_as("127.0.0.2", "geheim-%C3%BC")
     assert status == 429 and "Busy" in text and security.WRONG not in text and int(retry) > 0
-    assert [attempt("127.0.0.1", "geheim-%C3%BC")[0] for _ in range(8)] == [303] * 8
+    assert [authenticate_as("127.0.0.1", "geheim-%C3%BC")[0] for _ in range(8)] == [303] * 8
 
 
 # -- origin and headers ------------------------------------------------------------------------

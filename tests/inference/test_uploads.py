@@ -54,7 +54,7 @@ def test_a_file_that_is_too_large_is_refused_and_not_held(page, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_FILE_BYTES", 100_000)
     answer = post("answer", bytes(5_000_000))  # more than a socket buffers
     assert answer.status_code == 413 and "MB" in answer.text
-    assert (site.desk.requests, site.desk.held_bytes) == (0, 0)
+    assert (site.uploads.requests, site.uploads.held_bytes) == (0, 0)
 
 
 def test_a_body_longer_than_it_was_said_to_be_is_refused(page):
@@ -62,7 +62,7 @@ def test_a_body_longer_than_it_was_said_to_be_is_refused(page):
     with start_upload(site.url, 3, b"2\r\nab\r\n9\r\ncdefghijk\r\n0\r\n\r\n",
                       "Transfer-Encoding: chunked\r\n") as connection:  # fmt: skip
         status = connection.recv(1000).split()[1]
-    assert status in (b"400", b"411", b"413") and site.desk.held_bytes == 0
+    assert status in (b"400", b"411", b"413") and site.uploads.held_bytes == 0
 
 
 def test_without_a_length_nothing_is_read(page):
@@ -78,13 +78,13 @@ def test_all_uploads_together_have_a_limit_and_the_next_one_is_told_when(
     picture = images[0].read_bytes()
     monkeypatch.setattr(uploads, limit, value)
     with start_upload(site.url, 1200, b"a"), start_upload(site.url, 1200, b"b"):
-        wait_for(lambda: site.desk.requests == 2)
+        wait_for(lambda: site.uploads.requests == 2)
         busy = post("answer", picture)
         assert busy.status_code == 503 and busy.text == uploads.BUSY
         assert int(busy.headers["Retry-After"]) > 0
-    wait_for(lambda: site.desk.requests == 0)  # both broke off
+    wait_for(lambda: site.uploads.requests == 0)  # both broke off
     monkeypatch.setattr(uploads, limit, 10**9)
-    assert post("answer", picture).status_code == 200 and site.desk.held_bytes == 0
+    assert post("answer", picture).status_code == 200 and site.uploads.held_bytes == 0
 
 
 def test_an_upload_that_stalls_is_given_up(page, monkeypatch):
@@ -92,7 +92,7 @@ def test_an_upload_that_stalls_is_given_up(page, monkeypatch):
     monkeypatch.setattr(uploads, "RECEIVE_SECONDS", 0.2)
     with start_upload(site.url, 1000, b"abc") as connection:
         assert connection.recv(1000).split()[1] == b"408"
-    assert site.desk.held_bytes == 0
+    assert site.uploads.held_bytes == 0
 
 
 def test_no_file_is_written_of_any_upload(page, images, tmp_path, monkeypatch):
@@ -103,13 +103,13 @@ def test_no_file_is_written_of_any_upload(page, images, tmp_path, monkeypatch):
     Image.effect_noise((1500, 1500), 90).save(file := io.BytesIO(), "PNG")
     data = file.getvalue()
     with start_upload(site.url, len(data), data[: len(data) // 2]):
-        wait_for(lambda: site.desk.requests == 1)
+        wait_for(lambda: site.uploads.requests == 1)
         assert post("answer", data).status_code == 200
         assert not list(tmp_path.iterdir())
         opened = Path("/proc/self/fd")  # an unnamed file would be open
         links = [link.readlink() for link in opened.iterdir() if link.is_symlink()]
         assert not [path for path in links if str(tmp_path) in str(path)]
-    wait_for(lambda: site.desk.requests == 0)
+    wait_for(lambda: site.uploads.requests == 0)
     assert not list(tmp_path.iterdir())
 
 

@@ -19,8 +19,8 @@ from melanoma_lib.core.locks import lock
 from melanoma_lib.core.log import LOG, run_log
 from melanoma_lib.core.progress import write_progress
 from melanoma_lib.pipeline import display, run
-from melanoma_lib.pipeline.display import draw, is_terminal, shown
-from melanoma_lib.pipeline.status import look
+from melanoma_lib.pipeline.display import is_terminal, render, shown
+from melanoma_lib.pipeline.status import inspect_run
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def steps(config):
 def screen(config, steps, width=100, height=40, **options):
     console = Console(width=width, height=height, force_terminal=True, **options)
     with console.capture() as captured:
-        console.print(draw(look(config, steps), width, height))
+        console.print(render(inspect_run(config, steps), width, height))
     return captured.get()
 
 

@@ -12,7 +12,7 @@ from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import duration, write_progress
 from melanoma_lib.pipeline import run, status
-from melanoma_lib.pipeline.status import closing_lines, look, report
+from melanoma_lib.pipeline.status import inspect_run, report, status_lines
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def only(*steps):
 
 
 def left(config, steps):
-    return closing_lines(look(config, steps))[0]
+    return status_lines(inspect_run(config, steps))[0]
 
 
 def test_before_the_first_epoch_the_time_left_is_not_known(config, steps):
@@ -129,16 +129,16 @@ def test_chapters_count_with_what_they_took_or_half_a_minute(config, steps):
 
 def test_it_is_said_when_no_process_is_alive_and_what_is_not_counted(config, steps):
     first, _ = trainings(steps)
-    assert any("no process is alive" in line for line in closing_lines(look(config, steps)))
+    assert any("no process is alive" in line for line in status_lines(inspect_run(config, steps)))
     with lock(Path(config.output_dir) / run.LOCK):
-        assert not any("alive" in line for line in closing_lines(look(config, steps)))
+        assert not any("alive" in line for line in status_lines(inspect_run(config, steps)))
     in_epoch(first, 1, 1)
-    assert not look(config, steps).alive  # it was killed on this machine
+    assert not inspect_run(config, steps).alive  # it was killed on this machine
     (Path(config.output_dir) / run.LOCK).write_text("process 1 on another\n")  # without locks
-    assert look(config, steps).alive
+    assert inspect_run(config, steps).alive
     old = time.time() - 1000
     os.utime(run.step_progress_path(first), (old, old))
-    assert not look(config, steps).alive
+    assert not inspect_run(config, steps).alive
     (Path(config.output_dir) / "leakage").mkdir()
     assert "melanoma leakage are not counted" in report(config, steps)
 
@@ -156,7 +156,7 @@ def test_looking_at_a_run_changes_nothing_in_it(config, steps):
     folder = Path(config.output_dir)
     with lock(folder / run.LOCK):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-        look(config, steps)
+        inspect_run(config, steps)
         assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 

@@ -99,7 +99,7 @@ BY_CHAPTERS |= {
         {name: [1e-5, 2e-3, 1e-4] for name in models}, dict.fromkeys(models, 20)
     ),
     "12-2-recall-by-diagnosis": by_diagnosis("recall"),
-    "12-3-calibration-by-diagnosis": by_diagnosis("excess"),
+    "12-3-calibration-by-diagnosis": by_diagnosis("calibration_in_the_large"),
     "12-4-time-to-quality": lambda models: figures.time_to_quality(
         {name: {"seconds": 30 * 6**number, "metrics": {"nll": KNOWN, "melanoma_auc": KNOWN}}
          for number, name in enumerate(models)},

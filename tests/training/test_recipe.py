@@ -13,7 +13,7 @@ from melanoma_lib.config import RECIPES, Config
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history, read_json
 from melanoma_lib.data.augment import generator
-from melanoma_lib.data.torch_dataset import loader, shown_counts
+from melanoma_lib.data.torch_dataset import loader, undersampled_counts
 from melanoma_lib.evaluation.metrics import nll
 from melanoma_lib.evaluation.predictions import load_predictions, softmax
 from melanoma_lib.models.build import build_model
@@ -69,7 +69,7 @@ def test_weights_decay_and_biases_do_not():
 def test_an_epoch_shows_as_many_of_the_most_frequent_class_as_fill_a_fraction(
     counts, fraction, shown
 ):
-    assert shown_counts(np.array(counts), fraction).tolist() == shown
+    assert undersampled_counts(np.array(counts), fraction).tolist() == shown
 
 
 def test_every_epoch_shows_all_rare_images_and_others_of_the_frequent_class():

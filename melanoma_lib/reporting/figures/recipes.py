@@ -26,7 +26,10 @@ def learning_rates(schedules: Mapping[str, Sequence[float]], epochs: Mapping[str
 
 @style()
 def by_diagnosis(models: Mapping[str, Sequence[Mapping]], measure: str) -> Figure:
-    """`recall` or `excess` of every diagnosis; models: the rows of `evaluation.by_diagnosis`."""
+    """A panel for each diagnosis.
+
+    models: the rows of `subgroups.by_diagnosis`; measure: `recall` or `calibration_in_the_large`.
+    """
     rows = next(iter(models.values()))
     panels_of = {
         f"{DISPLAY_NAMES[row['diagnosis']]} ({row['images']:,})": {
@@ -38,7 +41,7 @@ def by_diagnosis(models: Mapping[str, Sequence[Mapping]], measure: str) -> Figur
     figure, panels = elements.estimate_panels(panels_of, 3, text)
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(3))
-        if measure == "excess":
+        if measure == "calibration_in_the_large":
             axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
         else:
             axes.set_xlim(-0.03, 1.03)

@@ -17,12 +17,12 @@ from melanoma_lib.models.out_of_distribution import (
     capture_features,
     load_reference_set,
 )
-from melanoma_lib.reporting.abstention import Passes
+from melanoma_lib.reporting.abstention import ForwardPasses
 
 
-def shifted_passes(
+def forward_passes(
     folder: Path, files: DatasetFiles, device: str = "auto", batch_size: int = 32
-) -> Passes:
+) -> ForwardPasses:
     """What one trained network makes of the test images as they are, and shifted.
 
     `folder` is that of an architecture in a run that was trained on these files.
@@ -45,7 +45,7 @@ def shifted_passes(
         return logits, np.concatenate([each.cpu().numpy() for each in features])[-len(images) :]
 
     reference, lesion_ids = load_reference_set(folder, bundle), predictions.split("val").lesion_ids
-    return Passes(
+    return ForwardPasses(
         (
             reference.distances_to_other_lesions(lesion_ids),
             reference.distance(passed(images)[1]),
