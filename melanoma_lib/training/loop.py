@@ -144,6 +144,8 @@ def fit(
     resumed, best = resume(model, optimizer, folder, config.epochs)
     history = resumed or list(history)
     print(HEADER)
+    if history and not resumed:  # what came before the first epoch
+        print(log_line(history, config.epochs), flush=True)
     with ThreadPoolExecutor(max_workers=1) as writer, settings.use_threads():
         saved: Future | None = None
         for epoch in range(last_epoch(history) + 1, config.epochs + 1):

@@ -176,7 +176,7 @@ def test_too_few_diagnoses_and_networks_without_an_output_layer_are_reported(fea
 
 @pytest.mark.parametrize("recipe, epochs", [("probe", [0]), ("probe+tune", [0, 1, 2])])
 def test_a_probe_leaves_what_every_training_leaves(
-    _dataset, tmp_path, monkeypatch, recipe, epochs
+    _dataset, tmp_path, monkeypatch, capsys, recipe, epochs
 ):
     config = Config(
         data_dir=str(_dataset), output_dir=str(tmp_path / "run"), architectures=(KEY,),
@@ -185,6 +185,7 @@ def test_a_probe_leaves_what_every_training_leaves(
     )  # fmt: skip
     monkeypatch.setenv("MELANOMA_CACHE", str(tmp_path / "cache"))
     folder = train_architecture(config, KEY)
+    assert f" 0/{epochs[-1]} " in capsys.readouterr().out
     history, record = read_history(folder), read_json(folder / "run.json")
     assert [int(row["epoch"]) for row in history] == epochs
     assert record["finished"] and record["best_epoch"] == epochs[-1]
