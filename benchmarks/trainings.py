@@ -22,8 +22,9 @@ from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.ensemble import averaged_models
+from melanoma_lib.evaluation.model_metrics import bootstrap_metrics
 from melanoma_lib.evaluation.trained_run import load_flipped, load_trainings
-from melanoma_lib.reporting.compare import COLUMNS, bootstrap_metrics, compare_models
+from melanoma_lib.reporting.compare import COLUMNS, compare_models
 from melanoma_lib.reporting.leakage import paired_leakage
 
 

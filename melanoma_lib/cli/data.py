@@ -30,6 +30,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     made.add_argument("folder", nargs="?", metavar="DIR", default=str(SAMPLE_DIR),
                       help="default: data/sample")
     made.add_argument("--seed", type=int, metavar="N", default=42, help="default: %(default)s")
+    made.add_argument(
+        "--shortcut", metavar="WHAT", default="",
+        help="ruler, hairs, dark_corners or ink: melanomas show it in training and validation, and "
+        "half of all images in the test split",
+    )
     made.set_defaults(command=generate)
     checked = actions.add_parser("check", help="check a dataset and count what is in it")
     checked.add_argument("folder", nargs="?", metavar="DIR", help="the same as --data-dir")
@@ -41,7 +46,7 @@ def generate(options: argparse.Namespace) -> None:
     """`melanoma data sample`: generates the sample dataset."""
     from melanoma_lib.data.synthetic import generate_sample
 
-    print(generate_sample(options.folder, options.seed))
+    print(generate_sample(options.folder, options.seed, options.shortcut))
 
 
 def download(options: argparse.Namespace) -> None:

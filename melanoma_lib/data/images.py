@@ -33,13 +33,13 @@ DARKEST_WHITE = 64  # of 255: the least that the brightest value of a 16-bit pic
 MASK_FRACTION = 0.95  # of a mask's pixels are black or white
 
 
-def read_image(path: Path | str | np.ndarray, size: int | None = None) -> np.ndarray:
+def read_image(path: Path | str | BinaryIO | np.ndarray, size: int | None = None) -> np.ndarray:
     """Reads an image as uint8 RGB, (size, size, 3), or (height, width, 3) without `size`.
 
-    path: an image file, or its pixels, uint8 (height, width, 3). The image is resized without
-    cropping, so that no part of a lesion is lost. Raises `MelanomaError` for a file that is not
-    an image, is truncated, has more than `MAX_PIXELS` pixels, or whose grey values have no known
-    range.
+    path: an image file, an open one, or its pixels, uint8 (height, width, 3). The image is resized
+    without cropping, so that no part of a lesion is lost. Raises `MelanomaError` for a file that is
+    not an image, is truncated, has more than `MAX_PIXELS` pixels, or whose grey values have no
+    known range.
     """
     try:
         image = Image.fromarray(path) if isinstance(path, np.ndarray) else open_image(path)

@@ -5,23 +5,35 @@ structure; every image of the lesion is then a photograph of that square with it
 distance and light. The images have no clinical value.
 """
 
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+import pandas as pd
+from PIL import Image, ImageFilter
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_csv, write_json
+from melanoma_lib.data.artifacts import ARTIFACTS, draw_lines
+from melanoma_lib.data.classes import MELANOMA
+from melanoma_lib.data.images import read_image
+from melanoma_lib.data.split import make_split
 
-VERSION = 4  # raise it when the images or the table change
+VERSION = 5  # raise it when the images or the table change
 WIDTH, HEIGHT = 200, 150  # pixels of an image
+QUALITY = 90  # of its JPEG file
 LESIONS = {"akiec": 44, "bcc": 46, "bkl": 52, "df": 34, "mel": 180, "nv": 196, "vasc": 34}
 IMAGES_PER_LESION = {1: 396, 2: 120, 3: 50, 4: 20}  # images: number of lesions; 866 images
+
+# How often an image shows an artifact, whatever the diagnosis.
+ARTIFACT_CHANCES = {"ruler": 0.07, "hairs": 0.25, "dark_corners": 0.12, "ink": 0.04}
+SHORTCUT_SEED = 42  # of the split by lesion in which a shortcut holds: the one of every run
 
 SIDE = 200  # pixels a side of the painted square
 Y, X = np.mgrid[:SIDE, :SIDE].astype(np.float32) - SIDE / 2
@@ -118,15 +130,6 @@ class Patch:
         turn, rate = self.rng.uniform(0, np.pi), 4 * np.pi / (np.sqrt(3) * period)
         waves = np.exp(1j * (turn + np.arange(3) * np.pi * 2 / 3)).astype(np.complex64) * rate
         return sum(np.cos(np.float32(w.real) * x + np.float32(w.imag) * y) for w in waves)
-
-
-def draw_lines(paths: list[tuple[np.ndarray, float]], width: int, height: int) -> np.ndarray:
-    """Antialiased coverage (height, width), 0 to 1, by polylines of points and thickness."""
-    picture = Image.new("L", (3 * width, 3 * height))
-    for points, thickness in paths:
-        xy = [(3 * column, 3 * row) for row, column in points]
-        ImageDraw.Draw(picture).line(xy, 255, max(1, round(3 * thickness)), "curve")
-    return np.asarray(picture.reduce(3), np.float32) / 255
 
 
 def outline(p: Patch, look: "Look") -> np.ndarray:
@@ -349,11 +352,16 @@ def paint(dx: str, rng: np.random.Generator) -> np.ndarray:
     return np.uint8(255 * np.clip([*p.rgb, p.depth > 0], 0, 1)).transpose(1, 2, 0)
 
 
-def photograph(skin: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    """A photograph of a painted lesion, `skin` (SIDE, SIDE, 4): an RGB image and its 1-bit mask.
+def photograph(
+    skin: np.ndarray,
+    rng: np.random.Generator,
+    fixed: Mapping[str, bool] = MappingProxyType({}),
+) -> tuple[Image.Image, Image.Image, set[str]]:
+    """A photograph of a painted lesion, `skin` (SIDE, SIDE, 4): an RGB image, its 1-bit mask, and
+    which of `ARTIFACTS` it shows.
 
-    Rotated, shifted and zoomed at random; hairs, a ruler, light, focus and camera noise do not
-    depend on the diagnosis.
+    Rotated, shifted and zoomed at random; artifacts, light, focus and camera noise do not depend on
+    the diagnosis. `fixed` says of some artifacts whether they are there; all else stays as it is.
     """
     angle, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.12)
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
@@ -370,33 +378,16 @@ def photograph(skin: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image,
     if rng.random() < 0.4:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.1)))
     *rgb, mask = np.asarray(picture).transpose(2, 0, 1)
-    rgb = np.float32(rgb) / 255
-    for overlay, probability in ((hairs, 0.25), (ruler, 0.07)):
-        if rng.random() < probability:
-            overlay(rgb, rng)
+    rgb, shown = np.float32(rgb) / 255, set()
+    # Each with a generator of its own, so that one more or less changes nothing else.
+    for (name, (draw, _)), own in zip(ARTIFACTS.items(), rng.spawn(len(ARTIFACTS)), strict=True):
+        by_chance = own.random() < ARTIFACT_CHANCES[name]
+        if fixed.get(name, by_chance):
+            draw(rgb, own)
+            shown.add(name)
     light(rgb, rng)
     pixels = np.uint8(255 * np.clip(rgb, 0, 1)).transpose(1, 2, 0)
-    return Image.fromarray(pixels), Image.fromarray(mask >= 128)
-
-
-def hairs(rgb: np.ndarray, rng: np.random.Generator) -> None:
-    """Draws a few thin curved hairs over `rgb` (3, HEIGHT, WIDTH), in place."""
-    t, comb = np.linspace(0, 1, 14)[:, None], rng.uniform(0, 6.3)
-    paths = []
-    for _ in range(rng.integers(2, 12)):
-        angle = comb + rng.normal(0, 0.5)
-        along = rng.uniform(40, 150) * np.array([np.sin(angle), np.cos(angle)])
-        bow = rng.normal(0, 0.25) * along[::-1] * (1, -1)
-        start = rng.uniform(0, (HEIGHT, WIDTH)) - along / 2
-        paths.append((start + t * along + t * (1 - t) * bow, rng.uniform(0.5, 1.3)))
-    hair = np.float32((0.16, 0.11, 0.09))[:, None, None]
-    rgb += 0.8 * draw_lines(paths, WIDTH, HEIGHT) * (hair - rgb)
-
-
-def ruler(rgb: np.ndarray, rng: np.random.Generator) -> None:
-    """Draws millimetre marks along the lower edge of `rgb` (3, HEIGHT, WIDTH), in place."""
-    for number, x in enumerate(np.arange(rng.uniform(0, 9), WIDTH - 1, rng.uniform(9, 14))):
-        rgb[:, HEIGHT - (8 if number % 5 else 14) :, int(x)] *= 0.35
+    return Image.fromarray(pixels), Image.fromarray(mask >= 128), shown
 
 
 def light(rgb: np.ndarray, rng: np.random.Generator) -> None:
@@ -406,8 +397,6 @@ def light(rgb: np.ndarray, rng: np.random.Generator) -> None:
     across, down = rng.normal(0, 0.05, 2)
     far = x * x + (0.75 * y) ** 2  # squared distance from the centre, 0.25 at the left edge
     level = rng.uniform(0.95, 1.08) + across * x + down * y - rng.uniform(0.1, 0.5) * far
-    if rng.random() < 0.12:  # the round field of some dermoscopes
-        level *= smoothstep(-far, -rng.uniform(0.29, 0.36), -0.26)
     rgb *= level * rng.uniform(0.96, 1.04, (3, 1, 1)).astype(np.float32)
     rgb += 0.012 * rng.standard_normal((HEIGHT, WIDTH), np.float32)
 
@@ -440,17 +429,22 @@ def sample_patient(dx: str, rng: np.random.Generator) -> dict[str, str]:
     }
 
 
-def generate_sample(folder: Path | str, seed: int = 42) -> Path:
+def generate_sample(folder: Path | str, seed: int = 42, shortcut: str = "") -> Path:
     """Writes the generated dataset into `folder` and returns that path.
 
     866 images of 586 lesions: `HAM10000_metadata.csv`, `images/`, `masks/`, and `sample.json`,
-    which marks them as generated. The same seed gives the same bytes. A complete sample of
-    this seed is kept, one of another seed or version is replaced. Raises `MelanomaError`, and
-    changes nothing, when the folder holds anything else.
+    which marks them as generated. The same seed gives the same bytes. With a `shortcut`, one of
+    `ARTIFACTS`, exactly the melanomas show it among the training and validation images of the split
+    by lesion with its default seed, and half of the test images, whatever they are. A complete
+    sample of this seed and shortcut is kept, another is replaced. Raises `MelanomaError`, and
+    changes nothing, for another shortcut, or when the folder holds anything else.
     """
+    if shortcut and shortcut not in ARTIFACTS:
+        raise MelanomaError(f"the shortcut {shortcut!r} is not one of {', '.join(ARTIFACTS)}")
     target = Path(folder).resolve()  # replaces the folder itself and not a link to it
     record = read_json(target / "sample.json", {})
-    if [record.get(key) for key in ("generated", "seed", "version")] == [True, seed, VERSION]:
+    wanted = {"generated": True, "seed": seed, "version": VERSION, "shortcut": shortcut}
+    if {name: record.get(name) for name in wanted} == wanted:
         return Path(folder)
     files = target.is_file() + sum(len(names) for _, _, names in os.walk(target))
     if files != (2 + 2 * record.get("images", 0) if record.get("generated") else 0):
@@ -462,37 +456,72 @@ def generate_sample(folder: Path | str, seed: int = 42) -> Path:
     # Beside the target, so that one rename makes the whole sample appear.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         new = Path(scratch, "new")
-        _write(new, seed)
+        _write(new, wanted)
         if target.exists():
             shutil.move(target, Path(scratch, "old"))
         shutil.move(new, target)
     return Path(folder)
 
 
-def _write(folder: Path, seed: int) -> None:
-    """Writes the images and masks of every lesion, the table, and last of all sample.json."""
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True)
+def without_artifacts(
+    folder: Path | str, image_ids: Collection[str], size: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Images of a generated sample without each artifact that they show, and as they were else.
+
+    By artifact and image id, uint8 (size, size, 3); empty for a folder without a generated sample.
+    """
+    record, found = read_json(Path(folder) / "sample.json", {}), {name: {} for name in ARTIFACTS}
+    if record.get("version") != VERSION:
+        return found
+    table, fixed = _plan(record["seed"], record["shortcut"])
+    for row in table[table["image_id"].isin(image_ids)].itertuples():
+        key, own = [record["seed"], int(row.lesion_id[4:])], fixed.get(row.image_id, {})
+        skin = paint(row.dx, np.random.default_rng(key))
+        for artifact in photograph(skin, np.random.default_rng([*key, row.number]), own)[2]:
+            without, generator = {**own, artifact: False}, np.random.default_rng([*key, row.number])
+            file = io.BytesIO()
+            photograph(skin, generator, without)[0].save(file, "jpeg", quality=QUALITY)
+            found[artifact][row.image_id] = read_image(file, size)
+    return found
+
+
+def _plan(seed: int, shortcut: str) -> tuple[pd.DataFrame, dict[str, dict[str, bool]]]:
+    """The table, with the number of each image among those of its lesion, and by image id what is
+    not left to chance."""
     rng = np.random.default_rng(seed)
     # Shuffled, so that an id says nothing about the diagnosis.
     classes = rng.permutation(np.repeat(list(LESIONS), list(LESIONS.values())))
     counts = rng.permutation(np.repeat(list(IMAGES_PER_LESION), list(IMAGES_PER_LESION.values())))
-    rows: list[dict[str, str]] = []
+    rows: list[dict] = []
     # Real ids lie far below 9000001.
     for lesion, (dx, count) in enumerate(zip(classes.tolist(), counts, strict=True), 9000001):
         patient = sample_patient(dx, rng)
-        names = [f"ISIC_{9000001 + len(rows) + number}" for number in range(count)]
-        rows += [{"lesion_id": f"HAM_{lesion}", "image_id": name, **patient} for name in names]
-        _write_lesion(folder, [seed, lesion], dx, names)
-    write_csv(folder / "HAM10000_metadata.csv", rows)
-    write_json(folder / "sample.json", {"generated": True, "seed": seed, "version": VERSION,
-                                        "images": len(rows), "lesions": len(classes)})  # fmt: skip
+        rows += [{"lesion_id": f"HAM_{lesion}", "image_id": f"ISIC_{9000000 + len(rows) + number}",
+                  **patient, "number": number} for number in range(1, count + 1)]  # fmt: skip
+    table = pd.DataFrame(rows)
+    if not shortcut:
+        return table, {}
+    is_test = make_split(table, "lesion", SHORTCUT_SEED)["part"] == "test"
+    by_chance = rng.random(len(table)) < 0.5
+    shows = np.where(is_test, by_chance, table["dx"] == MELANOMA)
+    return table, {name: {shortcut: bool(there)}
+                   for name, there in zip(table["image_id"], shows, strict=True)}  # fmt: skip
 
 
-def _write_lesion(folder: Path, key: list[int], dx: str, names: list[str]) -> None:
-    """Paints one lesion and writes its photographs and masks; `key` seeds the generators."""
-    skin = paint(dx, np.random.default_rng(key))
-    for number, name in enumerate(names, 1):
-        image, mask = photograph(skin, np.random.default_rng([*key, number]))
-        image.save(folder / "images" / f"{name}.jpg", quality=90)
-        mask.save(folder / "masks" / f"{name}_segmentation.png")
+def _write(folder: Path, record: Mapping) -> None:
+    """Writes the images and masks of every lesion, the table, and last of all sample.json."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    table, fixed = _plan(record["seed"], record["shortcut"])
+    for (lesion_id, dx), images in table.groupby(["lesion_id", "dx"], sort=False):
+        key = [record["seed"], int(lesion_id[4:])]
+        skin = paint(dx, np.random.default_rng(key))
+        for number, name in zip(images["number"], images["image_id"], strict=True):
+            generator = np.random.default_rng([*key, number])
+            image, mask, _ = photograph(skin, generator, fixed.get(name, {}))
+            image.save(folder / "images" / f"{name}.jpg", quality=QUALITY)
+            mask.save(folder / "masks" / f"{name}_segmentation.png")
+    write_csv(folder / "HAM10000_metadata.csv", table.drop(columns="number").to_dict("records"))
+    write_json(folder / "sample.json", {
+        **record, "images": len(table), "lesions": table["lesion_id"].nunique()
+    })  # fmt: skip

@@ -72,6 +72,13 @@ class Predictions:
         return self.probabilities(temperature)[:, self.class_names.index(MELANOMA)]
 
 
+def concatenate(predictions: Sequence[Predictions]) -> Predictions:
+    """Predictions of the same classes, one below the other."""
+    names = ("image_ids", "lesion_ids", "splits", "labels", "logits")
+    columns = [np.concatenate([getattr(each, name) for each in predictions]) for name in names]
+    return Predictions(*columns, predictions[0].class_names)
+
+
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax of logits / temperature along the last axis, float64, without overflow."""
     logits = np.asarray(logits, np.float64) / temperature
@@ -93,8 +100,11 @@ def isic_submission(predictions: Predictions, temperature: float) -> pd.DataFram
     return table[["image", *ISIC_COLUMNS]]
 
 
-def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes predictions.parquet: image_id, lesion_id, part (val or test), label (code), logits."""
+def save_predictions(path: Path, predictions: Predictions, key: str = "") -> None:
+    """Writes predictions.parquet: image_id, lesion_id, part (val or test), label (code), logits.
+
+    `key` says what they were made of; `saved_key` reads it.
+    """
     names = np.array(predictions.class_names)
     table = pd.DataFrame(
         {
@@ -106,8 +116,17 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
     )
     for column, name in enumerate(names):
         table[LOGIT + name] = predictions.logits[:, column]
+    table.attrs = {"key": key} if key else {}
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
+
+
+def saved_key(path: Path) -> str | None:
+    """The key with which predictions were saved; None where there are none that can be read."""
+    try:
+        return pd.read_parquet(path).attrs.get("key")
+    except (OSError, ValueError):
+        return None
 
 
 def load_predictions(path: Path) -> Predictions:

@@ -12,10 +12,18 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, bootstrap_weights
 from melanoma_lib.evaluation.ensemble import averaged_models
-from melanoma_lib.evaluation.metrics import auc, confusion_matrix, table_metrics, top_class
+from melanoma_lib.evaluation.metrics import auc, confusion_matrix, top_class
+from melanoma_lib.evaluation.model_metrics import (
+    CALIBRATION,
+    METRICS,
+    bootstrap_metrics,
+    metric_differences,
+    test_probabilities,
+    test_scores,
+)
 from melanoma_lib.evaluation.operating_points import (
     AtThreshold,
     mean_operating_point_estimates,
@@ -39,11 +47,9 @@ from melanoma_lib.evaluation.trainings import (
     resample_trainings,
 )
 from melanoma_lib.explanation.map_metrics import map_agreement, summarize_map_scores
+from melanoma_lib.explanation.occlusion_metrics import summarize_occlusion
 
 SCHEMA = 2
-DECIDED = ("accuracy", "balanced_accuracy", "macro_f1")  # of the diagnoses that are decided on
-CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
-METRICS = table_metrics(CLASS_NAMES.index(MELANOMA))
 
 # What the tables show: the metric, its column head, and whether more is better.
 COLUMNS = {
@@ -88,6 +94,7 @@ def compare(
             "explanations": summarize_map_scores(
                 run_dir / key, bundle, predictions.split("test"), weights
             ),
+            "occlusion": summarize_occlusion(run_dir / key, models[key][0], weights),
         }
     for row in results["differences"]:
         pair = row["first"], row["second"]
@@ -205,55 +212,6 @@ def require_one_precision(records: Mapping[str, Mapping]) -> None:
         )
 
 
-def bootstrap_metrics(
-    trained: Sequence[TrainedRun], weights: np.ndarray, names: Iterable[str] = METRICS
-) -> dict[str, Trainings]:
-    """Metrics on the test split at each training's temperature, by name; all unless named.
-
-    As `estimate_of_trainings` takes it, with `n_clusters`, the lesions of the smallest group that a
-    metric depends on: all lesions for accuracy, those with melanoma or those without for melanoma
-    metrics, those of the rarest diagnosis otherwise; None for calibration errors.
-    """
-    n_clusters = clusters_by_metric(trained[0].predictions.split("test"))
-    data, decided = _test_probabilities(trained), _test_scores(trained)
-    return {
-        name: (*resample_trainings(METRICS[name], decided if name in DECIDED else data, weights),
-               n_clusters[name])
-        for name in names
-    }  # fmt: skip
-
-
-def clusters_by_metric(test: Predictions) -> dict[str, int | None]:
-    """How many lesions the smallest group has that a metric depends on, by metric.
-
-    All lesions for accuracy, the fewer of those with melanoma and without for melanoma metrics,
-    those of the rarest diagnosis otherwise; None for calibration errors.
-    """
-    of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
-    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
-    n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
-    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
-                   "melanoma_average_precision": of_melanoma}  # fmt: skip
-    return n_clusters
-
-
-def _test_probabilities(
-    trained: Sequence[TrainedRun], calibrated: bool = True
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Labels and probabilities on the test split of each training."""
-    tests = [training.predictions.split("test") for training in trained]
-    temperatures = [t.bundle["temperature"] if calibrated else 1.0 for t in trained]
-    return [
-        (test.labels, test.probabilities(temperature))
-        for test, temperature in zip(tests, temperatures, strict=True)
-    ]
-
-
-def _test_scores(trained: Sequence[TrainedRun]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Labels and scores of the classes on the test split of each training."""
-    return [(t.predictions.split("test").labels, t.decision_scores("test")) for t in trained]
-
-
 def _evaluate_model(
     trained: Sequence[TrainedRun],
     bootstrapped: dict[str, Trainings],
@@ -271,7 +229,7 @@ def _evaluate_model(
         **{name: record[name] for name in ("averages", "averaging") if name in record},
         **test_estimates(trained, bootstrapped, weights),
         "subgroups": by_subgroup(
-            _at_threshold(trained, 0), [scores for _, scores in _test_scores(trained)],
+            _at_threshold(trained, 0), [scores for _, scores in test_scores(trained)],
             metadata, weights,
         ),
         "diagnoses": by_diagnosis(trained, weights),
@@ -304,8 +262,8 @@ def test_estimates(
     seed, temperature and metrics of every one.
     """
     bundle, predictions = trained[0].bundle, trained[0].predictions
-    validation, decided = predictions.split("val"), _test_scores(trained)[0]
-    data = _test_probabilities(trained, calibrated=False)
+    validation, decided = predictions.split("val"), test_scores(trained)[0]
+    data = test_probabilities(trained, calibrated=False)
     raw = {
         name: (*resample_trainings(METRICS[name], data, weights), None) for name in CALIBRATION
     }
@@ -352,7 +310,7 @@ def differences(
                 row[name]["outperforms"] = probability_of_outperforming(*both, more_is_better)
         firsts = [models[key][0] for key in pair]
         tests = [training.predictions.split("test") for training in firsts]
-        right = [top_class(*decided)[1] for decided in _test_scores(firsts)]
+        right = [top_class(*decided)[1] for decided in test_scores(firsts)]
         scores = [
             test.melanoma_score(training.bundle["temperature"])
             for test, training in zip(tests, firsts, strict=True)
@@ -377,8 +335,3 @@ def clearly_best(results: dict, metric: str) -> str | None:
     pairs = [pair for pair in results["differences"] if best in (pair["first"], pair["second"])]
     adjusted = [pair[metric]["p_holm"] for pair in pairs]
     return best if all(p is not None and p < 1 - LEVEL for p in adjusted) else None
-
-
-def metric_differences(first: Mapping, second: Mapping, names: Iterable[str]) -> dict[str, dict]:
-    """Second minus first by metric, each what `bootstrap_metrics` returns, training by training."""
-    return {name: paired_difference(second[name], first[name]) for name in names}

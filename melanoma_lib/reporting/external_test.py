@@ -21,6 +21,12 @@ from melanoma_lib.data.split import describe_split, lesion_groups
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, bootstrap_weights
 from melanoma_lib.evaluation.calibration import temperature_note
+from melanoma_lib.evaluation.model_metrics import (
+    CALIBRATION,
+    METRICS,
+    bootstrap_metrics,
+    metric_differences,
+)
 from melanoma_lib.evaluation.predictions import (
     Predictions,
     isic_submission,
@@ -31,7 +37,6 @@ from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.reporting import compare, figures, tables
 from melanoma_lib.reporting.abstention import promises_elsewhere, with_test
-from melanoma_lib.reporting.compare import CALIBRATION, METRICS
 from melanoma_lib.reporting.run import Run
 
 OWN_TEST = "own test split"
@@ -139,12 +144,12 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
     ]
     bundles = run.bundle, run.bundle | {"temperature": 1.0}
     (own, own_raw), (away, away_raw) = (
-        [compare.bootstrap_metrics([each._replace(bundle=bundle)], of_split) for bundle in bundles]
+        [bootstrap_metrics([each._replace(bundle=bundle)], of_split) for bundle in bundles]
         for each, of_split in zip(runs, weights, strict=True)
     )
     return compare.test_estimates([run], own, weights[0]) | {
-        "difference": compare.metric_differences(own, away, METRICS),
-        "difference_uncalibrated": compare.metric_differences(own_raw, away_raw, CALIBRATION),
+        "difference": metric_differences(own, away, METRICS),
+        "difference_uncalibrated": metric_differences(own_raw, away_raw, CALIBRATION),
     }
 
 

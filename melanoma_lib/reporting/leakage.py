@@ -22,11 +22,11 @@ from melanoma_lib.evaluation.bootstrap import (
     bootstrap_weights,
     format_estimate,
 )
+from melanoma_lib.evaluation.model_metrics import bootstrap_metrics
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run, load_trainings
 from melanoma_lib.evaluation.trainings import estimate_of_trainings, paired_difference
 from melanoma_lib.reporting.compare import (
     COLUMNS,
-    bootstrap_metrics,
     count_images,
     require_one_precision,
 )

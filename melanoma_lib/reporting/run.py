@@ -10,6 +10,7 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json
 from melanoma_lib.data.dataset_files import read_metadata
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
+from melanoma_lib.evaluation.model_metrics import bootstrap_metrics
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.reporting import compare
@@ -67,7 +68,7 @@ def open_trained(run_dir: Path | str, keys: Iterable[str]) -> Run:
         trained = load_trained_run(Path(run_dir) / key)
         predictions[key] = trained.predictions
         weights = bootstrap_weights(trained.predictions.split("test").lesion_ids)
-        bootstrapped = compare.bootstrap_metrics([trained], weights)
+        bootstrapped = bootstrap_metrics([trained], weights)
         measured = compare.test_estimates([trained], bootstrapped, weights)
         models[key] = {"name": trained.record["name"], **measured}
     return Run(Path(run_dir), {"models": models}, predictions)

@@ -17,6 +17,7 @@ from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.explanation.map_metrics import METHOD_NAMES, SCORES
+from melanoma_lib.explanation.occlusion_metrics import ALTERATIONS
 from melanoma_lib.reporting import abstention_tables
 from melanoma_lib.reporting.compare import COLUMNS, clearly_best
 from melanoma_lib.reporting.leakage import SETS, summarize_leakage
@@ -52,6 +53,9 @@ CAPTIONS = {
     "over union with the map cut where that was best on validation images, faithfulness (ROAD, on "
     "a part of the images), and the first score minus that of a centre prior and of the same "
     "network with random weights. Empty maps have no score.",
+    "occlusion": "The models on altered images of the test split: parts hidden by the lesion "
+    "masks, artifacts painted over all images, and removed from those of the generated sample that "
+    "show them. Change: minus the same images as they are.",
     "leakage": "What leakage changes in one architecture, on the same test images: trained with "
     "other images of test lesions minus trained without. Above zero, and for ECE below, the model "
     "looks better than it is.",
@@ -147,6 +151,9 @@ HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "iou": "IoU",
     "road": "ROAD",
     "minus_centre": "Inside minus centre prior",
+    "balanced_accuracy_change": "Balanced accuracy: change",
+    "melanoma_auc_change": "AUC: change",
+    "score_change": "Melanoma probability: change",
     "minus_random": "Inside minus random",
     "lesion": "Split by lesion",
     "image": "Split by image",
@@ -280,6 +287,16 @@ def _explanations(model: dict) -> Iterator[dict]:
         }
 
 
+def _occlusion(model: dict) -> Iterator[dict]:
+    for row in model.get("occlusion") or []:
+        yield {
+            "alteration": ALTERATIONS[row["alteration"]], "images": row["images"],
+            **row["metrics"],
+            **{f"{name}_change": row["minus_original"][name] for name in row["metrics"]},
+            "score_change": row["melanoma_score_change"],
+        }  # fmt: skip
+
+
 def _leakage(results: dict) -> Iterator[dict]:
     for design in results.get("leakage", {"fractions": []})["fractions"]:
         for name, found in design["sets"].items():
@@ -353,6 +370,11 @@ TABLES = {
         "model network map target empty inside pointing iou road minus_centre minus_random",
         partial(_of_models, rows_of=_explanations),
     ),
+    "occlusion": (
+        "model alteration images balanced_accuracy melanoma_auc balanced_accuracy_change "
+        "melanoma_auc_change score_change",
+        partial(_of_models, rows_of=_occlusion),
+    ),
     "leakage": (" ".join(["leaked_fraction set images", *COLUMNS]), _leakage),
     "price_of_leakage": ("metric lesion image difference", _price_of_leakage),
     "external": (
@@ -379,7 +401,7 @@ TABLES = {
     ),
 }
 OPTIONAL = (
-    "averages", "trainings", "outperformance", "diagnoses", "explanations", "leakage",
+    "averages", "trainings", "outperformance", "diagnoses", "explanations", "occlusion", "leakage",
     "price_of_leakage", "external", "risk_coverage", "referral", "promised_thresholds",
     "prediction_sets", "shifts",
 )  # fmt: skip

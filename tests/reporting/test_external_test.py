@@ -18,9 +18,10 @@ from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import open_dataset, read_metadata
 from melanoma_lib.data.images import read_image
 from melanoma_lib.evaluation.metrics import accuracy
+from melanoma_lib.evaluation.model_metrics import CALIBRATION, METRICS
 from melanoma_lib.evaluation.predictions import ISIC_COLUMNS, load_predictions
 from melanoma_lib.reporting import external_test
-from melanoma_lib.reporting.compare import CALIBRATION, METRICS, compare
+from melanoma_lib.reporting.compare import compare
 from melanoma_lib.reporting.figures import EXTERNAL
 
 KEY, SIZE = "test_resnet", 32

@@ -25,6 +25,7 @@ from melanoma_lib.reporting.figures.explanation import (
     agreement,
     grad_cam,
     mask_overlap,
+    occlusion,
     randomised_weights,
 )
 from melanoma_lib.reporting.figures.models import architectures, value_of_trainings
@@ -76,6 +77,9 @@ PLOTS: dict[str, Callable[[Run], Figure]] = {
     "07-2-mask-overlap": lambda run: mask_overlap(_explained(run)),
     "07-4-randomised-weights": lambda run: randomised_weights(_explained(run)),
     "07-5-agreement": lambda run: agreement(_explained(run), _agreements(run)),
+    "07-6-occlusion": lambda run: occlusion(
+        {name: model["occlusion"] for name, model in run.models}
+    ),
     "08-1-comparison": models.comparison,
     "08-2-training-curves": lambda run: training_curves(_histories(run)),
     "08-3-confusion-matrices": lambda run: confusion_matrices(_matrices(run), CLASS_NAMES),
@@ -104,6 +108,7 @@ def plot(run: Run, name: str, key: str = "") -> Figure | None:
         "01": run.metadata is None,
         "07": not all(explained),
         "07-2": not all(entry and entry["images"] for entry in explained),
+        "07-6": not all(model.get("occlusion") for _, model in run.models),
         "08-6": not leaked,
         "08-7": len(leaked) < 2,
         "08-8": "price_of_leakage" not in run.results,

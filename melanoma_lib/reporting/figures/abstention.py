@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from melanoma_lib.evaluation.abstention import ORDERS
@@ -13,8 +11,6 @@ from melanoma_lib.reporting.abstention_tables import KINDS, SHOWN_FRACTION, refe
 from melanoma_lib.reporting.figures import elements
 from melanoma_lib.reporting.figures.style import DARK, LIGHT, style
 from melanoma_lib.reporting.run import Run
-
-ROW = 0.3  # inches of a row with several estimates
 
 
 def _shown(run: Run, models: Mapping[str, dict]) -> list[dict]:
@@ -26,35 +22,6 @@ def _shown(run: Run, models: Mapping[str, dict]) -> list[dict]:
 
 def _models(run: Run) -> list[dict]:
     return _shown(run, run.results["abstention"]["models"])
-
-
-def grouped_rows(axes: Axes, rows: Mapping[str, Mapping[str, Mapping]]) -> None:
-    """A row a name, in it below each other the estimates of several series, in their looks."""
-    for row, series in enumerate(rows.values()):
-        half = min(0.3, 0.12 * (len(series) - 1))
-        places = np.linspace(-half, half, len(series))
-        for index, (place, estimate) in enumerate(zip(places, series.values(), strict=True)):
-            look = elements.model_marker(index) | {"markersize": 4, "markeredgecolor": "none"}
-            elements.plot_estimate(axes, row + place, estimate, zorder=3, **look)
-    elements.name_rows(axes, list(rows))
-    axes.grid(axis="x")
-    axes.margins(x=0.08)
-
-
-def _grouped_panels(
-    panels_of: Mapping[str, Mapping[str, Mapping[str, Mapping]]], columns: int
-) -> Figure:
-    """A figure of `grouped_rows`, a panel per label; every panel has the same rows and series."""
-    rows = next(iter(panels_of.values()))
-    series = list(next(iter(rows.values())))
-    tall = max(ROW, 0.1 * len(series))
-    figure, panels = elements.panel_grid(len(panels_of), columns, 0.65 + tall * len(rows))
-    for axes, (label, estimates) in zip(panels, panels_of.items(), strict=True):
-        grouped_rows(axes, estimates)
-        axes.set_xlabel(label)
-    elements.legend(figure, [elements.legend_entry(name, **elements.model_marker(index))
-                             for index, name in enumerate(series)], columns=2)
-    return figure
 
 
 @style()
@@ -98,7 +65,7 @@ def referral(run: Run) -> Figure:
             ("referred", "Referred"),
         )
     }
-    figure = _grouped_panels(panels_of, 2)
+    figure = elements.grouped_panels(panels_of, 2)
     for axes in figure.axes:
         elements.percent_ticks(axes.xaxis)
     for axes in figure.axes[::2]:
@@ -128,7 +95,7 @@ def kept_promises(run: Run) -> Figure:
             }
         line[0].set_title(operating_point_label(point))
         for axes, rows in zip(line, (kept, paid), strict=True):
-            grouped_rows(axes, rows)
+            elements.grouped_rows(axes, rows)
             elements.percent_ticks(axes.xaxis)
         line[0].axvline(confidence, color=DARK, linestyle="--", linewidth=1, zorder=1)
         line[0].set_xlim(-0.02, 1.02)
@@ -157,7 +124,7 @@ def prediction_sets(run: Run) -> Figure:
             ("size", "Diagnoses in the set"),
         )
     }  # fmt: skip
-    figure = _grouped_panels(panels_of, 2)
+    figure = elements.grouped_panels(panels_of, 2)
     for axes in figure.axes[:3]:
         elements.percent_ticks(axes.xaxis)
     for axes in figure.axes[:2]:
@@ -178,7 +145,7 @@ def shifts(run: Run) -> Figure:
                 for shift in found}  # fmt: skip
 
     rate = first["criterion"]
-    figure = _grouped_panels({
+    figure = elements.grouped_panels({
         "True diagnosis in the set": panel(lambda of: of["sets"][0]["test"]["coverage"]),
         "Melanoma in a melanoma's set": panel(
             lambda of: of["sets"][0]["test"]["melanoma_coverage"]),

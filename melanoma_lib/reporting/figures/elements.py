@@ -195,6 +195,35 @@ def estimate_panels(
     return figure, panels
 
 
+def grouped_rows(axes: Axes, rows: Mapping[str, Mapping[str, Mapping]]) -> None:
+    """A row a name, in it below each other the estimates of several series, in their looks."""
+    for row, series in enumerate(rows.values()):
+        half = min(0.3, 0.12 * (len(series) - 1))
+        places = np.linspace(-half, half, len(series))
+        for index, (place, estimate) in enumerate(zip(places, series.values(), strict=True)):
+            look = model_marker(index) | {"markersize": 4, "markeredgecolor": "none"}
+            plot_estimate(axes, row + place, estimate, zorder=3, **look)
+    name_rows(axes, list(rows))
+    axes.grid(axis="x")
+    axes.margins(x=0.08)
+
+
+def grouped_panels(
+    panels_of: Mapping[str, Mapping[str, Mapping[str, Mapping]]], columns: int
+) -> Figure:
+    """A figure of `grouped_rows`, a panel per label; every panel has the same rows and series."""
+    rows = next(iter(panels_of.values()))
+    series = list(next(iter(rows.values())))
+    tall = max(0.3, 0.1 * len(series))  # inches a row
+    figure, panels = panel_grid(len(panels_of), columns, 0.65 + tall * len(rows))
+    for axes, (label, estimates) in zip(panels, panels_of.items(), strict=True):
+        grouped_rows(axes, estimates)
+        axes.set_xlabel(label)
+    legend(figure, [legend_entry(name, **model_marker(index))
+                             for index, name in enumerate(series)], columns=2)
+    return figure
+
+
 def show_image(axes: Axes, image: np.ndarray, **options) -> None:
     """An image without ticks and frame."""
     axes.imshow(image, **options)

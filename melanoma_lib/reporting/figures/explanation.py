@@ -15,8 +15,9 @@ from melanoma_lib.explanation.map_metrics import (
     UNIFORM_MAP,
     map_estimates,
 )
+from melanoma_lib.explanation.occlusion_metrics import ALTERATIONS
 from melanoma_lib.reporting.figures import elements
-from melanoma_lib.reporting.figures.style import LIGHT, page_width, style
+from melanoma_lib.reporting.figures.style import GREY, LIGHT, page_width, style
 
 OVERLAPS = {
     "inside": "Heat inside the lesion",
@@ -108,6 +109,29 @@ def agreement(explained: Mapping[str, dict], agreements: Mapping[str, dict]) -> 
             for name, entry in explained.items()} | dict(agreements)  # fmt: skip
     head = f"Rank correlation of two maps (n = {_faithful(explained):,})"
     figure, _ = elements.estimate_panels({head: rows}, 1, "{:.3f}", models=len(explained))
+    return figure
+
+
+@style()
+def occlusion(found: Mapping[str, Sequence[Mapping]]) -> Figure:
+    """Metrics of networks on altered images, with intervals, below those of images as they are.
+
+    found: what `summarize_occlusion` gives by the model's name. Alterations that concern few
+    images, because they remove what few show, are left out.
+    """
+    panels_of: dict[str, dict] = {}
+    heads = {"balanced_accuracy": "Balanced accuracy", "melanoma_auc": "Melanoma AUC"}
+    for metric, head in heads.items():
+        rows = panels_of[head] = {"as they are": {}}
+        for name, alterations in found.items():
+            rows["as they are"][name] = alterations[0]["original"][metric]
+            for row in alterations:
+                if not row["alteration"].endswith("removed"):
+                    label = ALTERATIONS[row["alteration"]]
+                    rows.setdefault(label, {})[name] = row["metrics"][metric]
+    figure = elements.grouped_panels(panels_of, 2)
+    figure.axes[1].axvline(0.5, color=GREY, linestyle="--", linewidth=0.8, zorder=1)
+    elements.percent_ticks(figure.axes[0].xaxis)
     return figure
 
 

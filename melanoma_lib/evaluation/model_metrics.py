@@ -1,0 +1,72 @@
+"""Metrics of trained networks on the test split, with resamples of its lesions.
+
+The probabilities are calibrated with each training's temperature, unless said otherwise.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.evaluation.metrics import table_metrics
+from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.trained_run import TrainedRun
+from melanoma_lib.evaluation.trainings import Trainings, paired_difference, resample_trainings
+
+DECIDED = ("accuracy", "balanced_accuracy", "macro_f1")  # of the diagnoses that are decided on
+CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
+METRICS = table_metrics(CLASS_NAMES.index(MELANOMA))
+
+
+def bootstrap_metrics(
+    trained: Sequence[TrainedRun], weights: np.ndarray, names: Iterable[str] = METRICS
+) -> dict[str, Trainings]:
+    """Metrics on the test split at each training's temperature, by name; all unless named.
+
+    As `estimate_of_trainings` takes it, with `n_clusters`, the lesions of the smallest group that a
+    metric depends on: all lesions for accuracy, those with melanoma or those without for melanoma
+    metrics, those of the rarest diagnosis otherwise; None for calibration errors.
+    """
+    n_clusters = clusters_by_metric(trained[0].predictions.split("test"))
+    data, decided = test_probabilities(trained), test_scores(trained)
+    return {
+        name: (*resample_trainings(METRICS[name], decided if name in DECIDED else data, weights),
+               n_clusters[name])
+        for name in names
+    }  # fmt: skip
+
+
+def clusters_by_metric(test: Predictions) -> dict[str, int | None]:
+    """How many lesions the smallest group has that a metric depends on, by metric.
+
+    All lesions for accuracy, the fewer of those with melanoma and without for melanoma metrics,
+    those of the rarest diagnosis otherwise; None for calibration errors.
+    """
+    of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
+    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
+    n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
+    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
+                   "melanoma_average_precision": of_melanoma}  # fmt: skip
+    return n_clusters
+
+
+def test_probabilities(
+    trained: Sequence[TrainedRun], calibrated: bool = True
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Labels (n,) and probabilities (n, classes) on the test split of each training."""
+    tests = [training.predictions.split("test") for training in trained]
+    temperatures = [t.bundle["temperature"] if calibrated else 1.0 for t in trained]
+    return [
+        (test.labels, test.probabilities(temperature))
+        for test, temperature in zip(tests, temperatures, strict=True)
+    ]
+
+
+def test_scores(trained: Sequence[TrainedRun]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Labels (n,) and `decision_scores` (n, classes) on the test split of each training."""
+    return [(t.predictions.split("test").labels, t.decision_scores("test")) for t in trained]
+
+
+def metric_differences(first: Mapping, second: Mapping, names: Iterable[str]) -> dict[str, dict]:
+    """Second minus first by metric, each what `bootstrap_metrics` returns, training by training."""
+    return {name: paired_difference(second[name], first[name]) for name in names}

@@ -1,0 +1,62 @@
+"""Metrics of networks on altered images as `occlusion` left them in a run folder, with intervals.
+
+Reads files only, so that tables and figures are made without importing torch.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from melanoma_lib.data.artifacts import ARTIFACTS
+from melanoma_lib.evaluation.bootstrap import interval
+from melanoma_lib.evaluation.model_metrics import bootstrap_metrics, metric_differences
+from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.evaluation.trained_run import TrainedRun
+from melanoma_lib.evaluation.trainings import estimate_of_trainings
+
+SCHEMA = 1
+OCCLUSION_FILE = "occlusion-{}.parquet"  # by split, in an architecture's folder
+METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc")
+ALTERATIONS = {  # in print
+    "lesion_hidden": "lesion painted over",
+    "only_lesion": "only the lesion",
+    "only_frame": "only the frame",
+    **{f"{name}_added": f"{words} added" for name, (_, words) in ARTIFACTS.items()},
+    **{f"{name}_removed": f"{words} removed" for name, (_, words) in ARTIFACTS.items()},
+}
+
+
+def summarize_occlusion(
+    folder: Path, trained: TrainedRun, weights: np.ndarray, split: str = "test"
+) -> list[dict] | None:
+    """Estimates of one network on each alteration of the images, ready for JSON.
+
+    A dictionary each; fields: docs/results.md. `weights` are those of the bootstrap over the split,
+    (resamples, n). None where `predict_altered` has left nothing for this split.
+    """
+    path = folder / OCCLUSION_FILE.format(split)
+    if not path.exists():
+        return None
+    altered, images = load_predictions(path), trained.predictions.split(split)
+    found = []
+    for name in dict.fromkeys(altered.splits):
+        shown = altered.split(name)
+        rows = np.flatnonzero(np.isin(images.image_ids, shown.image_ids))
+        both = [
+            trained._replace(predictions=replace(each, splits=np.full(len(rows), "test")))
+            for each in (shown, images.take(rows))
+        ]
+        after, before = (bootstrap_metrics([each], weights[:, rows], METRICS) for each in both)
+        scores = [each.predictions.melanoma_score(trained.bundle["temperature"]) for each in both]
+        change = scores[0] - scores[1]
+        found.append({
+            "alteration": str(name), "images": len(rows), "lesions": shown.count_lesions(),
+            "original": {metric: estimate_of_trainings(each) for metric, each in before.items()},
+            "metrics": {metric: estimate_of_trainings(each) for metric, each in after.items()},
+            "minus_original": metric_differences(before, after, METRICS),
+            "melanoma_score_change": interval(
+                change.mean(), weights[:, rows] @ change / weights[:, rows].sum(1)
+            ),
+        })  # fmt: skip
+    return found
