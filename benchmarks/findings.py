@@ -10,6 +10,7 @@ import pandas as pd
 
 from melanoma_lib.core.files import PROJECT, read_json, write_text
 from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.explanation.occlusion_metrics import describe_occlusion
 from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.tables import as_dataframe, table
 
@@ -57,6 +58,18 @@ RECIPES = """\
 CHOICES = """\
 What was tried, on validation (one training each; balanced accuracy is that of the decision relative
 to frequency). {note}
+"""
+ABSTENTION = """\
+## When not to answer, and does it need the lesion?
+
+{date}, {device}, torch {torch}, timm {timm}; {networks} networks from ImageNet weights at
+{image_size} px, one training each. Trained with
+
+    {command}
+
+All thresholds were chosen on validation; the test set has {images:,} images of {lesions:,} lesions.
+{note} Chapter 11 explains the tables; its results took {abstention:.0f} seconds, the altered images
+of chapter 07 {occlusion:.0f}.
 """
 FROM_RANDOM_WEIGHTS = """\
 ## The four architectures of the thesis from random weights
@@ -128,6 +141,21 @@ def recipes(measured: dict) -> Iterator[str]:
     ))  # fmt: skip
 
 
+def abstention(measured: dict) -> Iterator[str]:
+    """Referral, thresholds, sets and shifts, and the altered images of chapter 07."""
+    results = measured["results"]
+    yield ABSTENTION.format(
+        **about(measured), **measured["seconds"], networks=len(results["models"]),
+        images=results["test_images"], lesions=results["test_lesions"],
+    )  # fmt: skip
+    yield "\n".join(
+        describe_occlusion(model["name"], model["occlusion"]) for model in results["models"].values()
+    ) + "\n"
+    for name in ("occlusion", "risk_coverage", "referral", "promised_thresholds",
+                 "prediction_sets", "shifts"):  # fmt: skip
+        yield markdown(as_dataframe(table(results, name)))
+
+
 def from_random_weights(measured: dict) -> Iterator[str]:
     """The comparison of the thesis's architectures without ImageNet weights, and its figures."""
     parts = measured["results"]["dataset"]["parts"]
@@ -150,6 +178,7 @@ SECTIONS = {
     "trainings-cpu.json": trainings,
     "leakage-cpu.json": leakage,
     "quality-cpu.json": recipes,
+    "abstention-cpu.json": abstention,
     "comparison-h200.json": from_random_weights,
 }
 

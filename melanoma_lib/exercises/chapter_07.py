@@ -138,3 +138,46 @@ def deletion_test(answer: Callable[..., np.ndarray]) -> None:
     }
     hint = "The drops are wrong, with a quarter of 40 pixels covered."
     require_close(given, right, hint, mistakes)
+
+
+@exercise("07.8", "a function of (image, mask, width) that returns an image")
+def frame_alone(answer: Callable[..., np.ndarray]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    mask = np.zeros((12, 12), bool)
+    mask[5:12, 4:8] = True  # reaches into the frame
+    given_image, given_mask = image.copy(), mask.copy()
+    given = np.asarray(answer(given_image, given_mask, 3))
+    changed = "Your function changes its input: work on a copy."
+    require((given_image == image).all() and (given_mask == mask).all(), changed)
+
+    def hide(hidden: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return np.where(hidden[..., None], np.uint8(image[of].mean(0)), image)
+
+    inner = np.zeros_like(mask)
+    inner[3:-3, 3:-3] = True
+    hidden = inner | mask
+    right, everything = hide(hidden, ~hidden), np.ones_like(mask)
+    mistakes = {
+        "The lesion is hidden where it reaches into the frame, too.": hide(inner, ~inner),
+        "The colour is the mean of what is left, not of the whole image.": hide(hidden, everything),
+        "That hides the lesion alone; only the frame is to be left.": hide(mask, ~mask),
+        "The frame is to be left, and the middle hidden.": hide(~inner, inner),
+    }
+    require_close(given, right, "The image is wrong, with a frame of 3 of 12 pixels.", mistakes)
+
+
+SHORTCUTS = {  # of the table in 07.9: the answer and, where it is wrong, what to look at
+    "A": ("needs the lesion", "what happens to its AUC without the lesion, and with it alone?"),
+    "B": ("reads the surroundings", "where does the interval without the lesion lie?"),
+    "C": ("reacts to the ruler", "which interval of it excludes what no reaction would give?"),
+    "D": ("needs the surroundings too", "compare the lesion alone with the whole image."),
+}
+
+
+@exercise("07.9", "a dictionary with the words for each letter")
+def shortcuts(answer: dict[str, str]) -> None:
+    for letter, (words, hint) in SHORTCUTS.items():
+        require(letter in answer, f"Network {letter} has no answer.")
+        known = [each for each, _ in SHORTCUTS.values()]
+        require(answer[letter] in known, f"{answer[letter]!r} is not one of {', '.join(known)}.")
+        require(answer[letter] == words, f"Look at network {letter} again: {hint}")

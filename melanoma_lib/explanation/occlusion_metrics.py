@@ -3,13 +3,14 @@
 Reads files only, so that tables and figures are made without importing torch.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from melanoma_lib.data.artifacts import ARTIFACTS
-from melanoma_lib.evaluation.bootstrap import interval
+from melanoma_lib.evaluation.bootstrap import format_estimate, interval
 from melanoma_lib.evaluation.model_metrics import bootstrap_metrics, metric_differences
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.evaluation.trained_run import TrainedRun
@@ -17,6 +18,7 @@ from melanoma_lib.evaluation.trainings import estimate_of_trainings
 
 SCHEMA = 1
 OCCLUSION_FILE = "occlusion-{}.parquet"  # by split, in an architecture's folder
+CHANCE = 0.5  # the AUC of a score without information
 METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc")
 ALTERATIONS = {  # in print
     "lesion_hidden": "lesion painted over",
@@ -60,3 +62,23 @@ def summarize_occlusion(
             ),
         })  # fmt: skip
     return found
+
+
+def describe_occlusion(name: str, found: Sequence[Mapping]) -> str:
+    """A sentence on whether a network still tells melanoma without the lesion.
+
+    `found` is what `summarize_occlusion` returns. "" where no lesion was hidden.
+    """
+    by_name = {row["alteration"]: row for row in found}
+    if "lesion_hidden" not in by_name:
+        return ""
+    row = by_name["lesion_hidden"]
+    auc = row["metrics"]["melanoma_auc"]
+    if auc["low"] is not None and auc["low"] > CHANCE:
+        verdict = "it still tells melanoma without the lesion, from what is beside it"
+    else:
+        verdict = "it has not been shown to tell melanoma without the lesion"
+    return (
+        f"{name}: with the lesion painted over, its melanoma AUC falls from "
+        f"{format_estimate(row['original']['melanoma_auc'])} to {format_estimate(auc)}; {verdict}."
+    )

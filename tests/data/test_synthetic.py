@@ -13,11 +13,14 @@ import pytest
 from helpers import ROOT
 from PIL import Image
 
+from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data import synthetic
+from melanoma_lib.data.artifacts import ARTIFACTS
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.dataset_files import COLUMNS, open_dataset
-from melanoma_lib.data.split import lesion_groups
+from melanoma_lib.data.images import read_image
+from melanoma_lib.data.split import lesion_groups, make_split
 
 SMALL = {"LESIONS": dict.fromkeys(CLASS_NAMES, 2), "IMAGES_PER_LESION": {1: 10, 2: 4}}
 
@@ -216,3 +219,41 @@ def test_melanomas_are_less_symmetric_more_ragged_and_more_colourful_than_nevi(f
     # Probability that a melanoma scores higher than a nevus; not 1, for some look like nevi.
     higher = (measured["mel"][:, None] > measured["nv"]).mean((0, 1))
     assert (higher > 0.75).all() and (higher < 0.999).all()
+
+
+def test_an_image_without_an_artifact_is_else_the_same(full):
+    ids = table_of(full)["image_id"][:80].tolist()
+    found = synthetic.without_artifacts(full, ids, 100)
+    assert set(found) == set(ARTIFACTS) and all(found.values())
+    chances = [len(found[name]) / len(ids) for name in ARTIFACTS]
+    assert chances == pytest.approx([synthetic.ARTIFACT_CHANCES[n] for n in ARTIFACTS], abs=0.12)
+    for name, image in found["ruler"].items():
+        before = read_image(full / "images" / f"{name}.jpg", 100).astype(int)
+        changed = np.abs(before - image).max(-1) > 12
+        assert changed[90:].any() and not changed[:85].any()  # the lower edge alone
+    assert not any(synthetic.without_artifacts(full / "images", ids, 100).values())
+
+
+def test_a_shortcut_holds_in_training_and_validation_alone(tmp_path):
+    table, shows = synthetic._plan(42, "ruler")
+    split = make_split(table, "lesion", 42)
+    is_test = split["part"] == "test"
+    ruler = np.array([shows[name]["ruler"] for name in table["image_id"]])
+    is_melanoma = table["dx"] == "mel"
+    assert (ruler == is_melanoma)[~is_test].all()
+    assert 0.35 < ruler[is_test & is_melanoma].mean() < 0.65
+    assert 0.35 < ruler[is_test & ~is_melanoma].mean() < 0.65
+    with pytest.raises(MelanomaError, match="not one of"):
+        synthetic.generate_sample(tmp_path / "sample", shortcut="freckles")
+
+
+def test_a_sample_with_a_shortcut_replaces_one_without(tmp_path, small, monkeypatch):
+    everything = pd.DataFrame({"part": ["train"]}).iloc[np.zeros(18, int)].reset_index(drop=True)
+    monkeypatch.setattr(synthetic, "make_split", lambda *_: everything)
+    folder = synthetic.generate_sample(tmp_path / "sample")
+    before = contents(folder)
+    assert main(["data", "sample", str(folder), "--shortcut", "ruler"]) == 0
+    after = contents(folder)
+    same = {name for name in after if before[name] == after[name]}
+    assert {name for name in after if "masks" in name} <= same
+    assert len(same) < len(after)

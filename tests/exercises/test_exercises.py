@@ -160,6 +160,20 @@ def wrong_cam(
     return answer
 
 
+def wrong_frame(lesion=True, middle=True, rest=True, copy=True):
+    """A function for 07.8 with one mistake."""
+
+    def frame(image, mask, width):
+        hidden = mask.copy() if lesion else np.zeros_like(mask)
+        if middle:
+            hidden[width:-width, width:-width] = True
+        shown = image.copy() if copy else image
+        shown[hidden] = np.uint8(image[~hidden if rest else ...].reshape(-1, 3).mean(0))
+        return shown
+
+    return frame
+
+
 def wrong_cover(heat=1, sign=1, mean=(2, 3), colour=None, copy=True):
     """A deletion test with one thing wrong; `heat` is the sign of the order."""
     factor = heat
@@ -289,6 +303,11 @@ WRONG = {  # mistakes, and a word of the hint for each
     "07.7": [(wrong_cover(heat=-1), "coldest"), (wrong_cover(sign=-1), "minus the one"),
              (wrong_cover(mean=(0, 2, 3)), "own mean"), (wrong_cover(colour=0), "Black"),
              (wrong_cover(copy=False), "a copy")],
+    "07.8": [(wrong_frame(lesion=False), "reaches into"), (wrong_frame(rest=False), "what is left"),
+             (wrong_frame(middle=False), "lesion alone"), (lambda image, *_: image, "wrong"),
+             (wrong_frame(copy=False), "a copy")],
+    "07.9": [({}, "Network A"), (dict.fromkeys("ABCD", "needs the lesion"), "network B"),
+             (dict.fromkeys("ABCD", "hair"), "not one of")],
     "08.1": [(2, "square root"), (16, "quarter")],
     "08.2": [([0.04, 0.16, 0.12, 0.02], "Bonferroni"), ([0.03, 0.04, 0.06, 0.02], "Nearly"),
              ([0.02, 0.03, 0.06, 0.06], "order of the question")],
