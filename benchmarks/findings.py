@@ -148,9 +148,8 @@ def abstention(measured: dict) -> Iterator[str]:
         **about(measured), **measured["seconds"], networks=len(results["models"]),
         images=results["test_images"], lesions=results["test_lesions"],
     )  # fmt: skip
-    yield "\n".join(
-        describe_occlusion(model["name"], model["occlusion"]) for model in results["models"].values()
-    ) + "\n"
+    models = results["models"].values()
+    yield "\n".join(describe_occlusion(each["name"], each["occlusion"]) for each in models) + "\n"
     for name in ("occlusion", "risk_coverage", "referral", "promised_thresholds",
                  "prediction_sets", "shifts"):  # fmt: skip
         yield markdown(as_dataframe(table(results, name)))
