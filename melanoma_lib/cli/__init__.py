@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from melanoma_lib import __version__
-from melanoma_lib.cli import data, predict, refer, results, run, status
+from melanoma_lib.cli import data, export, predict, refer, results, run, status
 from melanoma_lib.cli.options import Parser
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.signals import interrupt_on_termination
@@ -59,7 +59,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"melanoma {__version__}")
     parser.set_defaults(resumes=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for subject in (run, status, results, predict, refer, data):
+    for subject in (run, status, results, predict, refer, export, data):
         subject.add_commands(commands)
     shells = commands.add_parser("completion", help="a script that completes commands in a shell")
     shells.add_argument("shell", choices=("bash", "zsh", "tcsh"))

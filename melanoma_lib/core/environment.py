@@ -7,10 +7,11 @@ import resource
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from melanoma_lib import __version__
-from melanoma_lib.core.errors import MelanomaError
+from melanoma_lib.core.errors import MelanomaError, summarize_items
 
 if TYPE_CHECKING:  # importing torch takes seconds, and counting cores needs none
     import torch
@@ -22,6 +23,15 @@ def versions() -> dict[str, str]:
     """The versions of Python, of this library and of the packages that change results."""
     packages = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "melanoma_lib": __version__, **packages}
+
+
+def require_packages(extra: str, *names: str) -> None:
+    """Raises `MelanomaError` when packages of an optional part of the project are missing."""
+    if missing := [name for name in names if not find_spec(name)]:
+        raise MelanomaError(
+            f"{summarize_items(missing)} is not installed; in the project's folder: "
+            f"pip install -e '.[{extra}]'"
+        )
 
 
 def usable_cores() -> int:

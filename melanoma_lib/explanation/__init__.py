@@ -1,4 +1,4 @@
-"""Class activation maps (Grad-CAM and LayerCAM) and their scores against lesion masks."""
+"""Class activation maps (Grad-CAM, LayerCAM), their scores, and images with parts hidden."""
 
 import lazy_loader
 

@@ -6,9 +6,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Collection
-from importlib.util import find_spec
 from pathlib import Path
 
+from melanoma_lib.core.environment import require_packages
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, read_json, write_text
 
@@ -71,11 +71,7 @@ def build(run_dir: Path, folder: Path) -> Path:
     as they are. Raises `MelanomaError` when the run holds no executed notebook, when the
     generator is not installed, or when the pages cannot be written.
     """
-    if missing := [name for name in ("sphinx", "myst_nb", "furo") if not find_spec(name)]:
-        raise MelanomaError(
-            f"the website needs {', '.join(missing)}; in the project's folder: "
-            "pip install -e '.[site]'"
-        )
+    require_packages("site", "sphinx", "myst_nb", "furo")
     from sphinx.application import Sphinx
     from sphinx.errors import SphinxError
     from sphinx.util.console import nocolor

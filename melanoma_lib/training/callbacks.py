@@ -6,13 +6,12 @@ to no file. A callback that fails costs a warning, never the run.
 """
 
 import contextlib
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from melanoma_lib.core.environment import environment_variables
+from melanoma_lib.core.environment import environment_variables, require_packages
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json
 
@@ -34,11 +33,7 @@ def run_callbacks(
     when a package is not installed, apprise does not know the address, or there is no such
     occasion.
     """
-    for package in filter(None, (track, notify and "apprise")):
-        if not importlib.util.find_spec(package):
-            raise MelanomaError(
-                f"{package} is not installed; in the project's folder: pip install -e '.[listen]'"
-            )
+    require_packages("listen", *filter(None, (track, notify and "apprise")))
     if notify and not _address(notify):
         raise MelanomaError("apprise does not know the address that --notify names")
     if unknown := set(notify_on.split(",")) - set(OCCASIONS):

@@ -9,6 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from melanoma_lib.cli import main
+from melanoma_lib.core import environment
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT
 from melanoma_lib.pipeline import website
@@ -153,7 +154,7 @@ def test_what_cannot_be_built_is_refused(run_dir, tmp_path, monkeypatch):
         website.build(tmp_path, tmp_path / "site")
     with pytest.raises(MelanomaError, match="taken"):
         website.build(run_dir, taken)
-    monkeypatch.setattr(website, "find_spec", lambda name: name != "furo" or None)
+    monkeypatch.setattr(environment, "find_spec", lambda name: name != "furo" or None)
     with pytest.raises(MelanomaError, match=r"furo.*pip install -e '\.\[site\]'"):
         website.build(run_dir, taken)
     assert taken.read_text() == "a file"

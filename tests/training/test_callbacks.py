@@ -9,6 +9,7 @@ import pytest
 from helpers import ROOT
 
 from melanoma_lib.cli import main
+from melanoma_lib.core import environment
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_history, write_json
 from melanoma_lib.training import callbacks
@@ -155,7 +156,7 @@ def test_what_cannot_work_is_said_before_the_run(monkeypatch):
     with unknown as caught, run_callbacks("", "carrier://secret", "run"):
         pass
     assert "secret" not in str(caught.value)
-    monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(environment, "find_spec", lambda _: None)
     absent = pytest.raises(MelanomaError, match=r"mlflow is not installed.* -e '\.\[listen\]'")
     with absent, run_callbacks("mlflow", "", "run"):
         pass
