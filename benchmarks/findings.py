@@ -12,7 +12,7 @@ from melanoma_lib.core.files import PROJECT, read_json, write_text
 from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.explanation.occlusion_metrics import describe_occlusion
 from melanoma_lib.reporting.compare import COLUMNS
-from melanoma_lib.reporting.tables import as_dataframe, table
+from melanoma_lib.reporting.tables import as_dataframe, markdown, table
 
 HERE = Path(__file__).parent
 PAGE = PROJECT / "docs" / "findings.md"
@@ -84,12 +84,6 @@ FIGURES = {
     "05-1-reliability": "Reliability before and after temperature scaling",
     "07-2-mask-overlap": "Heat maps against the lesion masks",
 }
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table of texts and numbers in Markdown."""
-    rows = [list(frame), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
 def about(measured: dict) -> dict:

@@ -1,4 +1,4 @@
-"""The command `export`: a trained model as a file that needs neither this project nor PyTorch."""
+"""The commands `export` and `card`: a trained model for others."""
 
 import argparse
 from pathlib import Path
@@ -7,16 +7,20 @@ from melanoma_lib.cli.options import add_dataset_options
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds the command to the parser."""
-    parser = commands.add_parser("export", help="a trained model as one ONNX file")
-    parser.add_argument("file", metavar="FILE", help="what is written, for example model.onnx")
-    parser.add_argument(
-        "--bundle", required=True, metavar="DIR",
-        help="a trained model's folder, or a run's, whose model with the best validation melanoma "
-        "AUC is used",
-    )  # fmt: skip
-    add_dataset_options(parser, "; default: where the run had it")
-    parser.set_defaults(command=export)
+    """Adds the two commands to the parser."""
+    file = commands.add_parser("export", help="a trained model as one ONNX file")
+    file.add_argument("file", metavar="FILE", help="what is written, for example model.onnx")
+    add_dataset_options(file, "; default: where the run had it")
+    file.set_defaults(command=export)
+    page = commands.add_parser("card", help="the model card of a trained model")
+    page.add_argument("--output-dir", metavar="DIR", help="default: the model's folder")
+    page.set_defaults(command=card)
+    for parser in (file, page):
+        parser.add_argument(
+            "--bundle", required=True, metavar="DIR",
+            help="a trained model's folder, or a run's, whose model with the best validation "
+            "melanoma AUC is used",
+        )  # fmt: skip
 
 
 def export(options: argparse.Namespace) -> None:
@@ -36,3 +40,12 @@ def export(options: argparse.Namespace) -> None:
     )  # fmt: skip
     difference = export_onnx(folder, Path(options.file), files)
     print(f"{options.file}: probabilities as those of {folder}, within {difference:.1g} on test")
+
+
+def card(options: argparse.Namespace) -> None:
+    """`melanoma card`: writes README.md and two figures."""
+    from melanoma_lib.inference import best_bundle
+    from melanoma_lib.reporting.card import write_card
+
+    folder = best_bundle(options.bundle)
+    print(write_card(folder, Path(options.output_dir or folder)))

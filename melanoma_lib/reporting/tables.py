@@ -513,6 +513,12 @@ def as_dataframe(table: Table) -> pd.DataFrame:
     )
 
 
+def markdown(frame: pd.DataFrame) -> str:
+    """A table of texts and numbers in Markdown."""
+    rows = [list(frame), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
 def _text(value: object) -> str:
     """An estimate as `0.892 [0.874, 0.909]`, a number with three decimals, a text unchanged."""
     if isinstance(value, dict):
