@@ -137,7 +137,9 @@ class Config:
         "the size that the learning rate belongs to, the same for all networks: with fewer images "
         "batch normalisation gets noisy, with more an epoch makes fewer updates",
     )
-    image_size: int = because(224, "pixels a side: what the ImageNet weights were trained at")
+    image_size: int = because(
+        224, "pixels a side: what most ImageNet weights were trained at, and all four networks take"
+    )
     learning_rate: float = because(Recipe.learning_rate, reasons(Recipe)["learning_rate"])
     pretrained: bool = because(
         True, "ImageNet weights: a few thousand images are too few to learn edges and textures from"
