@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, digest, read_json, sha256
@@ -20,30 +21,61 @@ LEAKAGE_RESULTS = f"{LEAKAGE}/leakage_results.json"  # in a run's folder
 SAMPLE_DIR = PROJECT / "data" / "sample"
 
 
+def because(value: Any, reason: str) -> Any:
+    """A field of a configuration: its default, and what it is and why it has this value."""
+    return field(default=value, metadata={"reason": reason})
+
+
+def reasons(configuration: type) -> dict[str, str]:
+    """By the name of each field of a configuration class, why it has its default value."""
+    return {entry.name: entry.metadata["reason"] for entry in dataclasses.fields(configuration)}
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes of a training image; each range is symmetric about no change."""
 
-    flip: float = 0.5  # chance of each mirror image: a lesion has no up and no left
-    rotation: float = 20.0  # degrees; flips already cover the large turns
-    brightness: float = 0.1  # fraction; lamps differ
-    contrast: float = 0.1
-    saturation: float = 0.1  # hue is left alone: a blue-white veil is a diagnosis
+    flip: float = because(0.5, "chance of each mirror image: a lesion has no up and no left")
+    rotation: float = because(20.0, "degrees; flips already cover the large turns")
+    brightness: float = because(0.1, "fraction; lamps differ")
+    contrast: float = because(0.1, "fraction; cameras differ")
+    saturation: float = because(0.1, "fraction; hue is left alone: a blue-white veil is a sign")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How weights are found and a diagnosis is decided on; the defaults are the thesis's."""
 
-    epochs: int = 20
-    learning_rate: float = 1e-4  # small, because it fine-tunes weights that are already good
-    schedule: str = "constant"  # of the learning rate; or one_cycle, up to it and down to 0
-    weight_decay: float = 0.0  # decoupled from the gradient (AdamW)
-    # Of an epoch, what the most frequent class fills at most: 1 shows every image.
-    majority_fraction: float = 1.0
-    best_epoch: str = "val_accuracy"  # the kept epoch: the best by this, or the last
-    probe: bool = False  # the output layer begins as the best one for the features as they are
-    decision: str = "probable"  # the most probable diagnosis, or balanced: relative to frequency
+    epochs: int = because(
+        20,
+        "no search is behind it: the same for all networks, so that none has more tries at a best "
+        "epoch, which is kept. Too many cost only time, too few show in the curves of chapter 04",
+    )
+    learning_rate: float = because(
+        1e-4, "small, because it fine-tunes weights that are already good"
+    )
+    schedule: str = because(
+        "constant",
+        "of the learning rate: a run with more epochs goes on from one with fewer; or one_cycle, "
+        "up to it and down to 0",
+    )
+    weight_decay: float = because(
+        0.0,
+        "decoupled from the gradient (AdamW); none, as keeping the best epoch limits overfitting",
+    )
+    majority_fraction: float = because(
+        1.0, "of an epoch, what the most frequent class fills at most: 1 shows every image"
+    )
+    best_epoch: str = because(
+        "val_accuracy", "the kept epoch: the best by this, a number every reader knows; or the last"
+    )
+    probe: bool = because(
+        False,
+        "the output layer begins at random; True: as the best one for the features as they are",
+    )
+    decision: str = because(
+        "probable", "the most probable diagnosis errs least; or balanced: relative to frequency"
+    )
 
 
 # Chosen on the validation split of HAM10000 with EfficientNet-Lite0 at 96 px (docs/findings.md).
@@ -67,36 +99,72 @@ RECIPES = {
 class Config:
     """Everything that decides the outcome of a run; the defaults are the thesis's recipe."""
 
-    data_dir: str = str(PROJECT / "data" / "ham10000")
-    metadata: str = ""  # the table, where it is not in data_dir
-    img_dir: str = ""  # the images, where they are not in data_dir
-    output_dir: str = str(PROJECT / "runs" / "thesis")
-    figures_dir: str = ""  # empty: figures/<name of the run> in the project
-    # The four families of the comparison: residual, scaled, densely connected, attention.
-    architectures: tuple[str, ...] = ("resnet50", "efficientnet_b3", "densenet121", "vit_b_16")
-    split: str = "lesion"  # "image" is the first protocol, kept to show what leakage buys
-    # Fraction of the test images whose lesion has other images in training; None: ordinary split.
-    leaked_fraction: float | None = None
-    seed: int = 42  # of the split
-    training_seed: int = 1  # of new weights, order, augmentation and dropout in the first training
-    trainings: int = 1  # of each architecture, every one with the next training seed
-    recipe: str = "thesis"  # one of RECIPES
-    epochs: int = Recipe.epochs
-    batch_size: int = 32
-    image_size: int = 224  # pixels a side: what the ImageNet weights were trained at
-    learning_rate: float = Recipe.learning_rate
-    pretrained: bool = True
-    weights: dict[str, str] = field(default_factory=dict)  # architecture: file, instead of the hub
-    augmentation: Augmentation = Augmentation()
-    # What each melanoma threshold must reach on validation: few false alarms for screening, at two
-    # prices, and few missed melanomas. The first is the one that tables and examples start from.
-    operating_points: tuple[tuple[str, float], ...] = (
-        ("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95)
-    )  # fmt: skip
-    other_split: str = ""  # folder of the same run on the other split: the price of leakage
-    device: str = "auto"  # the first CUDA device, or the CPU
-    # float32, bfloat16, or the one that the run has; at first bfloat16 where the device knows it
-    precision: str = "auto"
+    data_dir: str = because(str(PROJECT / "data" / "ham10000"), "where the download puts it")
+    metadata: str = because("", "the table, where it is not in data_dir")
+    img_dir: str = because("", "the images, where they are not in data_dir")
+    output_dir: str = because(
+        str(PROJECT / "runs" / "thesis"), "a folder for each run, so that none replaces another"
+    )
+    figures_dir: str = because("", "empty: figures/<name of the run> in the project")
+    architectures: tuple[str, ...] = because(
+        ("resnet50", "efficientnet_b3", "densenet121", "vit_b_16"),
+        "the four families of the comparison: residual, scaled, densely connected, attention",
+    )
+    split: str = because(
+        "lesion", "no lesion is in two parts; image, the first protocol, shows what leakage buys"
+    )
+    leaked_fraction: float | None = because(
+        None, "of the test images, the part whose lesion has other images in training; None: none"
+    )
+    seed: int = because(
+        42,
+        "of the split; any number would do, but no other: no split is picked by its results",
+    )
+    training_seed: int = because(
+        1,
+        "of new weights, order, augmentation and dropout in the first training; a seed of its own, "
+        "so that another training keeps the test lesions",
+    )
+    trainings: int = because(
+        1,
+        "of each architecture, every one with the next training seed; one takes least time, five "
+        "also say how much of a difference is chance of training",
+    )
+    recipe: str = because("thesis", "one of those that config.py names (chapter 12)")
+    epochs: int = because(Recipe.epochs, reasons(Recipe)["epochs"])
+    batch_size: int = because(
+        32,
+        "the size that the learning rate belongs to, the same for all networks: with fewer images "
+        "batch normalisation gets noisy, with more an epoch makes fewer updates",
+    )
+    image_size: int = because(
+        224, "pixels a side: what most ImageNet weights were trained at, and all four networks take"
+    )
+    learning_rate: float = because(Recipe.learning_rate, reasons(Recipe)["learning_rate"])
+    pretrained: bool = because(
+        True, "ImageNet weights: a few thousand images are too few to learn edges and textures from"
+    )
+    weights: dict[str, str] = field(
+        default_factory=dict, metadata={"reason": "architecture: file, instead of timm's hub"}
+    )
+    augmentation: Augmentation = field(
+        default=Augmentation(),
+        metadata={"reason": "changes that a second photograph of the same lesion could show"},
+    )
+    operating_points: tuple[tuple[str, float], ...] = because(
+        (("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95)),
+        "what each melanoma threshold must reach on validation: few false alarms for screening, at "
+        "two prices, and few missed melanomas. Tables and examples start from the first",
+    )
+    other_split: str = because(
+        "", "folder of the same run on the other split: the price of leakage"
+    )
+    device: str = because("auto", "the first CUDA device, or the CPU")
+    precision: str = because(
+        "auto",
+        "float32, bfloat16, or the one that the run has, as networks are compared in the same one; "
+        "at first bfloat16 where the device computes natively in it, which is faster",
+    )
 
     def __post_init__(self):
         if self.split not in PROTOCOLS:

@@ -5,11 +5,14 @@ import pytest
 
 from melanoma_lib.config import (
     PRESETS,
+    Augmentation,
     Config,
+    Recipe,
     basis_note,
     format_operating_points,
     parse_operating_points,
     preset,
+    reasons,
 )
 from melanoma_lib.core.errors import MelanomaError
 
@@ -20,6 +23,13 @@ def test_the_default_is_the_recipe_of_the_thesis():
     assert (config.epochs, config.batch_size, config.image_size) == (20, 32, 224)
     assert (config.learning_rate, config.seed, config.split) == (1e-4, 42, "lesion")
     assert config.pretrained and len(config.architectures) == 4
+
+
+@pytest.mark.parametrize("configuration", [Config, Recipe, Augmentation])
+def test_every_value_has_its_reason(configuration):
+    given = reasons(configuration)
+    assert list(given) == [entry.name for entry in dataclasses.fields(configuration)]
+    assert all(len(reason.split()) > 2 for reason in given.values())
 
 
 def test_none_leaves_a_value_and_presets_state_only_what_differs():

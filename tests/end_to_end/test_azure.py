@@ -119,6 +119,63 @@ def test_code_goes_along_and_data_runs_and_history_stay_here():
         assert not ignored.is_file_excluded(ROOT / name), name
 
 
+def test_the_upload_takes_the_images_that_git_ignores(dataset):
+    from azure.ai.ml._utils import _asset_utils as upload
+
+    files = [path for path in Path(dataset).rglob("*") if path.is_file()]
+    taken = upload.get_upload_files_from_folder(
+        dataset, ignore_file=upload.get_ignore_file(dataset)
+    )
+    assert len(taken) == len(files) > 10 and not list((ROOT / "data").glob("*/.*ignore"))
+
+
+def document_commands():
+    """The commands of docs/cloud.md that lead to a job, each on one line."""
+    text = (ROOT / "docs" / "cloud.md").read_text()
+    section = text.partition("## Azure from nothing\n")[2].partition("\n## ")[0]
+    blocks = "".join(re.findall(r"^```\n(.*?)^```", section, re.M | re.S))
+    return section, [line for line in blocks.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def test_what_the_document_names_is_in_the_job_files(files):
+    _, lines = document_commands()
+    commands = "\n".join(lines)
+    named = set(re.findall(r"--file (\S+)", commands))
+    assert named == {f"cloud/azure/{name}" for name in set(files) - {"train.yml", "compare.yml"}}
+    assert all((ROOT / name).exists() for name in named)
+
+    def after(command, option):
+        found = re.findall(rf"{command}\b.* --{option} (\S+)", commands)
+        return {value for value in found if "$" not in value}
+
+    group = after("az group create", "name")
+    assert (
+        group
+        == after("az group delete", "name")
+        == after("az ml workspace create", "resource-group")
+    )
+    defaults = re.search(r"--defaults group=(\S+) workspace=(\S+)", commands)
+    assert {defaults[1]} == group and {defaults[2]} == after("az ml workspace create", "name")
+    assert after("az ml data show", "name") == {files["data.yml"]["name"]}
+    assert after("az ml compute list-nodes", "name") == {files["compute.yml"]["name"]}
+    assert after("az ml job download", "output-name") == set(files["pipeline.yml"]["outputs"])
+
+
+def test_what_the_document_sets_can_be_set_and_its_options_are_known(files):
+    from melanoma_lib.cli import build_parser
+
+    section, _ = document_commands()
+    given = dict(re.findall(r"--set\s+([\w.]+)=(\"[^\"]+\"|[^\s`]+)", section))
+    options = given.pop("inputs.options").strip('"')
+    job = azure.load_job(AZURE / "pipeline.yml", params_override=[{"inputs.options": options}])
+    assert job._to_dict()["inputs"]["options"] == options
+    assert build_parser().parse_args(["train", "resnet50", *options.split()])
+    assert set(given) == {"max_instances", "size", "tier"}
+    overrides = [{name: value} for name, value in given.items()]
+    compute = azure.load_compute(AZURE / "compute.yml", params_override=overrides)
+    assert {name: str(getattr(compute, name)) for name in given} == given
+
+
 def test_the_image_is_built_from_files_that_exist():
     copied = re.findall(r"^COPY (.+) \S+$", (AZURE / "Dockerfile").read_text(), re.M)
     assert copied and all((ROOT / name).exists() for line in copied for name in line.split())
