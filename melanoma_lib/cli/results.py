@@ -46,11 +46,14 @@ def evaluate(options: argparse.Namespace) -> None:
     """`melanoma evaluate`: an external test."""
     from melanoma_lib.data.dataset_files import open_dataset
     from melanoma_lib.models.bundle import find_bundles
+    from melanoma_lib.models.hub import PREFIX
     from melanoma_lib.reporting import external_test
 
     if not (options.data_dir or options.metadata):
         raise MelanomaError("evaluate needs images from elsewhere; name their folder: --data-dir")
-    folders = find_bundles(Path(options.bundle).expanduser().resolve())
+    if options.bundle.startswith(PREFIX) and not options.output_dir:
+        raise MelanomaError("a model of the hub has no folder for results; name --output-dir")
+    folders = [path.resolve() for path in find_bundles(options.bundle)]
     data = options.data_dir or ("" if options.img_dir else Path(options.metadata).parent)
     files = open_dataset(data, options.metadata or "", options.img_dir or "", external=True)
     outcome = external_test.evaluate(folders, files, options.device, options.batch_size)
