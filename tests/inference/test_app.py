@@ -160,10 +160,8 @@ def test_address_and_password_are_checked_before_a_model_is_loaded(
 def test_a_page_is_served_until_a_signal_and_leaves_nothing(
     predictor, images, capsys, monkeypatch, tmp_path, host, number
 ):
-    """Also while a picture is being sent, and nothing of what an earlier version left."""
+    """Also while a picture is being sent."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "melanoma-page-1").mkdir()
-    (tmp_path / "melanoma-page-1" / "picture.jpg").touch()
     answers, connections = [], []
 
     class Interrupted(app.Server):
