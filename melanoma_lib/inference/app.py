@@ -1,5 +1,6 @@
 """The server of the web page of `melanoma serve`: its routes, and how it starts and ends."""
 
+import html
 import io
 import logging
 import socket
@@ -93,7 +94,8 @@ class WebPage:
 
     def show_model_card(self, request: Request) -> Response:
         """The model card of the project."""
-        return PlainTextResponse((PROJECT / "MODEL_CARD.md").read_text())
+        text = html.escape((PROJECT / "MODEL_CARD.md").read_text())
+        return HTMLResponse(page.document_html("Model card", f"<pre>{text}</pre>"))
 
     def show_figure(self, request: Request) -> Response:
         """A figure of the run."""

@@ -97,13 +97,17 @@ def login_html(message: str = "") -> str:
 
 def figures_html(names: Sequence[str]) -> str:
     """A page of the run's figures, by the names of their files."""
-    figures = "".join(
+    return document_html("Figures of the run", "".join(
         f'<figure><img src="figures/{html.escape(name)}" alt="" loading="lazy">'
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
         for name in names
-    )
-    return Template((STATIC / "figures.html").read_text()).substitute(
-        title=wording.TITLE, figures=figures
+    ))  # fmt: skip
+
+
+def document_html(heading: str, content: str) -> str:
+    """A page to read beside the one that answers."""
+    return Template((STATIC / "document.html").read_text()).substitute(
+        title=wording.TITLE, heading=heading, content=content
     )
 
 
@@ -182,11 +186,17 @@ def probabilities_html(prediction: Prediction) -> str:
     rows = "".join(
         f'<tr><th scope="row" class="name{" mel" * (code == MELANOMA)}">{DISPLAY_NAMES[code]}</th>'
         f'<td class="track"><i style="width:{100 * p:.1f}%;background:{COLOURS[code]}"></i></td>'
-        f'<td class="value">{wording.percent(p)}</td></tr>'
+        f'<td class="value">{_short_percent(p)}</td></tr>'
         for code, p in ranked
     )
     caption = "Calibrated probability of each diagnosis"
     return f'<table class="bars"><caption>{caption}</caption><tbody>{rows}</tbody></table>'
+
+
+def _short_percent(fraction: float) -> str:
+    """As `wording.percent`, narrow enough to leave a bar its place on a phone."""
+    text = wording.percent(fraction).replace("less than", "<").replace("more than", ">")
+    return html.escape(text)
 
 
 def score_axis_html(predictor: Predictor, prediction: Prediction, decision: Decision) -> str:
