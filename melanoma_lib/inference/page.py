@@ -168,12 +168,12 @@ def verdict_html(prediction: Prediction, decision: Decision) -> str:
             f"<p>{wording.OUT_OF_DISTRIBUTION}</p>"
         )
     code = prediction.predicted_class
+    kind = "none" if decision.referred else "positive" if decision.predicted_positive else ""
     sentences = "".join(
         f"<li>{text}</li>" for text in wording.explain_decision(prediction, decision)
     )
     return (
-        f'<h2 class="decision{" positive" * decision.predicted_positive}">'
-        f"{wording.decision_text(decision)}</h2>"
+        f'<h2 class="decision {kind}">{wording.decision_text(decision)}</h2>'
         f'<p class="predicted-class">Most probable diagnosis: <b>{DISPLAY_NAMES[code]}</b>, '
         f'<span class="value">{wording.percent(prediction.probabilities[code])}</span></p>'
         f"<ul>{sentences}</ul>"

@@ -74,7 +74,7 @@ class UploadLimiter:
         """The body of a request, in a block in which it may be decoded.
 
         Raises HTTPException: 411 without a length, 413 for too large a file, 408 for one that does
-        not arrive, 503 where there is no place for it.
+        not arrive, 503 where there is no place for it. What is still sent of it, uvicorn drops.
         """
         size = request.headers.get("content-length", "")
         if not size.isdecimal():

@@ -12,6 +12,7 @@ from PIL import Image
 
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES, MELANOMA
 from melanoma_lib.inference import page, wording
+from melanoma_lib.inference.predictor import Decision
 from melanoma_lib.inference.uploads import read_picture
 
 
@@ -76,6 +77,19 @@ def test_a_picture_out_of_distribution_gets_no_verdict_in_any_words(fragments):
         heading = re.search(r"<h2.*?>(.*?)</h2>", shown["verdict"])[1]
         assert heading == wording.NO_VERDICT and not shown["asks"]
         assert not re.search("positive|negative|%", shown["verdict"] + shown["short"])
+
+
+def test_a_referred_picture_is_not_coloured_by_the_decision_that_it_does_not_get(
+    predictor, prediction
+):
+    point = predictor.operating_point() | {"referral": None}
+    given = {"operating_point": point, "near_threshold": False, "referred": True}
+    known = dataclasses.replace(prediction, out_of_distribution=False)
+    positive, negative = (
+        page.verdict_html(known, Decision(predicted_positive=each, fraction_below={}, **given))
+        for each in (True, False)
+    )
+    assert positive == negative and wording.REFERRED[1:] in positive
 
 
 def test_the_summary_counts_the_signs_named(predictor, fragments):
