@@ -1,6 +1,5 @@
 """The server of the web page of `melanoma serve`: its routes, and how it starts and ends."""
 
-import html
 import io
 import logging
 import socket
@@ -94,8 +93,7 @@ class WebPage:
 
     def show_model_card(self, request: Request) -> Response:
         """The model card of the project."""
-        text = html.escape((PROJECT / "MODEL_CARD.md").read_text())
-        return HTMLResponse(page.document_html("Model card", f"<pre>{text}</pre>"))
+        return HTMLResponse(page.model_card_html((PROJECT / "MODEL_CARD.md").read_text()))
 
     def show_figure(self, request: Request) -> Response:
         """A figure of the run."""

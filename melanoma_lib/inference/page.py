@@ -7,6 +7,7 @@ import base64
 import html
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -102,6 +103,14 @@ def figures_html(names: Sequence[str]) -> str:
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
         for name in names
     ))  # fmt: skip
+
+
+def model_card_html(text: str) -> str:
+    """The model card, Markdown, as plain text whose lines are as long as the screen is wide."""
+    heading, _, text = text.partition("\n\n")
+    text = re.sub(r"\*\*|`|\]\(.*?\)|\[", "", text)
+    text = re.sub(r"(?<!\n)\n *(?![\n-])", " ", text)
+    return document_html(heading.strip("# "), f"<pre>{html.escape(text)}</pre>")
 
 
 def document_html(heading: str, content: str) -> str:

@@ -100,9 +100,9 @@ def referral_text(operating_point: Mapping) -> str:
     if not found:
         return ""
     return (
-        f"It would refer {per_hundred(found['referred'])} such images to a doctor. Of the "
-        f"melanomas among the rest it finds {format_rate(found['sensitivity'])}; of all melanomas, "
-        f"{format_rate(found['found_or_referred'])} are found or referred."
+        f"It would refer {per_hundred(found['referred'])} images of its test split to a doctor. "
+        f"Of the melanomas among the rest it finds {format_rate(found['sensitivity'])}; of all "
+        f"melanomas, {format_rate(found['found_or_referred'])} are found or referred."
     )
 
 

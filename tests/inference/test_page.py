@@ -119,6 +119,13 @@ def test_the_frame_says_what_the_page_is_and_is_not_before_it_asks_for_a_picture
     assert "$" not in text
 
 
+def test_the_model_card_is_paragraphs_without_marks():
+    card = "# Model card\n\n**What.** A `file`\nin [a <place>](x.md).\n\n- one\n  item\n- two\n"
+    text = page.model_card_html(card)
+    assert "<h1>Model card</h1>" in text
+    assert "<pre>What. A file in a &lt;place&gt;.\n\n- one item\n- two" in text
+
+
 class Elements(HTMLParser):
     """The ids and the open elements of a page; raises AssertionError where tags do not match."""
 
