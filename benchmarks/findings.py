@@ -61,8 +61,8 @@ to frequency). {note}
 """
 EVERY_SECOND_EPOCH = """\
 Validation after every second epoch instead of each would save {saved:.1%} of a training with the
-thesis's recipe ({validation_seconds:.0f} of {seconds:.0f} seconds are validation), and keep epoch
-{best_even_epoch} instead of {best_epoch}.
+thesis's recipe ({validation_seconds:.0f} of {seconds:.0f} seconds are validation). It would keep
+epoch {best_even_epoch}; with all of them validated, epoch {best_epoch} is kept.
 """
 ABSTENTION = """\
 ## When not to answer, and does it need the lesion?
