@@ -1,4 +1,4 @@
-"""The commands `figures`, `site` and `evaluate`, for runs that are finished."""
+"""The commands `figures`, `checklist`, `site` and `evaluate`, for runs that are finished."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from melanoma_lib.core.errors import MelanomaError
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds the three commands to the parser."""
+    """Adds the four commands to the parser."""
     test = commands.add_parser("evaluate", help="a trained run on images from elsewhere")
     test.add_argument(
         "--bundle", required=True, metavar="DIR", help="a run's folder, or one architecture's in it"
@@ -34,6 +34,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "--figures-dir", metavar="DIR", help="the run's figures, for what needs images or models"
     )
     page.set_defaults(command=redraw_figures)
+
+    listed = commands.add_parser("checklist", help="a reporting checklist, filled in from a run")
+    listed.add_argument("--standard", required=True, choices=("tripod-ai", "claim"))
+    listed.add_argument("--results", required=True, metavar="FILE", help="comparison_results.json")
+    listed.add_argument("--output-dir", metavar="DIR", help="default: the run's folder")
+    listed.set_defaults(command=fill_checklist)
 
     site = commands.add_parser("site", help="a run's executed notebooks as web pages")
     site.add_argument("--output-dir", default=Config().output_dir, metavar="DIR",
@@ -76,6 +82,16 @@ def redraw_figures(options: argparse.Namespace) -> None:
         print(f"{word:10s} {len(names):3d}  {', '.join(names)}")
     if "missing" in outcome.values():
         print(f"missing are those that need images, models or another run: not in {drawn}")
+
+
+def fill_checklist(options: argparse.Namespace) -> None:
+    """`melanoma checklist`: Markdown and LaTeX."""
+    from melanoma_lib.reporting.checklist import write_checklist
+
+    results = Path(options.results).expanduser().resolve()
+    folder = Path(options.output_dir or results.parent)
+    paths, counts = write_checklist(options.standard, results, folder)
+    print("\n".join([*map(str, paths), counts]))
 
 
 def build_website(options: argparse.Namespace) -> None:
