@@ -16,7 +16,8 @@ STANDARDS = ("tripod-ai", "claim")
 ANSWERED, AUTHOR, NOT_DONE = STATES = ("answered from the run", "for the author", "not done")
 INTRODUCTION = (
     "{source}. Numbers are those of the standard; what an item asks is in our words, and a journal "
-    "wants its own form. Section numbers are those of the guide to the thesis. {counts}."
+    "wants its own form. Sections are those of the guide to the thesis, and dots stand for what "
+    "you know. {counts}."
 )
 GENERATED = (
     "The run knows only generated pictures: its answers show how the list is filled in, and say "
@@ -57,19 +58,20 @@ def fill(standard: str, facts: Facts) -> list[Item]:
 
     An item that the author has to write something for is theirs, whatever the run can add.
     """
-    places, tasks = read_standard("answers"), read_standard("tasks")
+    known, tasks = read_standard("answers"), read_standard("tasks")
     items = []
     for section in read_standard(standard)["sections"]:
         for item in section["items"]:
             names, task = item.get("answers", []), tasks.get(item.get("task"))
-            found = {name: answer(facts, name, **_sentence(places[name])) for name in names}
+            found = {name: answer(facts, name, **_sentence(known[name])) for name in names}
             state = AUTHOR if task else ANSWERED if names and all(found.values()) else NOT_DONE
-            parts = {"From the run": [line for lines in found.values() for line in lines]}
-            parts["It stands in"] = [places[name]["stands_in"] for name in names if found[name]]
+            parts = {
+                "From the run": [line for lines in found.values() for line in lines],
+                "It stands in": _places([known[name] for name in names if found[name]]),
+            }
             if task:
-                section_name = re.sub(r"^(?=\d)", "section ", task["section"])
-                parts["To write"] = [f"{task['write']} In {section_name}."]
-                parts["For example"] = [task["example"]]
+                parts |= {f"To write, {task['where']}": [task["write"]],
+                          "For example": [task["example"]]}  # fmt: skip
             elif state == NOT_DONE:
                 parts["What would do it"] = [f"{item['missing']}."]
             parts = {head: texts for head, texts in parts.items() if texts}
@@ -79,7 +81,14 @@ def fill(standard: str, facts: Facts) -> list[Item]:
 
 
 def _sentence(entry: dict) -> dict[str, str]:
-    return {name: text for name, text in entry.items() if name != "stands_in"}
+    return {name: entry[name] for name in ("says", "each") if name in entry}
+
+
+def _places(entries: list[dict]) -> list[str]:
+    """Where some answers stand, in one text: files, figures and tables, and sections."""
+    files = dict.fromkeys(f"`{name}`" for entry in entries for name in entry["stands_in"])
+    sections = dict.fromkeys(number for entry in entries for number in entry["sections"])
+    return [f"{', '.join(files)}; section {', '.join(sections)}."] if entries else []
 
 
 def count_states(items: list[Item]) -> str:
@@ -106,7 +115,7 @@ def write_checklist(standard: str, results_file: Path, folder: Path) -> tuple[li
     """
     facts, head = read_facts(results_file), read_standard(standard)
     items, basis = fill(standard, facts), describe_results(facts.results)
-    counts = count_states(items)
+    basis, counts = basis[0].upper() + basis[1:], count_states(items)
     introduction = INTRODUCTION.format(source=head["source"], counts=counts)
     warning = f"\n{GENERATED}\n" * facts.results["dataset"]["generated"]
     pages = {
@@ -128,7 +137,6 @@ def _markdown(items: list[Item]) -> str:
             lines += ["", f"## {section}"]
         lines += ["", f"### {item.number} {item.subject}: {item.state}", "", item.asks, ""]
         for head, texts in item.parts.items():
-            texts = _joined(head, texts)
             several = len(texts) > 1
             lines.append(f"- {head}:" + f" {texts[0]}" * (not several))
             lines += [f"  - {text}" for text in texts] * several
@@ -143,14 +151,9 @@ def _latex(items: list[Item]) -> Iterator[str]:
             yield rf"\multicolumn{{3}}{{@{{}}l}}{{\textbf{{{escape_latex(section)}}}}} \\*"
         texts = [rf"\textbf{{{item.state}}}"]
         for head, lines in item.parts.items():
-            texts.append(rf"\emph{{{head}:}} {_escaped(' '.join(_joined(head, lines)))}")
+            texts.append(rf"\emph{{{head}:}} {_escaped(' '.join(lines))}")
         asks = f"{_escaped(item.subject)}. {_escaped(item.asks)}"
         yield rf"{item.number} & {asks} & " + r" \newline ".join(texts) + r" \\ \addlinespace"
-
-
-def _joined(head: str, texts: list[str]) -> list[str]:
-    """Places in one line, each once; other texts one by one."""
-    return ["; ".join(dict.fromkeys(texts)) + "."] if head == "It stands in" else texts
 
 
 def _escaped(text: str) -> str:

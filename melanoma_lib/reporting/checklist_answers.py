@@ -23,7 +23,8 @@ from melanoma_lib.reporting.run import open_run
 from melanoma_lib.reporting.tables import HEADS, pair_names, with_texts
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
-KEPT = {"val_accuracy": "the best by validation accuracy", "last": "the last"}  # epochs
+KEPT = {"val_accuracy": "the best by validation accuracy", "last": "the last"}  # of the epochs
+ACRONYMS = ("auc", "ece", "mce", "nll")
 OF_PATIENTS = ("sex", "age")  # the attributes of subgroups by which sensitivity is compared
 
 
@@ -40,7 +41,8 @@ class Facts:
 def read_facts(results_file: Path) -> Facts:
     """Reads the run of a results file; raises `MelanomaError` as `open_run` does.
 
-    An external test of weights that have been replaced since does not count.
+    An external test of weights that have been replaced since does not count, nor one on images of
+    the training data.
     """
     run = open_run(results_file)
     ours, table = run.results["models"], run.folder / "split.csv"
@@ -55,8 +57,9 @@ def read_facts(results_file: Path) -> Facts:
     external = [
         results for results in
         map(read_json, sorted(run.folder.glob("external/*/external_results.json")))
-        if all(key in ours and model["temperature"] == ours[key]["temperature"]
-               for key, model in results["models"].items())
+        if not results["external"]["overlap"]
+        and all(key in ours and model["temperature"] == ours[key]["temperature"]
+                for key, model in results["models"].items())
     ]  # fmt: skip
     split = pd.read_csv(table, dtype=str) if table.exists() else None
     return Facts(run.results, models, split, external)
@@ -65,15 +68,21 @@ def read_facts(results_file: Path) -> Facts:
 def answer(facts: Facts, name: str, says: str = "", each: str = "") -> list[str]:
     """The lines of an answer by its name in answers.toml, none where the run does not have it.
 
-    says: a sentence with fields, for each of the rows of the kind `each`.
+    says: a sentence with fields, for each of the rows of the kind `each`; models of which it says
+    the same share it.
     """
     if not says:
         return ANSWERS[name](facts)
-    return [says.format_map(with_texts(row)) for row in ROWS[each](facts)]
+    names: dict[str, list[str]] = {}
+    for row in ROWS[each](facts):
+        said = says.format_map(with_texts(row) | {"name": "{name}"})
+        names.setdefault(said, []).append(row.get("name", ""))
+    return [said.replace("{name}", ", ".join(who)) for said, who in names.items()]
 
 
 def _models(facts: Facts) -> Iterator[dict]:
-    return iter(facts.models)
+    for model in facts.models:
+        yield model | {"rules": RECIPES[model["config"].recipe]}
 
 
 def _kept_epochs(facts: Facts) -> Iterator[dict]:
@@ -89,12 +98,15 @@ def _kept_epochs(facts: Facts) -> Iterator[dict]:
 def _points(facts: Facts) -> Iterator[dict]:
     for model in facts.models:
         for point in model["operating_points"]:
-            yield point | {"model": model["name"], "label": operating_point_label(point)}
+            yield point | {"model": model["name"], "label": operating_point_label(point),
+                           "prevalence": facts.results["prevalence"]}  # fmt: skip
 
 
 def _averages(facts: Facts) -> Iterator[dict]:
     for pair in facts.results.get("ensemble_differences", []):
-        yield pair | {"pair": " minus ".join(pair_names(facts.results, pair))}
+        way = facts.results["ensembles"][pair["first"]].get("averaging")
+        how = f"; members {way['chosen']} before averaging" if way else ""
+        yield pair | {"pair": " minus ".join(pair_names(facts.results, pair)), "how": how}
 
 
 def _explained(facts: Facts) -> Iterator[dict]:
@@ -115,14 +127,20 @@ def _worst_alterations(facts: Facts) -> Iterator[dict]:
 
 def _referrals(facts: Facts) -> Iterator[dict]:
     for model in facts.results.get("abstention", {"models": {}})["models"].values():
-        yield referral_at(model, SHOWN_FRACTION)["test"] | {"name": model["name"]}
+        row = referral_at(model, SHOWN_FRACTION)
+        yield row["test"] | {"name": model["name"], "fraction": row["fraction"]}
+
+
+def _datasets(facts: Facts) -> Iterator[dict]:
+    for results in facts.external:
+        yield {"dataset": results["dataset"]["name"], "images": results["test_images"],
+               "lesions": results["test_lesions"], "prevalence": results["prevalence"],
+               "own": facts.results["prevalence"]}  # fmt: skip
 
 
 def _elsewhere(facts: Facts) -> Iterator[dict]:
-    for results in facts.external:
-        about = {"dataset": results["dataset"]["name"], "images": results["test_images"],
-                 "lesions": results["test_lesions"]}  # fmt: skip
-        yield from (model | about for model in results["models"].values())
+    for results, about in zip(facts.external, _datasets(facts), strict=True):
+        yield from (about | model for model in results["models"].values())
 
 
 def _shifts(facts: Facts) -> Iterator[dict]:
@@ -156,8 +174,11 @@ def _disjoint(facts: Facts) -> list[str]:
     if facts.split is None:
         return []
     leaked = is_leaked(facts.split)
-    return [f"Split by {facts.results['split']}: {leaked.sum():,} of {len(leaked):,} held-out "
-            "images show a lesion that is in training too."]  # fmt: skip
+    lines = [f"Split by {facts.results['split']}: {leaked.sum():,} of {len(leaked):,} held-out "
+             "images show a lesion that is in training too."]  # fmt: skip
+    if "patient_id" not in facts.split:
+        lines.append("Patients are not identified: one may have lesions in several parts.")
+    return lines
 
 
 def _imbalance(facts: Facts) -> list[str]:
@@ -177,10 +198,10 @@ def _imbalance(facts: Facts) -> list[str]:
 
 def _missing_data(facts: Facts) -> list[str]:
     """What is unknown of the test images, and what was left out elsewhere."""
-    unknown = [f"{ATTRIBUTES[row['attribute']]}, {row['images']:,}" for row in _groups(facts)
-               if row["group"] == "unknown"]  # fmt: skip
-    lines = [f"Patient data are no input; test images for which they are unknown form a group: "
-             f"{'; '.join(unknown) or 'none'}."]  # fmt: skip
+    unknown = [f"{ATTRIBUTES[row['attribute']].lower()}: {row['images']:,}"
+               for row in _groups(facts) if row["group"] == "unknown"]  # fmt: skip
+    lines = [f"Patient data are no input; test images of unknown data, which are a group of their "
+             f"own, by {'; by '.join(unknown) or 'attribute: none'}."]  # fmt: skip
     for results in facts.external:
         left_out = describe_excluded(results["external"]["left_out"]) or "none"
         lines.append(f"Images left out of {results['dataset']['name']}: {left_out}.")
@@ -202,13 +223,13 @@ def _output(facts: Facts) -> list[str]:
     codes = facts.results["class_names"]
     names = ", ".join(DISPLAY_NAMES[code].lower() for code in codes)
     return [f"Calibrated probabilities of {len(codes)} diagnoses ({names}), and a verdict on "
-            "melanoma at a threshold on its probability:"]  # fmt: skip
+            "melanoma at a threshold on its probability."]  # fmt: skip
 
 
 def _metrics(facts: Facts) -> list[str]:
     """Every metric that was computed."""
     names = dict.fromkeys(name for model in facts.models for name in model["metrics"])
-    heads = ", ".join(HEADS.get(name, name.replace("_", " ")) for name in names)
+    heads = ", ".join(HEADS.get(name, _in_print(name)) for name in names)
     labels = list(dict.fromkeys(row["label"] for row in _points(facts)))
     return [f"Of every model: {heads}; sensitivity, specificity, PPV and NPV at thresholds for a "
             f"{', a '.join(labels)}."]  # fmt: skip
@@ -237,11 +258,11 @@ def _subgroups(facts: Facts) -> list[str]:
         known = [row for row in rows
                  if not row["small"] and row["sensitivity"]["value"] is not None]  # fmt: skip
         known.sort(key=lambda row: row["sensitivity"]["value"])
-        ends = [f"{ATTRIBUTES[row['attribute']]} {row['group']} {row['sensitivity']}"
+        ends = [f"{ATTRIBUTES[row['attribute']].lower()} {row['group']} {row['sensitivity']}"
                 for row in with_texts(known[:1] + known[1:][-1:])]  # fmt: skip
-        lines += [f"{model['name']}, sensitivity at one threshold for all, the worst and the best "
-                  f"group by sex and age: {', '.join(ends) or 'unknown'}; too small to say: "
-                  f"{len(rows) - len(known)} of {len(rows)} groups."] * bool(rows)  # fmt: skip
+        lines += [f"{model['name']}, sensitivity at one threshold for all, in the worst and in the "
+                  f"best group by sex and age: {', '.join(ends) or 'unknown'}. Groups too small to "
+                  f"say: {len(rows) - len(known)} of {len(rows)}."] * bool(rows)  # fmt: skip
     return lines
 
 
@@ -294,6 +315,11 @@ def _limits(facts: Facts) -> list[str]:
     return list(filter(None, known))
 
 
+def _in_print(name: str) -> str:
+    words = [word.upper() if word in ACRONYMS else word for word in name.split("_")]
+    return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
+
+
 def _groups(facts: Facts) -> list[dict]:
     """The groups of patients; their counts are the same for every model."""
     return facts.models[0]["subgroups"]
@@ -304,17 +330,17 @@ def _counts(facts: Facts, attributes: Iterable[str]) -> list[str]:
     lines = []
     for attribute in attributes:
         told = "; ".join(
-            f"{row['group']} {row['lesions']:,} lesions, {row['melanoma_lesions']:,} of melanoma"
+            f"{row['group']}: {row['lesions']:,} lesions ({row['melanoma_lesions']:,} of melanoma)"
             for row in _groups(facts) if row["attribute"] == attribute
         )  # fmt: skip
-        lines += [f"Test split, {ATTRIBUTES[attribute]}: {told}."] * bool(told)
+        lines += [f"Test split by {ATTRIBUTES[attribute].lower()}. {told}."] * bool(told)
     return lines
 
 
 ROWS = {
     "models": _models, "kept_epochs": _kept_epochs, "points": _points, "averages": _averages,
     "explained": _explained, "worst_alterations": _worst_alterations, "shifts": _shifts,
-    "referrals": _referrals, "elsewhere": _elsewhere,
+    "referrals": _referrals, "datasets": _datasets, "elsewhere": _elsewhere,
 }  # fmt: skip
 ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
     "dataset": _dataset, "partition": _partition, "disjoint": _disjoint, "imbalance": _imbalance,

@@ -70,7 +70,7 @@ def leave_external_test(folder):
     """Leaves the results of an external test."""
     results = read_json(folder / "comparison_results.json")
     results["dataset"] |= {"name": "another clinic"}
-    results["external"] = {"left_out": {"of diagnosis scc": 7}}
+    results["external"] = {"left_out": {"of diagnosis scc": 7}, "overlap": ""}
     for model in results["models"].values():
         model["own"] = {"temperature": model["temperature"],
                         "difference": {"melanoma_auc": estimate(-0.125)}}  # fmt: skip
@@ -113,7 +113,7 @@ def folder(_run, tmp_path):
 def lines(folder, name):
     """An answer as one text."""
     facts, entry = read_facts(folder / "comparison_results.json"), PLACES[name]
-    sentence = {part: text for part, text in entry.items() if part != "stands_in"}
+    sentence = {part: entry[part] for part in ("says", "each") if part in entry}
     return "\n".join(answer(facts, name, **sentence))
 
 
@@ -138,6 +138,7 @@ IN_RESULTS = {
     "internal": ((*MODEL, "metrics", "accuracy"), estimate(0.7), "test 0.700 [0.600, 0.800]"),
     "calibration": ((*MODEL, "uncalibrated", "ece"), estimate(0.7), "ECE 0.700 [0.600, 0.800]"),
     "points": ((*POINT, "test", "sensitivity"), estimate(0.7), "sensitivity 0.700 [0.600, 0.800]"),
+    "consequences": ((*POINT, "test", "missed"), estimate(7.0), "7.000 [6.900, 7.100] missed"),
     "averages": (("ensemble_differences", 0, "accuracy"), estimate(0.7), "accuracy 0.700"),
     "explanations": ((*MODEL, "explanations", "maps", 1, "inside"), estimate(0.7), "mask 0.700"),
     "occlusion": (
@@ -146,13 +147,13 @@ IN_RESULTS = {
     "shifts": (("abstention", "shifts", 0, "label"), "blurred images", "blurred images"),
     "referral": (
         ("abstention", "models", "ensemble", "referral", 0, "test", "referred"), estimate(0.7),
-        "refers 0.700 [0.600, 0.800]",
+        "referred, 0.700 [0.600, 0.800]",
     ),
     "dataset": (("dataset", "lesions"), 4321, "4,321 lesions"),
     "disjoint": (("split",), "image", "Split by image"),
     "missing_data": ((*MODEL, "subgroups", 2, "images"), 4321, "4,321"),
     "output": (("class_names",), ["mel", "nv"], "2 diagnoses (melanoma, "),
-    "metrics": ((*MODEL, "metrics", "kappa"), estimate(0.7), "kappa"),
+    "metrics": ((*MODEL, "metrics", "macro_mce"), estimate(0.7), "Macro MCE"),
     "uncertainty": (("interval", "resamples"), 4321, "4,321 resamples"),
     "subgroups": ((*MODEL, "subgroups", 0, "sensitivity"), estimate(0.97), "0.970"),
     "characteristics": ((*MODEL, "subgroups", 0, "lesions"), 4321, "4,321 lesions"),
@@ -168,6 +169,7 @@ IN_FILES = {
     "predictions": ("both", {"temperature": 2.345}, "divided by 2.345"),
     "software": ("model_0/run.json", {"versions": {"torch": "3.1"}}, "torch 3.1"),
     "external": ("external/clinic/external_results.json", {"test_images": 4321}, "4,321 images"),
+    "other_data": ("external/clinic/external_results.json", {"prevalence": 0.77}, "77.0% of them"),
     "updating": ("external/clinic/external_results.json", {"dataset": {"name": "Z"}}, "None: on Z"),
 }
 
@@ -205,9 +207,20 @@ def test_answers_on_the_split_are_counted_in_it(folder):
     split = split[split["image_id"] != "ISIC_0000399"]
     split.to_csv(folder / "split.csv", index=False)
     assert "1 of 399 held-out images" in lines(folder, "disjoint")
+    assert "Patients are not identified" in lines(folder, "disjoint")
     assert "Test: 199 images (24.9%)" in lines(folder, "partition")
+    split.assign(patient_id="1").to_csv(folder / "split.csv", index=False)
+    assert "Patients" not in lines(folder, "disjoint")
     count = ((split["part"] == "train") & (split["dx"] == "df")).sum()
     assert f"dermatofibroma {count}" in lines(folder, "imbalance")
+
+
+def test_models_of_which_the_same_is_said_share_a_line(folder):
+    assert lines(folder, "preparation").startswith("Model_0, Model_1: 224 pixels")
+    config = read_json(folder / "model_1" / "run.json")["config"] | {"image_size": 300}
+    edit(folder / "model_1" / "run.json", config=config)
+    first, second = lines(folder, "preparation").splitlines()
+    assert first.startswith("Model_0: 224 pixels") and second.startswith("Model_1: 300 pixels")
 
 
 def test_answers_on_training_are_those_of_its_record_and_history(folder):
@@ -215,14 +228,15 @@ def test_answers_on_training_are_those_of_its_record_and_history(folder):
     config |= {"recipe": "balanced", "image_size": 77, "learning_rate": 0.25}
     config["augmentation"] |= {"rotation": 33.0}
     edit(folder / "model_0" / "run.json", config=config)
-    assert "recipe balanced" in lines(folder, "training") and "0.25;" in lines(folder, "training")
+    told = lines(folder, "training")
+    assert "recipe balanced" in told and "learning rate 0.25 (one_cycle)" in told
     assert "77 pixels" in lines(folder, "preparation")
     assert "up to 33 degrees" in lines(folder, "augmentation")
     assert "Recipe balanced: an epoch is at most 20% of one class" in lines(folder, "imbalance")
-    assert "is the last (0.200)" in lines(folder, "selection")
+    assert "is the last; its validation accuracy is 0.200" in lines(folder, "selection")
     history = folder / "model_0" / "history.csv"
     history.write_text(history.read_text().replace("0.2,", "0.625,"))
-    assert "is the last (0.625)" in lines(folder, "selection")
+    assert "is the last; its validation accuracy is 0.625" in lines(folder, "selection")
     assert "validation 0.625" in lines(folder, "internal")
 
 
@@ -282,10 +296,14 @@ def test_what_is_not_there_is_not_done_and_what_would_do_it_is_said(folder):
     assert "From the run" not in told["33"]
 
 
-def test_an_external_test_of_other_weights_does_not_count(folder):
+@pytest.mark.parametrize("why", ["other weights", "images of the training data"])
+def test_what_is_no_external_test_does_not_count(folder, why):
     path = folder / "external" / "clinic" / "external_results.json"
     results = read_json(path)
-    results["models"]["model_1"]["temperature"] = 9.0
+    if why == "other weights":
+        results["models"]["model_1"]["temperature"] = 9.0
+    else:
+        results["external"]["overlap"] = why
     write_json(path, results)
     assert states(folder, "claim")["33"] == NOT_DONE
     assert "External tests: 0" in lines(folder, "limits")
@@ -296,8 +314,8 @@ def test_what_the_author_has_to_write_stays_with_the_author(folder):
     for standard in STANDARDS:
         items = fill(standard, facts)
         for item in items:
-            assert (item.state == AUTHOR) == ("To write" in item.parts) == (
-                "For example" in item.parts)  # fmt: skip
+            to_write = any(head.startswith("To write, ") for head in item.parts)
+            assert (item.state == AUTHOR) == to_write == ("For example" in item.parts)
             assert (item.state == NOT_DONE) == ("What would do it" in item.parts)
             assert item.state != ANSWERED or item.parts["From the run"]
         assert count_states(items).startswith(f"{len(items)} items: ")
@@ -318,11 +336,13 @@ def test_files_refer_to_what_there_is(folder):
     documented = (ROOT / "docs" / "run_folder.md").read_text() + GUIDE.read_text()
     documented += (ROOT / "docs" / "results.md").read_text()
     for name, entry in PLACES.items():
-        for place in re.findall(r"`([^`]+)`", entry["stands_in"]):
+        for place in entry["stands_in"]:
             assert place in {*CATALOG, *CAPTIONS} or place in documented, (name, place)
-        assert set(re.findall(r"\d+\.\d+", entry["stands_in"])) <= numbers, name
-    for name, task in TASKS.items():
-        assert task["section"] in numbers or task["section"].startswith("the "), name
+        assert entry["sections"] and set(entry["sections"]) <= numbers, name
+    for task in TASKS.values():
+        assert task["where"].removeprefix("in section ") in {
+            *numbers, "on the title page", "in the abstract", "in the acknowledgements"
+        }  # fmt: skip
 
 
 def test_commands_that_would_do_it_exist():
