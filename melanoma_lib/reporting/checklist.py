@@ -87,8 +87,10 @@ def _sentence(entry: dict) -> dict[str, str]:
 def _places(entries: list[dict]) -> list[str]:
     """Where some answers stand, in one text: files, figures and tables, and sections."""
     files = dict.fromkeys(f"`{name}`" for entry in entries for name in entry["stands_in"])
-    sections = dict.fromkeys(number for entry in entries for number in entry["sections"])
-    return [f"{', '.join(files)}; section {', '.join(sections)}."] if entries else []
+    numbers = {number for entry in entries for number in entry["sections"]}
+    sections = sorted(numbers, key=lambda number: [int(part) for part in number.split(".")])
+    several = "s" * (len(sections) > 1)
+    return [f"{', '.join(files)}; section{several} {', '.join(sections)}."] if entries else []
 
 
 def count_states(items: list[Item]) -> str:

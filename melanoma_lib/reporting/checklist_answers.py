@@ -200,8 +200,8 @@ def _missing_data(facts: Facts) -> list[str]:
     """What is unknown of the test images, and what was left out elsewhere."""
     unknown = [f"{ATTRIBUTES[row['attribute']].lower()}: {row['images']:,}"
                for row in _groups(facts) if row["group"] == "unknown"]  # fmt: skip
-    lines = [f"Patient data are no input; test images of unknown data, which are a group of their "
-             f"own, by {'; by '.join(unknown) or 'attribute: none'}."]  # fmt: skip
+    lines = ["Patient data are no input. Test images for which they are unknown are a group of "
+             f"their own; by {'; by '.join(unknown) or 'any attribute: none'}."]  # fmt: skip
     for results in facts.external:
         left_out = describe_excluded(results["external"]["left_out"]) or "none"
         lines.append(f"Images left out of {results['dataset']['name']}: {left_out}.")
@@ -284,7 +284,7 @@ def _errors(facts: Facts) -> list[str]:
         row, others = matrix[melanoma], matrix[melanoma].copy()
         others[melanoma] = 0
         taken_for = DISPLAY_NAMES[CLASS_NAMES[others.argmax()]].lower()
-        most = f"; most of the others, {others.max():,}, are taken for {taken_for}"
+        most = f", the others most often ({others.max():,}) taken for {taken_for}"
         lines.append(f"{model['name']}: {matrix.sum() - np.trace(matrix):,} of {matrix.sum():,} "
                      f"test images wrong; of {row.sum():,} images of melanoma "
                      f"{row[melanoma]:,} right{most * bool(others.any())}.")  # fmt: skip

@@ -159,7 +159,7 @@ IN_RESULTS = {
     "characteristics": ((*MODEL, "subgroups", 0, "lesions"), 4321, "4,321 lesions"),
     "confirmation": ((*MODEL, "subgroups", -1, "lesions"), 4321, "4,321 lesions"),
     "errors": ((*MODEL, "confusion_matrix", 4), [0, 0, 0, 0, 8, 9, 0], "of 17 images of melanoma 8 "
-               "right; most of the others, 9, are taken for melanocytic nevus"),
+               "right, the others most often (9) taken for melanocytic nevus"),
     "sample_size": (("test_lesions",), 4321, "4,321 test lesions"),
     "limits": (("trainings",), 5, "Trainings of each network: 5"),
 }  # fmt: skip
