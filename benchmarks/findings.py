@@ -71,6 +71,17 @@ All thresholds were chosen on validation; the test set has {images:,} images of 
 {note} Chapter 11 explains the tables; its results took {abstention:.0f} seconds, the altered images
 of chapter 07 {occlusion:.0f}.
 """
+SAMPLE = """\
+## The generated sample, {count} seeds
+
+{date}, {device}, torch {torch}, timm {timm}. Made with
+
+    python benchmarks/sample_seeds.py FILE --output-dir DIR
+
+The networks of `make figures`, trained with seeds {seeds} of split and training: medians, in
+brackets the lowest and the highest. Above random weights, above centre: for how many seeds the
+interval of the heat inside the lesion, minus that of the baseline, lies above zero. {note}
+"""
 FROM_RANDOM_WEIGHTS = """\
 ## The four architectures of the thesis from random weights
 
@@ -149,6 +160,32 @@ def abstention(measured: dict) -> Iterator[str]:
         yield markdown(as_dataframe(table(results, name)))
 
 
+def sample(measured: dict) -> Iterator[str]:
+    """Medians over the seeds of what the sample's networks learn, and in how many the maps find."""
+    rows = pd.DataFrame(measured["rows"])
+    seeds = sorted(rows["seed"].unique())
+    yield SAMPLE.format(
+        **about(measured), count=len(seeds), seeds=", ".join(map(str, seeds)),
+        device=rows["device"].iloc[0],
+    )  # fmt: skip
+    shown = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy",
+             "melanoma_auc": "Melanoma AUC", "most_of_one_class": "Most of one class",
+             "temperature": "Temperature", "ece_before": "ECE before", "ece_after": "ECE after",
+             "nll_before": "NLL before", "nll_after": "NLL after", "bins": "Bins filled",
+             "heat_inside": "Heat inside", "uniform_inside": "Uniform map"}  # fmt: skip
+    by_network = rows.groupby("name", sort=False)
+    table = pd.DataFrame({"Network": by_network.size().index})
+    for column, head in shown.items():
+        low, middle, high = (by_network[column].quantile(q).to_numpy() for q in (0, 0.5, 1))
+        ends = zip(low, middle, high, strict=True)
+        table[head] = [f"{median:.3g} [{a:.3g}, {b:.3g}]" for a, median, b in ends]
+    baselines = {"minus_random": "Above random weights", "minus_centre": "Above centre"}
+    for column, head in baselines.items():
+        above = rows[column].map(lambda estimate: estimate["low"] > 0)
+        table[head] = above.groupby(rows["name"], sort=False).sum().to_numpy()
+    yield markdown(table)
+
+
 def from_random_weights(measured: dict) -> Iterator[str]:
     """The comparison of the thesis's architectures without ImageNet weights, and its figures."""
     parts = measured["results"]["dataset"]["parts"]
@@ -172,6 +209,7 @@ SECTIONS = {
     "leakage-cpu.json": leakage,
     "quality-cpu.json": recipes,
     "abstention-cpu.json": abstention,
+    "sample-seeds-cpu.json": sample,
     "comparison-h200.json": from_random_weights,
 }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melanoma_lib.core.files import write_text
+from melanoma_lib.core.provenance import last_line
 from melanoma_lib.reporting.checklist_answers import Facts, answer, read_facts
 from melanoma_lib.reporting.tables import describe_results, escape_latex
 
@@ -125,7 +126,7 @@ def write_checklist(standard: str, results_file: Path, folder: Path) -> tuple[li
         ".tex": LATEX % {
             "title": head["title"], "rows": "\n".join(_latex(items)),
             "basis": f"{introduction} {warning.strip()} {basis} Cite: {head['cite']}",
-        },
+        } + last_line(".tex"),
     }  # fmt: skip
     paths = [write_text(folder / f"checklist-{standard}{end}", text) for end, text in pages.items()]
     return paths, counts

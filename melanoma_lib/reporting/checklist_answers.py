@@ -25,7 +25,7 @@ from melanoma_lib.reporting.tables import HEADS, pair_names, with_texts
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 KEPT = {"val_accuracy": "the best by validation accuracy", "last": "the last"}  # of the epochs
 ACRONYMS = ("auc", "ece", "mce", "nll")
-OF_PATIENTS = ("sex", "age")  # the attributes of subgroups by which sensitivity is compared
+OF_PATIENTS = ("sex", "age", "skin_tone")  # attributes by which sensitivity is compared
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ def _imbalance(facts: Facts) -> list[str]:
 
 def _missing_data(facts: Facts) -> list[str]:
     """What is unknown of the test images, and what was left out elsewhere."""
-    unknown = [f"{ATTRIBUTES[row['attribute']].lower()}: {row['images']:,}"
-               for row in _groups(facts) if row["group"] == "unknown"]  # fmt: skip
+    rows = [row for row in _groups(facts) if row["group"] == "unknown"]
+    unknown = [f"{_label(row)}: {row['images']:,}" for row in rows]
     lines = ["Patient data are no input. Test images for which they are unknown are a group of "
              f"their own; by {'; by '.join(unknown) or 'any attribute: none'}."]  # fmt: skip
     for results in facts.external:
@@ -258,11 +258,12 @@ def _subgroups(facts: Facts) -> list[str]:
         known = [row for row in rows
                  if not row["small"] and row["sensitivity"]["value"] is not None]  # fmt: skip
         known.sort(key=lambda row: row["sensitivity"]["value"])
-        ends = [f"{ATTRIBUTES[row['attribute']].lower()} {row['group']} {row['sensitivity']}"
+        ends = [f"{_label(row)} {row['group']} {row['sensitivity']}"
                 for row in with_texts(known[:1] + known[1:][-1:])]  # fmt: skip
+        by = ", ".join(dict.fromkeys(map(_label, rows)))
         lines += [f"{model['name']}, sensitivity at one threshold for all, in the worst and in the "
-                  f"best group by sex and age: {', '.join(ends) or 'unknown'}. Groups too small to "
-                  f"say: {len(rows) - len(known)} of {len(rows)}."] * bool(rows)  # fmt: skip
+                  f"best group by {by}: {'; '.join(ends) or 'unknown'}. Groups too small to say: "
+                  f"{len(rows) - len(known)} of {len(rows)}."] * bool(rows)  # fmt: skip
     return lines
 
 
@@ -323,6 +324,10 @@ def _in_print(name: str) -> str:
 def _groups(facts: Facts) -> list[dict]:
     """The groups of patients; their counts are the same for every model."""
     return facts.models[0]["subgroups"]
+
+
+def _label(row: dict) -> str:
+    return ATTRIBUTES[row["attribute"]].lower()
 
 
 def _counts(facts: Facts, attributes: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from helpers import ROOT, make_run, results_of, table_of
 from melanoma_lib.cli import main
 from melanoma_lib.config import Config
 from melanoma_lib.core.files import read_json, write_json
+from melanoma_lib.core.provenance import read_provenance
 from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.evaluation.predictions import load_predictions
 from melanoma_lib.pipeline.thesis import GUIDE, sections, thesis
@@ -215,6 +216,12 @@ def test_answers_on_the_split_are_counted_in_it(folder):
     assert f"dermatofibroma {count}" in lines(folder, "imbalance")
 
 
+def test_groups_by_skin_tone_count_where_the_results_have_them(folder):
+    assert "best group by sex, age (years):" in lines(folder, "subgroups")
+    changed(folder, *MODEL, "subgroups", 0, "attribute", to="skin_tone")
+    assert "skin tone (estimated)" in lines(folder, "subgroups").splitlines()[0]
+
+
 def test_models_of_which_the_same_is_said_share_a_line(folder):
     assert lines(folder, "preparation").startswith("Model_0, Model_1: 224 pixels")
     config = read_json(folder / "model_1" / "run.json")["config"] | {"image_size": 300}
@@ -258,7 +265,8 @@ def test_the_list_shows_the_estimates_of_the_results_file(folder, tmp_path, caps
         assert "only generated pictures" in text and read_standard(standard)["source"] in text
         assert latex.count("{") == latex.count("}") and "Model\\_0" in latex
         assert not re.search(r"(?<!\\)[&%#_](?!\s)", latex.split(r"\endfoot")[1])
-        assert str(tmp_path) not in text + latex
+        assert read_provenance(folder / f"checklist-{standard}.tex")["run"] == folder.name
+        assert str(tmp_path) not in text + latex.split("\n% {")[0]  # the command is told
 
 
 def states(folder, standard):
