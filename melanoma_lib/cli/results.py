@@ -106,11 +106,12 @@ def fill_checklist(options: argparse.Namespace) -> None:
     """`melanoma checklist`: Markdown and LaTeX."""
     from melanoma_lib.core.provenance import carried
     from melanoma_lib.reporting.checklist import write_checklist
+    from melanoma_lib.reporting.checklist_answers import read_facts
 
     results = Path(options.results).expanduser().resolve()
-    folder = Path(options.output_dir or results.parent)
+    facts, folder = read_facts(results), Path(options.output_dir or results.parent)
     with carried(_origin(results)):
-        paths, counts = write_checklist(options.standard, results, folder)
+        paths, counts = write_checklist(options.standard, facts, folder)
     print("\n".join([*map(str, paths), counts]))
 
 

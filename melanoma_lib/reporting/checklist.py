@@ -111,13 +111,10 @@ def count_open(results_file: Path) -> str:
     return "; ".join(told)
 
 
-def write_checklist(standard: str, results_file: Path, folder: Path) -> tuple[list[Path], str]:
-    """Writes a standard's list as Markdown and LaTeX; returns the paths and the counts in words.
-
-    Raises `MelanomaError` as `read_facts` does.
-    """
-    facts, head = read_facts(results_file), read_standard(standard)
-    items, basis = fill(standard, facts), describe_results(facts.results)
+def write_checklist(standard: str, facts: Facts, folder: Path) -> tuple[list[Path], str]:
+    """Writes a standard's list as Markdown and LaTeX; returns the paths and the counts in words."""
+    head, items = read_standard(standard), fill(standard, facts)
+    basis = describe_results(facts.results)
     basis, counts = basis[0].upper() + basis[1:], count_states(items)
     introduction = INTRODUCTION.format(source=head["source"], counts=counts)
     warning = f"\n{GENERATED}\n" * facts.results["dataset"]["generated"]
