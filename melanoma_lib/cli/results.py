@@ -1,4 +1,4 @@
-"""The commands `figures`, `trace`, `site` and `evaluate`, for runs that are finished."""
+"""The commands `figures`, `trace`, `checklist`, `site` and `evaluate`, for finished runs."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from melanoma_lib.core.errors import MelanomaError
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds the four commands to the parser."""
+    """Adds the five commands to the parser."""
     test = commands.add_parser("evaluate", help="a trained run on images from elsewhere")
     test.add_argument(
         "--bundle", required=True, metavar="DIR", help="a run's folder, or one architecture's in it"
@@ -40,6 +40,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     origin.add_argument("--output-dir", default="", metavar="DIR",
                         help="the run; default: looked for around the file, and in runs")
     origin.set_defaults(command=trace)
+
+    listed = commands.add_parser("checklist", help="a reporting checklist, filled in from a run")
+    listed.add_argument("--standard", required=True, choices=("tripod-ai", "claim"))
+    listed.add_argument("--results", required=True, metavar="FILE", help="comparison_results.json")
+    listed.add_argument("--output-dir", metavar="DIR", help="default: the run's folder")
+    listed.set_defaults(command=fill_checklist)
 
     site = commands.add_parser("site", help="a run's executed notebooks as web pages")
     site.add_argument("--output-dir", default=Config().output_dir, metavar="DIR",
@@ -79,8 +85,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def redraw_figures(options: argparse.Namespace) -> None:
     """`melanoma figures`: figures, tables and LaTeX for a document."""
-    from melanoma_lib.core.files import sha256
-    from melanoma_lib.core.provenance import carried, describe_origin
+    from melanoma_lib.core.provenance import carried
     from melanoma_lib.reporting import latex
     from melanoma_lib.reporting.run import open_run
 
@@ -88,14 +93,34 @@ def redraw_figures(options: argparse.Namespace) -> None:
     drawn = options.figures_dir or Config(output_dir=str(results.parent)).figures
     run = open_run(results, options.metadata or "")
     folder = Path(options.output_dir)
-    origin = describe_origin(run=results.parent.name, results=sha256(results)[:16])
-    with carried(origin):
+    with carried(_origin(results)):
         outcome = latex.write(run, folder, Path(drawn), options.width, options.font_size)
     for word in ("redrawn", "taken over", "missing"):
         names = [name for name, became in outcome.items() if became == word]
         print(f"{word:10s} {len(names):3d}  {', '.join(names)}")
     if "missing" in outcome.values():
         print(f"missing are those that need images, models or another run: not in {drawn}")
+
+
+def fill_checklist(options: argparse.Namespace) -> None:
+    """`melanoma checklist`: Markdown and LaTeX."""
+    from melanoma_lib.core.provenance import carried
+    from melanoma_lib.reporting.checklist import write_checklist
+    from melanoma_lib.reporting.checklist_answers import read_facts
+
+    results = Path(options.results).expanduser().resolve()
+    facts, folder = read_facts(results), Path(options.output_dir or results.parent)
+    with carried(_origin(results)):
+        paths, counts = write_checklist(options.standard, facts, folder)
+    print("\n".join([*map(str, paths), counts]))
+
+
+def _origin(results: Path) -> dict[str, str]:
+    """What files that are made of a results file say of where they come from."""
+    from melanoma_lib.core.files import sha256
+    from melanoma_lib.core.provenance import describe_origin
+
+    return describe_origin(run=results.parent.name, results=sha256(results)[:16])
 
 
 def build_website(options: argparse.Namespace) -> None:

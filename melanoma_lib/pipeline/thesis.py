@@ -89,7 +89,8 @@ def thesis(config: Config, steps: list[Step]) -> str:
     """The state of every section of the thesis guide: figures and tables, and the writing.
 
     States: ready, open, text only. A figure or table counts if its chapter is up to date. The
-    writing is shown where the student keeps a `thesis.toml`.
+    writing is shown where the student keeps a `thesis.toml`, and what is open of the reporting
+    checklists where there are results.
     """
     from melanoma_lib.reporting.figures import CATALOG, PER_MODEL  # slow to import
     from melanoma_lib.reporting.tables import CAPTIONS, table_file
@@ -117,7 +118,18 @@ def thesis(config: Config, steps: list[Step]) -> str:
         section = written.get(head.partition(" ")[0])
         writing = f"{_written(section) if section else '':32s} " if written else ""
         lines.append(f"{state:10s} {head:36s} {writing}{details}{', '.join(lacks)}".rstrip())
-    return "\n".join([*lines, *_writing_in_all(written)])
+    return "\n".join([*lines, *_checklists(output), *_writing_in_all(written)])
+
+
+def _checklists(run_dir: Path) -> list[str]:
+    """How many items of the reporting checklists are open; nothing before there are results."""
+    from melanoma_lib.reporting.checklist import count_open
+
+    results = run_dir / "comparison_results.json"
+    try:
+        return [f"checklists: {count_open(results)}"] if results.exists() else []
+    except MelanomaError as error:
+        return [f"checklists: {error}"]
 
 
 def _writing_in_all(written: Mapping[str, Mapping]) -> list[str]:

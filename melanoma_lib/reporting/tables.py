@@ -537,7 +537,7 @@ def _text(value: object) -> str:
 def headlines(results: dict) -> list[str]:
     """A line for each model with its estimates on the test split, the best melanoma AUC first."""
     text = "{name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}"
-    return [text.format(**_texts(model)) for model in _best_first(results)]
+    return [text.format(**with_texts(model)) for model in _best_first(results)]
 
 
 def _best_first(results: dict) -> list[dict]:
@@ -565,7 +565,7 @@ def summary(results: dict) -> str:
     lines = [describe_results(results), ""]
     for model in _best_first(results):
         label = operating_point_label(model["operating_points"][0])
-        known = {"start": "unknown weights"} | _texts(model)  # older results do not hold it
+        known = {"start": "unknown weights"} | with_texts(model)  # older results do not hold it
         text = MODEL.format(**known, point=label, prevalence=prevalence)
         notes = temperature_note(model["temperature"]), _temperature_verdict(model)
         lines.append(" ".join([text, *filter(None, notes)]))
@@ -580,7 +580,7 @@ def summary(results: dict) -> str:
         lines += ["", summarize_leakage(results["leakage"])]
     if price := results.get("price_of_leakage"):
         verdict = "" if _excludes_zero(price["difference"]["melanoma_auc"]) else ", not significant"
-        lines += ["", LEAKAGE.format(**_texts(price), verdict=verdict)]
+        lines += ["", LEAKAGE.format(**with_texts(price), verdict=verdict)]
     if "abstention" in results:
         lines += ["", "When the least certain images are referred, and what is promised:", ""]
         lines += abstention_tables.summarize_abstention(results["abstention"])
@@ -589,16 +589,17 @@ def summary(results: dict) -> str:
         for model in models:
             label = operating_point_label(model["operating_points"][0])
             verdict = "" if _excludes_zero(model["gain"]["ece"]) else "not "
-            lines.append(EXTERNAL.format(**_texts(model), point=label, verdict=verdict))
+            lines.append(EXTERNAL.format(**with_texts(model), point=label, verdict=verdict))
     return "\n".join(lines) + "\n"
 
 
-def _texts(value: object) -> object:
+def with_texts(value: object) -> object:
     """Results in which every estimate is its text."""
     if isinstance(value, dict):
-        is_estimate = value.keys() >= {"value", "low", "high"}
-        return format_estimate(value) if is_estimate else {k: _texts(v) for k, v in value.items()}
-    return [_texts(inner) for inner in value] if isinstance(value, list) else value
+        if value.keys() >= {"value", "low", "high"}:
+            return format_estimate(value)
+        return {name: with_texts(inner) for name, inner in value.items()}
+    return [with_texts(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _temperature_verdict(model: dict) -> str:
@@ -620,7 +621,7 @@ def _average_text(results: dict, pair: dict) -> str:
     average, other = (models_and_averages(results)[pair[side]] for side in ("first", "second"))
     way = average.get("averaging")
     text = AVERAGE.format(
-        **_texts(average), other=other["name"], difference=_texts(pair),
+        **with_texts(average), other=other["name"], difference=with_texts(pair),
         slower=len(average["averages"]) / max(len(other.get("averages", [1])), 1),
     )  # fmt: skip
     return text + (f" Members {way['chosen']} before averaging." if way else "")
