@@ -165,6 +165,6 @@ def test_a_planted_shortcut_is_found(tmp_path):
     val, test = (scores[split]["lesion_hidden"] for split in scores)
     value = lambda estimates, name: estimates[name]["value"]  # noqa: E731
     assert value(test["original"], "melanoma_auc") < value(val["original"], "melanoma_auc") - 0.1
-    assert val["metrics"]["melanoma_auc"]["low"] > 0.9  # without the lesion
-    assert scores["test"]["ruler_added"]["melanoma_score_change"]["low"] > 0.1
-    assert scores["test"]["ruler_removed"]["melanoma_score_change"]["high"] < -0.1
+    assert val["metrics"]["melanoma_auc"]["low"] > 0.75  # without the lesion
+    assert scores["test"]["ruler_added"]["melanoma_score_change"]["low"] > 0.05
+    assert scores["test"]["ruler_removed"]["melanoma_score_change"]["high"] < -0.05
