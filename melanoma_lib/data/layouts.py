@@ -109,7 +109,7 @@ class Layout:
 
 
 LAYOUTS = (
-    # Before HAM10000: the archive names its export of that collection after it.
+    # Before HAM10000, because an export of that collection may be named after it.
     Layout("ISIC archive", "metadata", columns=("isic_id", "diagnosis(_1)?")),
     Layout("HAM10000", "HAM10000_metadata", trainable=True),
     Layout(
