@@ -29,3 +29,4 @@ CLASS_NAMES = tuple(diagnosis.code for diagnosis in DIAGNOSES)
 DISPLAY_NAMES = {diagnosis.code: diagnosis.name for diagnosis in DIAGNOSES}
 COLOURS = {diagnosis.code: diagnosis.colour for diagnosis in DIAGNOSES}
 MELANOMA = "mel"
+NO_MELANOMA = "no melanoma"  # in place of a code where no more is known of an image

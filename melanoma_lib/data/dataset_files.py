@@ -12,7 +12,6 @@ import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import digest
-from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.layouts import COLUMNS, HAM10000, Layout
 from melanoma_lib.data.picture_files import list_files, sort_pictures, without_copies
 from melanoma_lib.data.tables import RawTable, find_tables, missing_column, read_table
@@ -64,11 +63,11 @@ def validate_table(table: RawTable) -> pd.DataFrame:
         raise missing_column(table.path, metadata, missing, ", ".join(COLUMNS))
     if metadata.empty:
         raise MelanomaError(f"{path}: the table has no rows")
-    unknown = sorted(set(metadata["dx"].fillna("(empty)")) - set(CLASS_NAMES))
+    unknown = sorted(set(metadata["dx"].fillna("(empty)")) - set(table.layout.codes))
     if unknown:
         raise MelanomaError(
             f"{path}: unknown diagnosis {summarize_items(unknown)}; known are "
-            f"{', '.join(CLASS_NAMES)}"
+            f"{', '.join(table.layout.codes)}"
         )
     for column in ("image_id", "lesion_id"):  # ids become file names
         ids = metadata[column].fillna("(empty)")

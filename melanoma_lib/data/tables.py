@@ -13,16 +13,19 @@ import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json
-from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA, NO_MELANOMA
 from melanoma_lib.data.layouts import (
     COLUMN_SYNONYMS,
     COLUMNS,
     DERMAMNIST_TEST,
+    DERMOSCOPIC,
     DIAGNOSIS_CODES,
+    DIAGNOSIS_LEVELS,
     DX_TYPES,
     HAM10000,
     LAYOUTS,
     NPZ,
+    OF_DIAGNOSIS,
     OTHER_DIAGNOSES,
     SYNTHETIC,
     Layout,
@@ -98,8 +101,8 @@ def read_table(path: Path) -> RawTable:
 
     HAM10000's is left as it is. In others, an image without a lesion id counts as a lesion of
     its own, other missing columns are "unknown", and rows with a diagnosis that HAM10000 does
-    not have are excluded. Raises `MelanomaError` when the file cannot be read, has no images or
-    diagnoses, or is HAM10000's without the lesions.
+    not have, or with an `image_type` other than dermoscopic, are excluded. Raises `MelanomaError`
+    when the file cannot be read, has no images or diagnoses, or is HAM10000's without the lesions.
     """
     layout = layout_of(path)
     if layout is NPZ:
@@ -107,19 +110,13 @@ def read_table(path: Path) -> RawTable:
     rows = read_csv(path)
     if layout is HAM10000:
         return RawTable(path, rows, layout)
-    rows = _standardize_columns(path, rows)
-    second = None
-    if layout.second_table:
-        name = published_name(path, layout).replace("GroundTruth", layout.second_table) + ".csv"
-        second = _find_near(path.parent, name)
-        rows = _join(rows, second) if second else rows
-        if layout.trainable and "lesion_id" not in rows:
-            raise MelanomaError(
-                f"{path} does not say which images show one lesion; put {name} of the same "
-                "challenge beside it"
-            )
-    rows, excluded = _map_diagnoses(path, rows)
-    return RawTable(path, _fill_missing(rows, layout), layout, excluded, second=second)
+    rows, second = _join_second(path, _rename(rows), layout)
+    rows, other_types = _drop_other_types(rows)
+    rows = _standardize_columns(path, rows, layout)
+    rows, excluded = _map_diagnoses(path, rows, layout)
+    return RawTable(
+        path, _fill_missing(rows, layout), layout, other_types | excluded, second=second
+    )
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -153,23 +150,41 @@ def missing_column(
     )
 
 
-def _standardize_columns(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """Renames columns to `COLUMNS`, and turns one-hot columns of diagnoses into the column dx."""
-    rows = rows.rename(columns={k: v for k, v in COLUMN_SYNONYMS.items() if v not in rows})
-    if "dx" not in rows:
-        classes = [name for name in rows if name.lower() in (*DIAGNOSIS_CODES, *OTHER_DIAGNOSES)]
-        one_hot = rows[classes].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-        if classes and "image_id" in rows:
-            ambiguous = rows["image_id"][(one_hot == 1).sum(1) != 1]
-            if len(ambiguous):
-                names = summarize_items(ambiguous)
-                raise MelanomaError(f"{path}: not exactly one diagnosis: {names}")
-            rows["dx"] = np.array(classes)[one_hot.argmax(1)]
-    missing = [name for name in ("image_id", "dx") if name not in rows]
-    if missing:
-        needed = "one row per image and its diagnosis, in a column dx or one-hot"
-        raise missing_column(path, rows, missing, needed)
-    return rows
+def _rename(rows: pd.DataFrame) -> pd.DataFrame:
+    """Renames columns to `COLUMNS`; of several that mean the same, the first."""
+    names: dict[str, str] = {}
+    for name in rows:
+        standard = COLUMN_SYNONYMS.get(name)
+        if standard and standard not in rows and standard not in names.values():
+            names[name] = standard
+    return rows.rename(columns=names)
+
+
+def _join_second(
+    path: Path, rows: pd.DataFrame, layout: Layout
+) -> tuple[pd.DataFrame, Path | None]:
+    """Adds the columns of the layout's second table, by image or by lesion, and says its path.
+
+    Raises `MelanomaError` where it is not there and the first does not say what it must.
+    """
+    if not layout.second_table:
+        return rows, None
+    name = published_name(path, layout).replace("GroundTruth", layout.second_table) + ".csv"
+    second = _find_near(path.parent, name)
+    if second:
+        further = _rename(read_csv(second))
+        common = [key for key in ("image_id", "lesion_id") if key in rows and key in further]
+        if common and "image_id" in further:
+            new = [common[0], *further.columns.difference(rows.columns)]
+            further = further.drop_duplicates("image_id")[new]
+            rows = rows.merge(further, "left", common[0])
+    of_lesions = "lesion_id" in rows and "image_id" not in rows
+    if of_lesions or (layout.trainable and "lesion_id" not in rows):
+        raise MelanomaError(
+            f"{path} does not say which images show one lesion; put {name} of the same "
+            "challenge beside it"
+        )
+    return rows, second
 
 
 def _find_near(folder: Path, name: str) -> Path | None:
@@ -179,26 +194,75 @@ def _find_near(folder: Path, name: str) -> Path | None:
     return next((path for path in chain.from_iterable(near) if path.is_file()), None)
 
 
-def _join(rows: pd.DataFrame, second: Path) -> pd.DataFrame:
-    """Adds the columns of a second table, by image id."""
-    further = read_csv(second).rename(columns=COLUMN_SYNONYMS)
-    if "image_id" not in further:
+def _drop_other_types(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows of dermoscopic images, and how many of other types were dropped by type."""
+    if "image_type" not in rows:
+        return rows, {}
+    types = rows["image_type"].fillna("(empty)")
+    others = types[types != DERMOSCOPIC].value_counts()
+    dropped = {f"of type {name}": int(count) for name, count in others.items()}
+    return rows[types == DERMOSCOPIC], dropped
+
+
+def _standardize_columns(path: Path, rows: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Makes the column dx of what says the diagnosis, and image ids of the names of files."""
+    rows = rows.copy()
+    levels = [name for name in DIAGNOSIS_LEVELS if name in rows]
+    if layout.melanoma:
+        says = pd.to_numeric(rows.get(layout.melanoma), errors="coerce")
+        rows["dx"] = says.map({1: MELANOMA, 0: NO_MELANOMA})
+    elif levels:
+        rows["dx"] = _most_specific(rows[levels]).fillna(rows.get("dx", pd.Series(dtype=str)))
+    elif "dx" not in rows and "image_id" in rows:
+        rows = _from_one_hot(path, rows)
+    missing = [name for name in ("image_id", "dx") if name not in rows]
+    if missing:
+        needed = "one row per image and its diagnosis, in a column dx or one-hot"
+        raise missing_column(path, rows, missing, needed)
+    file_name = r"^(?:[\w-]+/)?([^/]+)\.(?:jpe?g|png)$"  # in a folder or not
+    ids = rows["image_id"].str.replace(file_name, r"\1", case=False, regex=True)
+    return rows.assign(image_id=ids)
+
+
+def _most_specific(levels: pd.DataFrame) -> pd.Series:
+    """The name that decides on the diagnosis, of names (n, levels) with the most specific first.
+
+    The first that stands in the tables of `layouts`, or the first of all.
+    """
+    names = levels.apply(lambda column: column.str.lower())
+    known = names.where(names.isin([*DIAGNOSIS_CODES, *OTHER_DIAGNOSES]))
+    return known.bfill(axis=1).iloc[:, 0].fillna(names.bfill(axis=1).iloc[:, 0])
+
+
+def _from_one_hot(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """Turns one-hot columns of diagnoses, if there are any, into the column dx."""
+    classes = [name for name in rows if name.lower() in (*DIAGNOSIS_CODES, *OTHER_DIAGNOSES)]
+    if not classes:
         return rows
-    new = ["image_id", *further.columns.difference(rows.columns)]
-    return rows.merge(further[new].drop_duplicates("image_id"), "left", "image_id")
+    one_hot = rows[classes].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    ambiguous = rows["image_id"][(one_hot == 1).sum(1) != 1]
+    if len(ambiguous):
+        names = summarize_items(ambiguous)
+        raise MelanomaError(f"{path}: not exactly one diagnosis: {names}")
+    return rows.assign(dx=np.array(classes)[one_hot.argmax(1)])
 
 
-def _map_diagnoses(path: Path, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The rows with a diagnosis of HAM10000, and how many were excluded by reason."""
+def _map_diagnoses(
+    path: Path, rows: pd.DataFrame, layout: Layout
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows with a diagnosis of the layout's codes, and how many were excluded by reason."""
     synthetic = rows["image_id"].isin(SYNTHETIC)
-    codes = rows["dx"].fillna("(empty)").str.lower()
-    others = codes[~codes.isin(DIAGNOSIS_CODES) & ~synthetic]
-    excluded = {f"of diagnosis {code}": int(n) for code, n in others.value_counts().items()}
+    if "image_manipulation" in rows:
+        synthetic |= rows["image_manipulation"] == "synthetic"
+    code_of = DIAGNOSIS_CODES | dict(zip(layout.codes, layout.codes, strict=True))
+    names = rows["dx"].fillna("(empty)").str.lower()
+    others = names[~names.isin(code_of) & ~synthetic]
+    excluded = {OF_DIAGNOSIS + name: int(n) for name, n in others.value_counts().items()}
     if synthetic.any():
         excluded["synthetic"] = int(synthetic.sum())
-    rows = rows.assign(dx=codes.map(DIAGNOSIS_CODES))[~synthetic & codes.isin(DIAGNOSIS_CODES)]
+    rows = rows.assign(dx=names.map(code_of))[~synthetic & names.isin(code_of)]
     if rows.empty:
-        raise MelanomaError(f"{path}: no row has one of the diagnoses {', '.join(CLASS_NAMES)}")
+        raise MelanomaError(f"{path}: no row has one of the diagnoses {', '.join(layout.codes)}")
     return rows.reset_index(drop=True), excluded
 
 
@@ -210,8 +274,8 @@ def _fill_missing(rows: pd.DataFrame, layout: Layout) -> pd.DataFrame:
         if name not in rows:
             rows[name] = np.nan if name == "age" else "unknown"
     rows["dx_type"] = rows["dx_type"].replace(DX_TYPES)
-    texts = ["sex", "localization", "dx_type"]
-    return rows.assign(**rows[texts].fillna("unknown"))
+    texts = rows[["sex", "localization", "dx_type"]].fillna("unknown")
+    return rows.assign(**texts.apply(lambda column: column.str.lower()))
 
 
 def _read_npz(path: Path) -> RawTable:

@@ -11,7 +11,7 @@ import pandas as pd
 from melanoma_lib.config import PROTOCOLS, Config
 from melanoma_lib.core.errors import MelanomaError, printable, summarize_items
 from melanoma_lib.data import layouts
-from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
+from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.dataset_files import LocatedFiles, locate_files, validate_table
 from melanoma_lib.data.images import looks_like_mask, map_images, read_image
 from melanoma_lib.data.split import lesion_groups, make_split
@@ -97,7 +97,7 @@ def _counts(table: RawTable, rows: pd.DataFrame, masks: Mapping) -> list[str]:
         "images": len(rows), "lesions": len(lesions),
         "lesions with several images": int((lesions > 1).sum()), "masks": len(masks),
         "ages missing": int(rows["age"].isna().sum()),
-        **{code: int((rows["dx"] == code).sum()) for code in CLASS_NAMES},
+        **{code: int((rows["dx"] == code).sum()) for code in table.layout.codes},
     }  # fmt: skip
     compared = table.layout.trainable and not table.generated
     lines = [f"{'':42}{'here':>8}" + f"{'published':>12}" * compared]
@@ -144,6 +144,4 @@ def _oddities(
     lines.append(f"{'lesions known under two ids, joined':42}{joined:8,}")
     if table.excluded:
         lines.append(f"left out of the table: {layouts.describe_excluded(table.excluded)}")
-    if table.layout.overlap:
-        lines.append(table.layout.overlap)
-    return [*lines, ""]
+    return [*lines, *table.layout.warnings, ""]

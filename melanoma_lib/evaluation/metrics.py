@@ -182,6 +182,16 @@ def class_ece(positive, probability, weights=None) -> np.ndarray:
     return _expected_gap(probability, positive, bin_of(probability), weights)
 
 
+def class_brier(positive, probability, weights=None) -> np.ndarray:
+    """Squared error of one class's own probability (n,), in [0, 1]."""
+    return weighted_mean((probability - positive) ** 2, weights)
+
+
+def calibration_in_the_large(positive, probability, weights=None) -> np.ndarray:
+    """Mean probability of one class, (n,), minus its frequency (Van Calster et al., 2019)."""
+    return weighted_mean(probability - positive, weights)
+
+
 def mce(labels, probabilities, weights=None) -> np.ndarray:
     """Maximum calibration error: the gap between confidence and accuracy in the worst bin.
 

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
-from melanoma_lib.evaluation.metrics import table_metrics
+from melanoma_lib.evaluation.metrics import (
+    auc,
+    average_precision,
+    calibration_in_the_large,
+    class_brier,
+    class_ece,
+    table_metrics,
+)
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.trained_run import TrainedRun
 from melanoma_lib.evaluation.trainings import Trainings, paired_difference, resample_trainings
@@ -16,6 +23,15 @@ from melanoma_lib.evaluation.trainings import Trainings, paired_difference, resa
 DECIDED = ("accuracy", "balanced_accuracy", "macro_f1")  # of the diagnoses that are decided on
 CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
 METRICS = table_metrics(CLASS_NAMES.index(MELANOMA))
+# Of images of which only melanoma or not is known: functions of that and of its probability.
+MELANOMA_METRICS = {
+    "melanoma_auc": auc,
+    "melanoma_average_precision": average_precision,
+    "melanoma_ece": class_ece,
+    "melanoma_brier": class_brier,
+    "calibration_in_the_large": calibration_in_the_large,
+}
+MELANOMA_CALIBRATION = ("melanoma_ece", "melanoma_brier")
 
 
 def bootstrap_metrics(
@@ -34,6 +50,24 @@ def bootstrap_metrics(
                n_clusters[name])
         for name in names
     }  # fmt: skip
+
+
+def bootstrap_melanoma(
+    training: TrainedRun, weights: np.ndarray, calibrated: bool = True
+) -> dict[str, Trainings]:
+    """`MELANOMA_METRICS` of one training on the test split, by name.
+
+    As `bootstrap_metrics` returns them; at temperature 1 unless `calibrated`.
+    """
+    test = training.predictions.split("test")
+    scores = test.melanoma_score(training.bundle["temperature"] if calibrated else 1.0)
+    data = [(test.is_melanoma, scores)]
+    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
+    ranks = auc, average_precision
+    return {
+        name: (*resample_trainings(metric, data, weights), of_melanoma if metric in ranks else None)
+        for name, metric in MELANOMA_METRICS.items()
+    }
 
 
 def clusters_by_metric(test: Predictions) -> dict[str, int | None]:

@@ -13,7 +13,7 @@ import pandas as pd
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import atomic_path
 from melanoma_lib.core.progress import progress
-from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA
+from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA, NO_MELANOMA
 
 LOGIT = "logit_"  # prefix of the logit columns; the class's code follows
 # The columns of a submission to task 3 of the ISIC 2018 challenge: our codes in capitals.
@@ -22,7 +22,10 @@ ISIC_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits (n, classes) of images outside training; `labels` (n,) index `class_names`."""
+    """Logits (n, classes) of images outside training; `labels` (n,) index `class_names`.
+
+    A label of -1 only says that the image shows no melanoma.
+    """
 
     image_ids: np.ndarray
     lesion_ids: np.ndarray
@@ -101,11 +104,13 @@ def isic_submission(predictions: Predictions, temperature: float) -> pd.DataFram
 
 
 def save_predictions(path: Path, predictions: Predictions, key: str = "") -> None:
-    """Writes predictions.parquet: image_id, lesion_id, part (val or test), label (code), logits.
+    """Writes predictions.parquet: image_id, lesion_id, part (val or test), label, logits.
+
+    A label is a code, or `NO_MELANOMA` where no more is known.
 
     `key` says what they were made of; `saved_key` reads it.
     """
-    names = np.array(predictions.class_names)
+    names = np.array([*predictions.class_names, NO_MELANOMA])  # which -1 picks
     table = pd.DataFrame(
         {
             "image_id": predictions.image_ids,
@@ -114,7 +119,7 @@ def save_predictions(path: Path, predictions: Predictions, key: str = "") -> Non
             "label": names[predictions.labels],
         }
     )
-    for column, name in enumerate(names):
+    for column, name in enumerate(predictions.class_names):
         table[LOGIT + name] = predictions.logits[:, column]
     table.attrs = {"key": key} if key else {}
     with atomic_path(path) as temporary:
@@ -141,7 +146,8 @@ def load_predictions(path: Path) -> Predictions:
         raise MelanomaError(f"{path} cannot be read ({error}); train again") from None
     names = [column.removeprefix(LOGIT) for column in table if column.startswith(LOGIT)]
     needed = {"image_id", "lesion_id", "part", "label"}
-    if not needed <= set(table) or not set(table["label"]) <= set(names):
+    labels = {name: label for label, name in enumerate(names)} | {NO_MELANOMA: -1}
+    if not needed <= set(table) or not set(table["label"]) <= set(labels):
         raise MelanomaError(f"{path} does not hold predictions: its columns are {list(table)}")
     if table.empty:
         raise MelanomaError(f"{path} holds no predictions; train again")
@@ -152,7 +158,7 @@ def load_predictions(path: Path) -> Predictions:
         image_ids=table["image_id"].to_numpy(str),
         lesion_ids=table["lesion_id"].to_numpy(str),
         splits=table["part"].to_numpy(str),
-        labels=table["label"].map(names.index).to_numpy(int),
+        labels=table["label"].map(labels).to_numpy(int),
         logits=logits,
         class_names=tuple(names),
     )

@@ -11,6 +11,7 @@ from melanoma_lib.evaluation.bootstrap import MIN_LESIONS
 from melanoma_lib.evaluation.metrics import (
     accuracy,
     auc,
+    calibration_in_the_large,
     class_ece,
     sensitivity,
     specificity,
@@ -115,9 +116,8 @@ def by_diagnosis(trained: Sequence[TrainedRun], weights: np.ndarray) -> list[dic
     """Recall and calibration of every diagnosis on the test split, means over a model's trainings.
 
     A dictionary each: diagnosis (its code), images, lesions, and the estimates recall (of the
-    diagnoses that are decided on), calibration_in_the_large (mean predicted probability minus
-    frequency; Van Calster et al., 2019) and ece (of the diagnosis's own probability). `weights` are
-    those of the bootstrap, (resamples, n).
+    diagnoses that are decided on), calibration_in_the_large and ece (both of the diagnosis's own
+    probability). `weights` are those of the bootstrap, (resamples, n).
     """
     test = trained[0].predictions.split("test")
     decided = [each.decision_scores("test").argmax(1) for each in trained]
@@ -130,11 +130,10 @@ def by_diagnosis(trained: Sequence[TrainedRun], weights: np.ndarray) -> list[dic
         inside = test.labels == column
         images, lesions = int(inside.sum()), test.count_lesions(inside)
         found = [(classes[inside] == column,) for classes in decided]
-        excess = [(probabilities[:, column] - inside,) for probabilities in predicted]
         own = [(inside, probabilities[:, column]) for probabilities in predicted]
         estimates = {
             "recall": (weighted_mean, found, weights[:, inside], lesions, images),
-            "calibration_in_the_large": (weighted_mean, excess, weights, None, None),
+            "calibration_in_the_large": (calibration_in_the_large, own, weights, None, None),
             "ece": (class_ece, own, weights, None, None),
         }
         rows.append(

@@ -18,7 +18,9 @@ from melanoma_lib.evaluation.ensemble import averaged_models
 from melanoma_lib.evaluation.metrics import auc, confusion_matrix, top_class
 from melanoma_lib.evaluation.model_metrics import (
     CALIBRATION,
+    MELANOMA_CALIBRATION,
     METRICS,
+    bootstrap_melanoma,
     bootstrap_metrics,
     metric_differences,
     test_probabilities,
@@ -130,6 +132,46 @@ def compare_models(
         key: _evaluate_model(trained, bootstrapped[key], weights, metadata)
         for key, trained in evaluated.items()
     }
+    return _basis(run, record, test, resamples) | {
+        "trainings": len(next(iter(models.values()))),
+        "models": {key: of_each[key] for key in models},
+        "differences": differences(models, bootstrapped),
+        "ensembles": {key: of_each[key] for key in averaged},
+        "ensemble_differences": ensemble_differences(models, averaged, bootstrapped),
+    }
+
+
+def compare_melanoma(
+    run: str, models: Mapping[str, TrainedRun], resamples: int = RESAMPLES
+) -> dict:
+    """The part of the results of trained models that only asks whether an image is a melanoma."""
+    require_same_images({key: [model] for key, model in models.items()})
+    first = next(iter(models.values()))
+    test = first.predictions.split("test")
+    weights = bootstrap_weights(test.lesion_ids, resamples)
+    return _basis(run, first.record, test, resamples) | {
+        "models": {
+            key: _recorded(model.record) | melanoma_estimates(model, weights)
+            for key, model in models.items()
+        },
+        "differences": [],
+    }
+
+
+def melanoma_estimates(training: TrainedRun, weights: np.ndarray) -> dict:
+    """The estimates of one training that only ask whether a test image is a melanoma."""
+    calibrated, raw = (bootstrap_melanoma(training, weights, each) for each in (True, False))
+    return {
+        "temperature": training.bundle["temperature"],
+        "metrics": {name: estimate_of_trainings(each) for name, each in calibrated.items()},
+        "uncalibrated": {name: estimate_of_trainings(raw[name]) for name in MELANOMA_CALIBRATION},
+        "gain": metric_differences(calibrated, raw, MELANOMA_CALIBRATION),
+        "operating_points": _operating_points([training], weights),
+    }
+
+
+def _basis(run: str, record: dict, test: Predictions, resamples: int) -> dict:
+    """What results rest on: dataset, split, intervals, and numbers of test images."""
     return {
         "schema": SCHEMA,
         "run": run,
@@ -138,13 +180,9 @@ def compare_models(
         "optimistic": record["config"]["split"] == "image",
         "class_names": CLASS_NAMES,
         "interval": {"level": LEVEL, "resamples": resamples, "unit": "lesion"},
-        "trainings": len(next(iter(models.values()))),
+        "trainings": 1,
         **count_images(test),
         "prevalence": test.count_lesions(test.is_melanoma) / test.count_lesions(),
-        "models": {key: of_each[key] for key in models},
-        "differences": differences(models, bootstrapped),
-        "ensembles": {key: of_each[key] for key in averaged},
-        "ensemble_differences": ensemble_differences(models, averaged, bootstrapped),
     }
 
 
@@ -224,8 +262,7 @@ def _evaluate_model(
     """
     record, bundle, predictions = trained[0]
     return {
-        **{name: record[name] for name in RECORDED},
-        "start": starting_weights(record),
+        **_recorded(record),
         **{name: record[name] for name in ("averages", "averaging") if name in record},
         **test_estimates(trained, bootstrapped, weights),
         "subgroups": by_subgroup(
@@ -235,6 +272,11 @@ def _evaluate_model(
         "diagnoses": by_diagnosis(trained, weights),
         "confident_errors": confident_errors(predictions.split("test"), bundle["temperature"]),
     }
+
+
+def _recorded(record: dict) -> dict:
+    """What the results take over from run.json, and the weights that the training started from."""
+    return {name: record[name] for name in RECORDED} | {"start": starting_weights(record)}
 
 
 def _at_threshold(trained: Sequence[TrainedRun], number: int) -> list[AtThreshold]:
@@ -261,8 +303,7 @@ def test_estimates(
     Temperature, thresholds and confusion matrix are those of the first training; `trainings` holds
     seed, temperature and metrics of every one.
     """
-    bundle, predictions = trained[0].bundle, trained[0].predictions
-    validation, decided = predictions.split("val"), test_scores(trained)[0]
+    bundle, decided = trained[0].bundle, test_scores(trained)[0]
     data = test_probabilities(trained, calibrated=False)
     raw = {
         name: (*resample_trainings(METRICS[name], data, weights), None) for name in CALIBRATION
@@ -272,13 +313,7 @@ def test_estimates(
         "metrics": {name: estimate_of_trainings(each) for name, each in bootstrapped.items()},
         "uncalibrated": {name: estimate_of_trainings(each) for name, each in raw.items()},
         "gain": metric_differences(bootstrapped, raw, CALIBRATION),
-        "operating_points": [
-            {**point,
-             "validation": sensitivity_and_specificity(
-                 validation, bundle["temperature"], point["threshold"]),
-             "test": mean_operating_point_estimates(_at_threshold(trained, number), weights)}
-            for number, point in enumerate(bundle["operating_points"])
-        ],
+        "operating_points": _operating_points(trained, weights),
         "confusion_matrix": confusion_matrix(*decided).astype(int).tolist(),
         "trainings": [
             {"seed": training.record.get("config", {}).get("training_seed"),
@@ -288,6 +323,18 @@ def test_estimates(
             for number, training in enumerate(trained)
         ],
     }  # fmt: skip
+
+
+def _operating_points(trained: Sequence[TrainedRun], weights: np.ndarray) -> list[dict]:
+    """The operating points of the first training, and what they do on validation and on test."""
+    bundle, validation = trained[0].bundle, trained[0].predictions.split("val")
+    return [
+        {**point,
+         "validation": sensitivity_and_specificity(
+             validation, bundle["temperature"], point["threshold"]),
+         "test": mean_operating_point_estimates(_at_threshold(trained, number), weights)}
+        for number, point in enumerate(bundle["operating_points"])
+    ]  # fmt: skip
 
 
 def differences(

@@ -14,7 +14,7 @@ from melanoma_lib.config import basis_note
 from melanoma_lib.core.environment import pick_device
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import write_json, write_text
-from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.classes import CLASS_NAMES, NO_MELANOMA
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.split import describe_split, lesion_groups
@@ -23,7 +23,10 @@ from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, bootstrap_weights
 from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.model_metrics import (
     CALIBRATION,
+    MELANOMA_CALIBRATION,
+    MELANOMA_METRICS,
     METRICS,
+    bootstrap_melanoma,
     bootstrap_metrics,
     metric_differences,
 )
@@ -57,7 +60,9 @@ def unseen(run_dir: Path, files: DatasetFiles) -> tuple[np.ndarray, dict[str, in
             f"({error})"
         ) from None
     same_image = files.metadata["image_id"].isin(own_images).to_numpy()
-    same_lesion = lesion_groups(files.metadata).isin(own_lesions).to_numpy() & ~same_image
+    lesions = lesion_groups(files.metadata)
+    own_lesions |= set(lesions[same_image])  # which the archive gives other ids than HAM10000
+    same_lesion = lesions.isin(own_lesions).to_numpy() & ~same_image
     reasons = {"images of the run's own dataset": same_image, "images of its lesions": same_lesion}
     left_out = {reason: int(seen.sum()) for reason, seen in reasons.items() if seen.any()}
     rows = np.flatnonzero(~same_image & ~same_lesion)
@@ -72,12 +77,17 @@ def unseen(run_dir: Path, files: DatasetFiles) -> tuple[np.ndarray, dict[str, in
 def predict(
     folder: Path, files: DatasetFiles, rows: np.ndarray, device: str, batch_size: int
 ) -> Predictions:
-    """Predictions of one bundle's model for rows (n,) of a dataset, as the split `test`."""
+    """Predictions of one bundle's model for rows (n,) of a dataset, as the split `test`.
+
+    Their labels are -1 where an image is only known to show no melanoma.
+    """
     model, bundle = load_bundle(folder)
     table = files.metadata
-    labels = table["dx"].map(CLASS_NAMES.index).to_numpy()
+    index_of = {code: index for index, code in enumerate(CLASS_NAMES)}
+    labels = table["dx"].map(index_of | {NO_MELANOMA: -1}).to_numpy(int)
     pixels = decode(files, bundle["image_size"])
-    dataset = HAM10000Dataset(pixels, labels, rows, table["image_id"].tolist())
+    no_labels = np.zeros_like(labels)  # the logits do not depend on them
+    dataset = HAM10000Dataset(pixels, no_labels, rows, table["image_id"].tolist())
     normalisation = bundle["mean"], bundle["std"]
     logits = predict_logits(model.to(pick_device(device)), dataset, batch_size, normalisation)
     image_ids, lesion_ids = (
@@ -96,8 +106,9 @@ def evaluate(
     """Results of trained models on an external dataset, and their predictions by architecture.
 
     `folders` are those of architectures of one run. Fields of the results: docs/results.md, those
-    of comparison_results.json and those of an external test. Raises `MelanomaError` as `unseen`
-    does, or for a model whose training is not finished.
+    of comparison_results.json and those of an external test; only the binary ones for a dataset
+    that says no more than melanoma or not. Raises `MelanomaError` as `unseen` does, or for a model
+    whose training is not finished.
     """
     rows, left_out = unseen(folders[0].parent, files)
     own = {folder.name: load_trained_run(folder) for folder in folders}
@@ -112,22 +123,28 @@ def evaluate(
         models[folder.name] = with_test(run, predictions[folder.name])._replace(
             record=run.record | {"dataset": dataset}
         )
-    results = compare.compare_models(
-        folders[0].parent.name, {key: [model] for key, model in models.items()},
-        files.metadata, resamples,
-    )  # fmt: skip
-    results["abstention"] = promises_elsewhere(models, resamples)
+    name = folders[0].parent.name
+    if files.layout.melanoma:
+        results, compare_with_own = compare.compare_melanoma(name, models, resamples), _own_melanoma
+    else:
+        several = {key: [model] for key, model in models.items()}
+        results = compare.compare_models(name, several, files.metadata, resamples)
+        results["abstention"] = promises_elsewhere(models, resamples)
+        compare_with_own = _own_results
     first = own[folders[0].name]
     results["external"] = {
         "layout": files.layout.name,
         "left_out": left_out,
         "overlap": files.layout.overlap,
+        "modality": files.layout.modality,
+        "warnings": files.layout.warnings,
+        "melanoma_only": bool(files.layout.melanoma),
         "own": {"dataset": first.record["dataset"], "optimistic": results["optimistic"]}
         | compare.count_images(first.predictions.split("test")),
     }
     results["optimistic"] = False  # whatever the run's split, none of these images chose anything
     for key, run in own.items():
-        results["models"][key]["own"] = _own_results(run, predictions[key], resamples)
+        results["models"][key]["own"] = compare_with_own(run, predictions[key], resamples)
     return results, predictions
 
 
@@ -137,11 +154,7 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
     `difference` (`difference_uncalibrated` at temperature 1) is external minus own, from
     independent resamples.
     """
-    runs = run, run._replace(predictions=external)
-    weights = [
-        bootstrap_weights(each.predictions.split("test").lesion_ids, resamples, seed)
-        for each, seed in zip(runs, (SEED + 1, SEED), strict=True)
-    ]
+    runs, weights = _both_tests(run, external, resamples)
     bundles = run.bundle, run.bundle | {"temperature": 1.0}
     (own, own_raw), (away, away_raw) = (
         [bootstrap_metrics([each._replace(bundle=bundle)], of_split) for bundle in bundles]
@@ -151,6 +164,31 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
         "difference": metric_differences(own, away, METRICS),
         "difference_uncalibrated": metric_differences(own_raw, away_raw, CALIBRATION),
     }
+
+
+def _own_melanoma(run: TrainedRun, external: Predictions, resamples: int) -> dict:
+    """What `_own_results` returns, of the estimates that only ask for melanoma."""
+    runs, weights = _both_tests(run, external, resamples)
+    (own, away), (own_raw, away_raw) = (
+        [bootstrap_melanoma(*each, calibrated) for each in zip(runs, weights, strict=True)]
+        for calibrated in (True, False)
+    )
+    return compare.melanoma_estimates(run, weights[0]) | {
+        "difference": metric_differences(own, away, MELANOMA_METRICS),
+        "difference_uncalibrated": metric_differences(own_raw, away_raw, MELANOMA_CALIBRATION),
+    }
+
+
+def _both_tests(
+    run: TrainedRun, external: Predictions, resamples: int
+) -> tuple[tuple[TrainedRun, TrainedRun], list[np.ndarray]]:
+    """The run with its own test split and with the external one, and independent resamples."""
+    runs = run, run._replace(predictions=external)
+    weights = [
+        bootstrap_weights(each.predictions.split("test").lesion_ids, resamples, seed)
+        for each, seed in zip(runs, (SEED + 1, SEED), strict=True)
+    ]
+    return runs, weights
 
 
 def write(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, folder: Path):
@@ -171,18 +209,23 @@ def save_figures(
 ) -> None:
     """Saves one reliability diagram a model, and all operating points, own beside external.
 
-    For the figures, a model on each of the two test splits is a model of its own.
+    The diagram is melanoma's where no more is known of the images. For the figures, a model on
+    each of the two test splits is a model of its own.
     """
     elsewhere, external = results["dataset"]["name"], results["external"]
     notes = [basis_note(external["own"]["dataset"]["generated"], results["split"])]
     notes += ["with images of the training data"] * bool(external["overlap"])
+    notes += [external["modality"]]
+    drawn, saved = "05-1-reliability", "external-1-reliability"
+    if external["melanoma_only"]:
+        drawn, saved = "05-3-melanoma-reliability", "external-1-melanoma-reliability"
     models, predicted = {}, {}
     for key, model in results["models"].items():
         tests = {OWN_TEST: load_trained_run(run_dir / key).predictions, elsewhere: predictions[key]}
         pair = {name: {"name": name, "temperature": model["temperature"]} for name in tests}
-        figure = figures.plot(Run(folder, {"models": pair}, tests), "05-1-reliability")
+        figure = figures.plot(Run(folder, {"models": pair}, tests), drawn)
         note = "; ".join(filter(None, [model["name"], *notes]))
-        figures.save(figure, "external-1-reliability", folder, variant=key, note=note)
+        figures.save(figure, saved, folder, variant=key, note=note)
         for side, name in ((model["own"], OWN_TEST), (model, elsewhere)):
             label = f"{model['name']}, {name}"
             models[label] = {"name": label, "operating_points": side["operating_points"]}

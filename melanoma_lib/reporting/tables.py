@@ -23,6 +23,7 @@ from melanoma_lib.reporting import abstention_tables
 from melanoma_lib.reporting.compare import COLUMNS, clearly_best
 from melanoma_lib.reporting.leakage import SETS, summarize_leakage
 
+MELANOMA_COLUMNS = ("melanoma_ece", "melanoma_brier", "calibration_in_the_large")
 WIDEST = 18  # letters in a line of a table
 # Captions by file name; below each stands what the numbers rest on (`describe`).
 CAPTIONS = {
@@ -95,8 +96,16 @@ OPTIMISTIC = (
 MODEL = (
     "- {name}, from {start}: melanoma AUC {metrics[melanoma_auc]}, accuracy "
     "{metrics[accuracy]}, balanced accuracy {metrics[balanced_accuracy]}. Temperature "
-    "{temperature:.2f} takes its ECE from {uncalibrated[ece]} to {metrics[ece]}. At the threshold "
-    "chosen on validation for a {point}, test sensitivity is "
+    "{temperature:.2f} takes its ECE from {uncalibrated[ece]} to {metrics[ece]}. "
+)
+MELANOMA_MODEL = (
+    "- {name}, from {start}: melanoma AUC {metrics[melanoma_auc]}, average precision "
+    "{metrics[melanoma_average_precision]}. Temperature {temperature:.2f} takes the ECE of its "
+    "melanoma probability from {uncalibrated[melanoma_ece]} to {metrics[melanoma_ece]}; the mean "
+    "probability minus the frequency is {metrics[calibration_in_the_large]}. "
+)
+AT_THRESHOLD = (
+    "At the threshold chosen on validation for a {point}, test sensitivity is "
     "{operating_points[0][test][sensitivity]} and specificity "
     "{operating_points[0][test][specificity]}: with one image each of 1,000 lesions, "
     "{prevalence:.1%} of them melanomas, {operating_points[0][test][missed]} missed melanomas and "
@@ -112,10 +121,10 @@ LEAKAGE = (
     "{lesion[metrics][melanoma_auc]} split by lesion and of {image[metrics][melanoma_auc]} split "
     "by image, a difference of {difference[melanoma_auc]}{verdict}; one training each."
 )
-EXTERNAL = (
-    "- {name}: ECE {own[metrics][ece]} there and {metrics[ece]} here, a difference of "
-    "{own[difference][ece]}. Without the temperature it would be {uncalibrated[ece]} here: what "
-    "the temperature takes away, {gain[ece]}, is {verdict}significant. At the threshold "
+EXTERNAL = (  # ERROR: the metric, ece or melanoma_ece
+    "- {name}: {head} {own[metrics][ERROR]} there and {metrics[ERROR]} here, a difference of "
+    "{own[difference][ERROR]}. Without the temperature it would be {uncalibrated[ERROR]} here: "
+    "what the temperature takes away, {gain[ERROR]}, is {verdict}significant. At the threshold "
     "chosen for a {point}: sensitivity {own[operating_points][0][test][sensitivity]} there and "
     "{operating_points[0][test][sensitivity]} here and specificity "
     "{own[operating_points][0][test][specificity]} there and "
@@ -142,6 +151,8 @@ HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "attribute": "By",
     "melanoma_lesions": "Melanomas (lesions)",
     "image_id": "Image",
+    "melanoma_ece": "ECE of melanoma",
+    "melanoma_brier": "Brier score of melanoma",
     "calibration_in_the_large": "Mean probability minus frequency",
     "true": "True diagnosis",
     "network": "Weights",
@@ -320,14 +331,19 @@ def _external(model: dict) -> Iterator[dict]:
     """Metrics, calibration errors without the temperature, and both rates at each threshold."""
     if not (own := model.get("own")):
         return
-    raw = {"ece": "ECE without temperature", "nll": "NLL without temperature"}
-    calibrated = {name: HEADS[name] for name in COLUMNS}
+    raw = {
+        "ece": "ECE without temperature", "nll": "NLL without temperature",
+        "melanoma_ece": "ECE of melanoma without temperature",
+    }  # fmt: skip
+    calibrated = {name: HEADS[name] for name in (*COLUMNS, *MELANOMA_COLUMNS)}
     for field, suffix, heads in (
         ("metrics", "", calibrated),
         ("uncalibrated", "_uncalibrated", raw),
         ("metrics", "", {"nll": "NLL"}),
     ):
         for name, head in heads.items():
+            if name not in own[field]:
+                continue
             yield {"measure": head, "own": own[field][name], "external": model[field][name],
                    "difference": own[f"difference{suffix}"][name]}  # fmt: skip
     for point, there in zip(own["operating_points"], model["operating_points"], strict=True):
@@ -401,6 +417,7 @@ TABLES = {
         abstention_tables.shift_rows,
     ),
 }
+MELANOMA_TABLES = ("operating_points", "external")  # where only melanoma or not is known
 OPTIONAL = (
     "averages", "trainings", "outperformance", "diagnoses", "explanations", "occlusion", "leakage",
     "price_of_leakage", "external", "risk_coverage", "referral", "promised_thresholds",
@@ -426,8 +443,17 @@ def table(results: dict, name: str) -> Table:
 
 def all_tables(results: dict) -> dict[str, Table]:
     """Every table of the results by its name; those of a run have `CAPTIONS`."""
-    tables = {name: table(results, name) for name in TABLES}
+    tables = {name: table(results, name) for name in _tables_of(results)}
     return {name: made for name, made in tables.items() if made.rows or name not in OPTIONAL}
+
+
+def _tables_of(results: dict) -> Iterable[str]:
+    return MELANOMA_TABLES if _only_melanoma(results) else TABLES
+
+
+def _only_melanoma(results: dict) -> bool:
+    """Whether the test images say no more than melanoma or not."""
+    return results.get("external", {}).get("melanoma_only", False)
 
 
 def table_file(name: str) -> str:
@@ -552,8 +578,10 @@ def describe_results(results: dict) -> str:
         basis = f"from outside of the run {results['run']}"
         if external["left_out"]:
             remark += f" Left out: {describe_excluded(external['left_out'])}."
-        if external["overlap"]:
-            remark += f" {external['overlap']}."
+        for warning in external["warnings"]:
+            remark += f" {warning[0].upper()}{warning[1:]}."
+        if external["melanoma_only"]:
+            remark += " Of the images no more is known than melanoma or not."
     several = results.get("trainings", 1) > 1
     trainings = SEVERAL_TRAININGS.format_map(results) if several else ONE_TRAINING
     return BASIS.format_map(results | {"basis": basis, "trainings": trainings}) + remark
@@ -566,7 +594,8 @@ def summary(results: dict) -> str:
     for model in _best_first(results):
         label = operating_point_label(model["operating_points"][0])
         known = {"start": "unknown weights"} | with_texts(model)  # older results do not hold it
-        text = MODEL.format(**known, point=label, prevalence=prevalence)
+        sentences = (MELANOMA_MODEL if _only_melanoma(results) else MODEL) + AT_THRESHOLD
+        text = sentences.format(**known, point=label, prevalence=prevalence)
         notes = temperature_note(model["temperature"]), _temperature_verdict(model)
         lines.append(" ".join([text, *filter(None, notes)]))
     if results["differences"]:
@@ -588,8 +617,11 @@ def summary(results: dict) -> str:
         lines += ["", "Against the run's own test split, temperature and thresholds unchanged:", ""]
         for model in models:
             label = operating_point_label(model["operating_points"][0])
-            verdict = "" if _excludes_zero(model["gain"]["ece"]) else "not "
-            lines.append(EXTERNAL.format(**with_texts(model), point=label, verdict=verdict))
+            error = "melanoma_ece" if _only_melanoma(results) else "ece"
+            verdict = "" if _excludes_zero(model["gain"][error]) else "not "
+            sentence = EXTERNAL.replace("ERROR", error)
+            words = {"head": HEADS[error], "point": label, "verdict": verdict}
+            lines.append(sentence.format(**with_texts(model), **words))
     return "\n".join(lines) + "\n"
 
 

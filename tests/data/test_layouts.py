@@ -3,14 +3,25 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA, NO_MELANOMA
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import decode
-from melanoma_lib.data.layouts import COLUMNS, DERMAMNIST_TEST, layout_of
+from melanoma_lib.data.layouts import (
+    COLUMNS,
+    DERMAMNIST_TEST,
+    DIAGNOSIS_NAMES,
+    NAMED,
+    OF_DIAGNOSIS,
+    OTHER_DIAGNOSES,
+    describe_excluded,
+    diagnoses_markdown,
+    layout_of,
+)
 from melanoma_lib.data.tables import find_tables, read_table
 from melanoma_lib.data.validate import validate_dataset
 
@@ -111,6 +122,211 @@ def test_isic_2019_with_its_second_table(tmp_path):
         assert (files.metadata["age"] == 55).all() and (files.metadata["sex"] == "female").all()
         place.unlink()
         assert open_dataset(tmp_path, external=True).metadata["age"].isna().all()
+
+
+ARCHIVE = (
+    "isic_id,attribution,copyright_license,age_approx,anatom_site_general,diagnosis_1,diagnosis_2,"
+    "diagnosis_3,diagnosis_4,diagnosis_confirm_type,image_manipulation,image_type,lesion_id,sex\n"
+)
+
+
+def archive(*rows):
+    """An export of the ISIC archive, of (id, levels, lesion, type of image, how it was made)."""
+    lines = []
+    for name, levels, lesion, image_type, made in rows:
+        names = [*levels.split(" > "), "", "", ""][:4]
+        quoted = ",".join(f'"{each}"' for each in names)
+        lines.append(f"{name},Who,CC-0,55,head/neck,{quoted},histopathology,{made},{image_type},"
+                     f"{lesion},male\n")  # fmt: skip
+    return ARCHIVE + "".join(lines)
+
+
+NEVI = "Benign > Benign melanocytic proliferations > Nevus"
+MELANOMAS = "Malignant > Malignant melanocytic proliferations (Melanoma)"
+EPIDERMAL = "Malignant > Malignant epidermal proliferations"
+SOFT = "Benign > Benign soft tissue proliferations"
+EXPORT = [
+    ("ISIC_1", f"{NEVI} > Nevus, Atypical, Dysplastic, or Clark", "IL_1", "dermoscopic", "altered"),
+    ("ISIC_2", NEVI, "IL_1", "dermoscopic", ""),
+    ("ISIC_3", f"{MELANOMAS} > Melanoma in situ", "IL_2", "dermoscopic", ""),
+    ("ISIC_4", f"{MELANOMAS} > Melanoma Invasive > Melanoma Invasive, Nodular", "IL_3",
+     "dermoscopic", ""),
+    ("ISIC_5", f"{MELANOMAS} > Melanoma metastasis", "IL_4", "dermoscopic", ""),
+    ("ISIC_6", f"{MELANOMAS} > Melanoma, NOS", "IL_5", "clinical: close-up", ""),
+    ("ISIC_7", f"{EPIDERMAL} > Squamous cell carcinoma in situ", "", "dermoscopic", ""),
+    ("ISIC_8", f"{EPIDERMAL} > Squamous cell carcinoma, Invasive", "", "dermoscopic", ""),
+    ("ISIC_9", f"{SOFT} - Vascular", "", "dermoscopic", ""),
+    ("ISIC_10", f"{SOFT} - Vascular > Pyogenic granuloma", "", "dermoscopic", ""),
+    ("ISIC_11", f"{SOFT} - Fibro-histiocytic > Dermatofibroma", "", "dermoscopic", ""),
+    ("ISIC_12", f"{SOFT} - Fibro-histiocytic > Scar", "", "dermoscopic", ""),
+    ("ISIC_13", "Indeterminate", "", "dermoscopic", ""),
+    ("ISIC_14", "", "", "dermoscopic", ""),
+    ("ISIC_15", NEVI, "", "", ""),
+    ("ISIC_16", NEVI, "", "dermoscopic", "synthetic"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "ham10000_metadata_2025-03-19.csv"])
+def test_an_export_of_the_isic_archive(tmp_path, name):
+    """A name stands for what is below it; other images, and what does not map, are counted."""
+    (tmp_path / name).write_text(archive(*EXPORT))
+    write_images(tmp_path, [row[0] for row in EXPORT])
+    files = open_dataset(tmp_path, external=True)
+    found = dict(zip(files.metadata["image_id"], files.metadata["dx"], strict=True))
+    assert files.name == "ISIC archive" and found == {
+        "ISIC_1": "nv", "ISIC_2": "nv", "ISIC_3": "mel", "ISIC_4": "mel", "ISIC_7": "akiec",
+        "ISIC_9": "vasc", "ISIC_10": "vasc", "ISIC_11": "df",
+    }  # fmt: skip
+    assert files.excluded == {
+        "of type clinical: close-up": 1, "of type (empty)": 1,
+        "of diagnosis melanoma metastasis": 1, "of diagnosis scar": 1, "of diagnosis (empty)": 1,
+        "of diagnosis squamous cell carcinoma, invasive": 1, "of diagnosis indeterminate": 1,
+        "synthetic": 1,
+    }  # fmt: skip
+    assert list(files.metadata["lesion_id"][:3]) == ["IL_1", "IL_1", "IL_2"]
+    assert set(files.metadata["dx_type"]) == {"histo"} and set(files.metadata["age"]) == {55}
+    assert set(files.metadata["localization"]) == {"head/neck"}
+    with pytest.raises(MelanomaError, match="a run needs HAM10000"):
+        open_dataset(tmp_path)
+    assert main(["data", "check", str(tmp_path)]) == 0
+
+
+def test_an_older_export_of_the_archive_and_one_of_another_name(tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text(
+        "isic_id,benign_malignant,diagnosis\nISIC_1,malignant,melanoma\nISIC_2,benign,nevus\n"
+        "ISIC_3,benign,pigmented benign keratosis\nISIC_4,benign,lentigo NOS\n"
+        "ISIC_5,malignant,squamous cell carcinoma\nISIC_6,benign,\n"
+    )
+    read = read_table(table)
+    assert read.layout.name == "ISIC archive" and list(read.rows["dx"]) == ["mel", "nv", "bkl"]
+    assert sum(read.excluded.values()) == 3 and "of diagnosis lentigo nos" in read.excluded
+
+
+@pytest.mark.parametrize("name", ["train.csv", "ISIC_2020_Training_GroundTruth_v2.csv"])
+def test_isic_2020_only_says_melanoma_or_not(tmp_path, name, capsys):
+    lesion = ",lesion_id" if "v2" in name else ""
+    (tmp_path / name).write_text(
+        f"image_name,patient_id{lesion},sex,age_approx,anatom_site_general_challenge,diagnosis,"
+        "benign_malignant,target\n" + "".join(
+            f"ISIC_{row},IP_1{',IL_1' * bool(lesion)},male,45,torso,{text}\n"
+            for row, text in enumerate(
+                ["unknown,benign,0", "melanoma,malignant,1", "nevus,benign,0", "unknown,benign,"]
+            )
+        )
+    )  # fmt: skip
+    (tmp_path / "test.csv").write_text("image_name,patient_id\nISIC_9,IP_1\n")
+    write_images(tmp_path / "train", [f"ISIC_{row}" for row in range(4)])
+    files = open_dataset(tmp_path, external=True)
+    assert files.name == "ISIC 2020" and files.excluded == {"of diagnosis (empty)": 1}
+    assert list(files.metadata["dx"]) == [NO_MELANOMA, MELANOMA, NO_MELANOMA]
+    assert set(files.metadata["localization"]) == {"torso"}
+    assert files.metadata["lesion_id"].nunique() == (1 if lesion else 3)
+    assert main(["data", "check", str(tmp_path)]) == 0
+    report = " ".join(capsys.readouterr().out.split())
+    assert "mel melanoma 1 no melanoma 2" in report and "basal" not in report
+
+
+def test_bcn20000_names_its_images_with_their_suffix(tmp_path):
+    (tmp_path / "bcn_20k_train.csv").write_text(
+        "bcn_filename,age_approx,anatom_site_general,diagnosis,lesion_id,capture_date,sex,split\n"
+        "BCN_0000000001.jpg,55.0,anterior torso,MEL,BCN_0003884,2012-05-16,male,train\n"
+        "BCN_0000000002.jpg,55.0,,SCC,BCN_0000019,2012-05-16,male,train\n"
+        "BCN_0000000003.jpg,,,AK,BCN_0003499,2012-05-16,,train\n"
+    )
+    write_images(tmp_path / "bcn_20k_train", [f"BCN_000000000{row}" for row in (1, 2, 3)])
+    files = open_dataset(tmp_path, external=True)
+    assert files.name == "BCN20000" and files.excluded == {"of diagnosis scc": 1}
+    assert list(files.metadata["image_id"]) == ["BCN_0000000001", "BCN_0000000003"]
+    assert list(files.metadata["dx"]) == ["mel", "akiec"]
+    assert list(files.metadata["lesion_id"]) == ["BCN_0003884", "BCN_0003499"]
+
+
+def test_milk10k_of_which_only_the_dermoscopic_images_are_read(tmp_path):
+    heads = [
+        "AKIEC", "BCC", "BEN_OTH", "BKL", "DF", "INF", "MAL_OTH", "MEL", "NV", "SCCKA", "VASC"
+    ]  # fmt: skip
+    truth = ["lesion_id," + ",".join(heads)]
+    images = ["lesion_id,image_type,isic_id,age_approx,sex,skin_tone_class,site"]
+    for row, code in enumerate([*heads, "MEL"]):
+        truth.append(f"IL_{row}," + ",".join("1.0" if code == head else "0.0" for head in heads))
+        images.append(f"IL_{row},clinical: close-up,ISIC_{row}1,70,male,1,head_neck_face")
+        images.append(f"IL_{row},dermoscopic,ISIC_{row}2,70,male,1,head_neck_face")
+    table = tmp_path / "MILK10k_Training_GroundTruth.csv"
+    table.write_text("\n".join(truth) + "\n")
+    with pytest.raises(MelanomaError, match=r"put MILK10k_Training_Metadata\.csv of the same"):
+        open_dataset(tmp_path, external=True)
+    (tmp_path / "MILK10k_Training_Metadata.csv").write_text("\n".join(images) + "\n")
+    for row in range(12):  # in a folder for each lesion
+        folder = tmp_path / "MILK10k_Training_Input" / f"IL_{row}"
+        write_images(folder, [f"ISIC_{row}1", f"ISIC_{row}2"])
+    files = open_dataset(tmp_path, external=True)
+    assert list(files.metadata["dx"]) == [
+        "akiec", "bcc", "bkl", "df", "mel", "nv", "vasc", "mel"
+    ]  # fmt: skip
+    assert files.metadata["image_id"].str.endswith("2").all()
+    assert files.excluded == {"of type clinical: close-up": 12} | {
+        f"of diagnosis {name}": 1 for name in ("ben_oth", "inf", "mal_oth", "sccka")
+    }
+    assert files.name == "MILK10k" and set(files.metadata["localization"]) == {"head_neck_face"}
+
+
+def test_pad_ufes_20_is_said_to_be_no_dermoscopy(tmp_path):
+    (tmp_path / "metadata.csv").write_text(
+        "patient_id,lesion_id,smoke,age,gender,region,diagnostic,img_id,biopsed\n" + "".join(
+            f"PAT_{row},{7 * row},,8,FEMALE,ARM,{code},PAT_{row}_{7 * row}_530.png,False\n"
+            for row, code in enumerate(["NEV", "SEK", "ACK", "BCC", "MEL", "SCC"])
+        )
+    )  # fmt: skip
+    write_images(tmp_path / "images" / "imgs_part_1", [f"PAT_{n}_{7 * n}_530" for n in range(6)])
+    files = open_dataset(tmp_path, external=True)
+    assert files.name == "PAD-UFES-20" and files.excluded == {"of diagnosis scc": 1}
+    assert list(files.metadata["dx"]) == ["nv", "bkl", "akiec", "bcc", "mel"]
+    assert set(files.metadata["sex"]) == {"female"} and set(files.metadata["age"]) == {8}
+    assert set(files.metadata["localization"]) == {"arm"}
+    report, problems = validate_dataset(tmp_path)
+    assert not problems and "the images are clinical photographs by smartphones" in report
+
+
+def test_derm7pt_of_which_the_dermoscopic_images_are_read(tmp_path):
+    names = [
+        "basal cell carcinoma", "blue nevus", "clark nevus", "combined nevus", "congenital nevus",
+        "dermal nevus", "dermatofibroma", "lentigo", "melanoma", "melanoma (in situ)",
+        "melanoma (less than 0.76 mm)", "melanoma (0.76 to 1.5 mm)", "melanoma (more than 1.5 mm)",
+        "melanoma metastasis", "melanosis", "miscellaneous", "recurrent nevus",
+        "reed or spitz nevus", "seborrheic keratosis", "vascular lesion",
+    ]  # fmt: skip
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "meta.csv").write_text(
+        "case_num,diagnosis,seven_point_score,location,sex,management,clinic,derm,case_id,notes\n"
+        + "".join(
+            f"{row},{name},0,back,male,excision,NEL/NEL{row:03d}.JPG,NEL/Nel{row + 500}.jpg,,\n"
+            for row, name in enumerate(names)
+        )
+    )
+    write_images(tmp_path / "images" / "NEL", [f"Nel{row + 500}" for row in range(len(names))])
+    files = open_dataset(tmp_path, external=True)
+    assert files.name == "Derm7pt" and files.metadata["image_id"][0] == "Nel500"
+    counts = files.metadata["dx"].value_counts().to_dict()
+    assert counts == {"nv": 7, "mel": 5, "bcc": 1, "bkl": 1, "df": 1, "vasc": 1}
+    left_out = ("lentigo", "melanoma metastasis", "melanosis", "miscellaneous")
+    assert files.excluded == {f"of diagnosis {name}": 1 for name in left_out}
+
+
+def test_the_names_of_diagnoses_stand_in_the_data_card():
+    text = (ROOT / "data" / "README.md").read_text()
+    assert diagnoses_markdown() in text
+    names = [name for names in DIAGNOSIS_NAMES.values() for name in names]
+    assert len({*names, *CLASS_NAMES, *OTHER_DIAGNOSES}) == len(names) + 7 + len(OTHER_DIAGNOSES)
+    assert names == [name.lower() for name in names]
+
+
+def test_of_many_diagnoses_the_most_frequent_are_named():
+    many = {f"{OF_DIAGNOSIS}{n}": 100 - n for n in range(NAMED + 2)}
+    text = describe_excluded({"of type x": 5} | many | {"synthetic": 1})
+    assert text.startswith("5 of type x, 100 of diagnosis 0") and f"diagnosis {NAMED}," not in text
+    assert text.endswith(f"1 synthetic, {100 - NAMED + 99 - NAMED} of 2 other diagnoses")
+    assert "other" not in describe_excluded(dict(list(many.items())[1:]))
 
 
 TWO_OF_EACH = np.arange(14) % 7

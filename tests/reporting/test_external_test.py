@@ -14,17 +14,24 @@ from PIL import Image
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, write_json
-from melanoma_lib.data.classes import CLASS_NAMES
+from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA, NO_MELANOMA
 from melanoma_lib.data.dataset_files import open_dataset, read_metadata
 from melanoma_lib.data.images import read_image
-from melanoma_lib.evaluation.metrics import accuracy
-from melanoma_lib.evaluation.model_metrics import CALIBRATION, METRICS
+from melanoma_lib.data.layouts import LAYOUTS
+from melanoma_lib.evaluation.metrics import accuracy, class_ece
+from melanoma_lib.evaluation.model_metrics import (
+    CALIBRATION,
+    MELANOMA_CALIBRATION,
+    MELANOMA_METRICS,
+    METRICS,
+)
 from melanoma_lib.evaluation.predictions import ISIC_COLUMNS, load_predictions
-from melanoma_lib.reporting import external_test
+from melanoma_lib.reporting import external_test, tables
 from melanoma_lib.reporting.compare import compare
 from melanoma_lib.reporting.figures import EXTERNAL
 
 KEY, SIZE = "test_resnet", 32
+FIGURES = [name for name in EXTERNAL if "melanoma" not in name]
 DOC = (ROOT / "docs" / "results.md").read_text()
 
 
@@ -153,7 +160,7 @@ def test_the_command_leaves_results_tables_figures_and_submissions(run, tmp_path
     assert text.count(said) == 2  # before the images are read, and in the summary
     results = json.loads((out / "external_results.json").read_text())
     assert list(results["models"]) == ["second", KEY] and len(results["differences"]) == 1
-    names = [f"{name}{f'-{key}' * (number == 0)}.{suffix}" for number, name in enumerate(EXTERNAL)
+    names = [f"{name}{f'-{key}' * (number == 0)}.{suffix}" for number, name in enumerate(FIGURES)
              for key in ("second", KEY) for suffix in ("png", "pdf")]  # fmt: skip
     assert all((out / name).stat().st_size > 1000 for name in names)
     table = pd.read_csv(out / "tables" / "external.csv")
@@ -165,6 +172,84 @@ def test_the_command_leaves_results_tables_figures_and_submissions(run, tmp_path
     assert np.allclose(submission[list(ISIC_COLUMNS)].sum(axis=1), 1)
     saved = load_predictions(out / "predictions" / f"{KEY}.parquet")
     assert list(saved.image_ids) == list(submission["image"])
+
+
+def melanoma_or_not(folder):
+    """Rewrites the table of such a folder in the form of ISIC 2020."""
+    table = folder / "ISIC2018_Task3_Test_GroundTruth.csv"
+    truth = pd.read_csv(table)
+    kinds = truth["MEL"].astype(int).map({1: "melanoma,malignant,1", 0: "unknown,benign,0"})
+    lines = truth["image"] + ",IP_1,male,45,torso," + kinds
+    head = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,"
+    (folder / "train.csv").write_text("\n".join([head + "benign_malignant,target", *lines, ""]))
+    table.unlink()
+    return folder
+
+
+def test_a_dataset_that_only_says_melanoma_or_not_gets_the_binary_part(run, tmp_path, capsys):
+    """What it says is what seven diagnoses of the same images say of melanoma."""
+    run, data = run
+    folder = elsewhere(tmp_path / "clinic", data, 0.8)
+    expected, _ = evaluate(run, folder)
+    found, predictions = evaluate(run, melanoma_or_not(folder))
+    whole, part = expected["models"][KEY], found["models"][KEY]
+    for side, other in ((part, whole), (part["own"], whole["own"])):
+        for name in ("melanoma_auc", "melanoma_average_precision"):
+            assert side["metrics"][name] == pytest.approx(other["metrics"][name])
+        assert side["operating_points"] == other["operating_points"]
+        assert set(side["metrics"]) == set(MELANOMA_METRICS)
+        assert set(side["uncalibrated"]) == set(side["gain"]) == set(MELANOMA_CALIBRATION)
+        assert "confusion_matrix" not in side
+    (mel,) = [row for row in whole["diagnoses"] if row["diagnosis"] == MELANOMA]
+    assert part["metrics"]["melanoma_ece"] == mel["ece"]
+    assert part["metrics"]["calibration_in_the_large"] == mel["calibration_in_the_large"]
+    external = predictions[KEY]
+    raw = class_ece(external.is_melanoma, external.melanoma_score())
+    assert part["uncalibrated"]["melanoma_ece"]["value"] == pytest.approx(float(raw))
+    assert set(external.labels) == {-1, CLASS_NAMES.index(MELANOMA)}
+    for name in ("test_images", "test_melanomas", "prevalence", "interval", "split", "class_names"):
+        assert found[name] == expected[name]
+    fields = {*found, *found["external"], *part, *part["own"], *part["metrics"]}
+    assert fields <= set(re.findall(r"`(\w+)`", DOC))
+
+    capsys.readouterr()
+    assert main(["evaluate", "--data-dir", str(folder), "--bundle", str(run)]) == 0
+    text, out = capsys.readouterr().out, run / "external" / "clinic"
+    assert "no more is known than melanoma or not" in text and "accuracy" not in text
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
+    assert files == {
+        "external_results.json", "summary.md", "predictions/isic2018-test_resnet.csv",
+        "predictions/test_resnet.parquet",
+        *(f"tables/{name}.{end}" for name in ("external", "operating_points")
+          for end in ("csv", "tex")),
+        *(f"external-{name}.{end}" for name in (f"1-melanoma-reliability-{KEY}",
+          "2-operating-points") for end in ("png", "pdf")),
+    }  # fmt: skip
+    measures = pd.read_csv(out / "tables" / "external.csv")["measure"].tolist()
+    assert measures[1:4] == ["Melanoma AP", "ECE of melanoma", "Brier score of melanoma"]
+    saved = out / "predictions" / f"{KEY}.parquet"
+    assert set(pd.read_parquet(saved)["label"]) == {MELANOMA, NO_MELANOMA}
+    assert np.array_equal(load_predictions(saved).labels, external.labels)
+
+    (photographs,) = [layout for layout in LAYOUTS if layout.modality]
+    found["external"]["warnings"] = photographs.warnings
+    assert "The images are clinical photographs by smartphones" in tables.describe_results(found)
+
+
+def test_of_a_lesion_that_the_run_knows_no_other_image_is_tested_either(run, tmp_path):
+    """The ISIC archive gives the lesions of HAM10000 other ids."""
+    run, data = run
+    known = pd.read_csv(data / "HAM10000_metadata.csv", dtype=str)["image_id"][0]
+    nevus = "Benign,Benign melanocytic proliferations,Nevus"
+    rows = [f"{name},{nevus},{lesion}" for name, lesion in
+            ((known, "IL_1"), ("ISIC_7000001", "IL_1"), ("ISIC_7000002", "IL_2"))]  # fmt: skip
+    head = "isic_id,diagnosis_1,diagnosis_2,diagnosis_3,lesion_id"
+    (tmp_path / "metadata.csv").write_text("\n".join([head, *rows, ""]))
+    for name in (known, "ISIC_7000001", "ISIC_7000002"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    rows, left_out = external_test.unseen(run, open_dataset(tmp_path, external=True))
+    assert list(rows) == [2]
+    assert left_out == {"images of the run's own dataset": 1, "images of its lesions": 1}
 
 
 @pytest.mark.parametrize(

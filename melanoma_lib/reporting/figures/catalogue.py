@@ -123,6 +123,10 @@ EXTERNAL = {
     "external-1-reliability": "Accuracy against confidence before and after temperature scaling, "
     "on the run's own test split and on images from elsewhere, with 95% intervals of independent "
     "images and, below, images per bin. The temperature is the same on both.",
+    "external-1-melanoma-reliability": "Fraction of melanomas against the predicted probability "
+    "of melanoma before and after temperature scaling, on the run's own test split and on images "
+    "from elsewhere of which no more is known than melanoma or not, with 95% intervals of "
+    "independent images and, below, images per bin. The temperature is the same on both.",
     "external-2-operating-points": "Sensitivity and specificity for melanoma on the run's own test "
     "split and on images from elsewhere, at thresholds carried over unchanged, with 95% intervals. "
     "Dashed: the target on the validation split.",
