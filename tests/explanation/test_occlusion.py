@@ -7,7 +7,7 @@ from helpers import KEYS, make_dataset, make_run
 from melanoma_lib.cli import main
 from melanoma_lib.data.artifacts import ARTIFACTS
 from melanoma_lib.data.dataset_files import open_dataset
-from melanoma_lib.data.synthetic import generate_sample
+from melanoma_lib.data.synthetic import generate_sample, without_artifacts
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.metrics import accuracy, auc
 from melanoma_lib.evaluation.predictions import load_predictions, save_predictions
@@ -19,6 +19,7 @@ from melanoma_lib.explanation.occlusion_metrics import (
     describe_occlusion,
     summarize_occlusion,
 )
+from melanoma_lib.inference import Predictor
 
 SKIN = np.array([200, 150, 140], np.uint8)
 
@@ -168,3 +169,15 @@ def test_a_planted_shortcut_is_found(tmp_path):
     assert val["metrics"]["melanoma_auc"]["low"] > 0.75  # without the lesion
     assert scores["test"]["ruler_added"]["melanoma_score_change"]["low"] > 0.05
     assert scores["test"]["ruler_removed"]["melanoma_score_change"]["high"] < -0.05
+    test = trained.predictions.split("test")
+    with_ruler = set(without_artifacts(data, test.image_ids, 128)["ruler"])
+    assert heat_below(run / key, files, with_ruler) > 0.4  # of a quarter of the image
+
+
+def heat_below(folder, files, image_ids):
+    """The mean fraction of the heat for melanoma in the lower quarter of some images."""
+    predictor = Predictor(folder)
+    paths = [path for path in files.images if path.stem in image_ids]
+    images = [predictor.load_image(path) for path in paths]
+    heat = predictor.heat_maps(images, ["mel"] * len(images))
+    return (heat[:, 96:].sum((1, 2)) / heat.sum((1, 2)).clip(1e-9)).mean()
