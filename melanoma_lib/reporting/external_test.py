@@ -36,7 +36,7 @@ from melanoma_lib.evaluation.predictions import (
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.reporting import compare, figures, tables
-from melanoma_lib.reporting.abstention import promises_elsewhere, with_test
+from melanoma_lib.reporting.abstention import external_abstention, with_test
 from melanoma_lib.reporting.run import Run
 
 OWN_TEST = "own test split"
@@ -116,7 +116,7 @@ def evaluate(
         folders[0].parent.name, {key: [model] for key, model in models.items()},
         files.metadata, resamples,
     )  # fmt: skip
-    results["abstention"] = promises_elsewhere(models, resamples)
+    results["abstention"] = external_abstention(models, resamples)
     first = own[folders[0].name]
     results["external"] = {
         "layout": files.layout.name,

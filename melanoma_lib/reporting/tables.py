@@ -4,7 +4,6 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,12 @@ import pandas as pd
 from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import describe_excluded
-from melanoma_lib.evaluation.bootstrap import format_estimate, transform_decreasing
+from melanoma_lib.evaluation.bootstrap import (
+    UNDEFINED,
+    format_estimate,
+    format_estimates,
+    transform_decreasing,
+)
 from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
@@ -187,11 +191,15 @@ class Table:
     bold: frozenset[tuple[int, str]] = frozenset()
 
 
-def _of_models(results: dict, rows_of: Callable[[dict], Iterable[dict]]) -> Iterator[dict]:
-    """The rows of every model and every average, below its name."""
-    for model in models_and_averages(results).values():
-        for row in rows_of(model):
-            yield {"model": model["name"], **row}
+def _of_models(rows_of: Callable[[dict], Iterable[dict]]) -> Callable[[dict], Iterator[dict]]:
+    """Makes the rows of a model those of every model and average of the results, with its name."""
+
+    def rows(results: dict) -> Iterator[dict]:
+        for model in models_and_averages(results).values():
+            for row in rows_of(model):
+                yield {"model": model["name"], **row}
+
+    return rows
 
 
 def _comparison(results: dict) -> Iterator[dict]:
@@ -277,7 +285,7 @@ def _confident_errors(model: dict) -> list[dict]:
 
 
 def _explanations(model: dict) -> Iterator[dict]:
-    nothing = {"inside": {"value": None, "low": None, "high": None}}
+    nothing = {"inside": UNDEFINED}
     for row in (model.get("explanations") or {"maps": []})["maps"]:
         yield {
             "network": row["network"].replace("none", "–"),
@@ -341,46 +349,40 @@ TABLES = {
     "comparison_table": (" ".join(["model", *COLUMNS]), _comparison),
     "operating_points": (
         "model chosen threshold sensitivity specificity ppv npv missed false_alarms",
-        partial(_of_models, rows_of=_operating_points),
+        _of_models(_operating_points),
     ),
     "differences": (
-        "pair accuracy accuracy_p mcnemar_p melanoma_auc melanoma_auc_p delong_p",
-        _differences,
+        "pair accuracy accuracy_p mcnemar_p melanoma_auc melanoma_auc_p delong_p", _differences
     ),
     "averages": (" ".join(["pair", *COLUMNS, "median_ms"]), _averages),
     "trainings": (
-        "model metric mean deviation_lesions deviation_trainings fraction_trainings",
-        _trainings,
+        "model metric mean deviation_lesions deviation_trainings fraction_trainings", _trainings
     ),
     "outperformance": (" ".join(["pair_of_trainings", *COLUMNS]), _outperformance),
     "subgroups": (
         "model attribute group images lesions melanoma_lesions small accuracy melanoma_auc "
         "sensitivity specificity",
-        partial(_of_models, rows_of=_subgroups),
+        _of_models(_subgroups),
     ),
     "diagnoses": (
         "model diagnosis images lesions recall calibration_in_the_large ece",
-        partial(_of_models, rows_of=_diagnoses),
+        _of_models(_diagnoses),
     ),
     "confident_errors": (
-        "model image_id true predicted confidence",
-        partial(_of_models, rows_of=_confident_errors),
+        "model image_id true predicted confidence", _of_models(_confident_errors)
     ),
     "explanations": (
         "model network map target empty inside pointing iou road minus_centre minus_random",
-        partial(_of_models, rows_of=_explanations),
+        _of_models(_explanations),
     ),
     "occlusion": (
         "model alteration images balanced_accuracy melanoma_auc balanced_accuracy_change "
         "melanoma_auc_change score_change",
-        partial(_of_models, rows_of=_occlusion),
+        _of_models(_occlusion),
     ),
     "leakage": (" ".join(["leaked_fraction set images", *COLUMNS]), _leakage),
     "price_of_leakage": ("metric lesion image difference", _price_of_leakage),
-    "external": (
-        "model measure own external difference",
-        partial(_of_models, rows_of=_external),
-    ),
+    "external": ("model measure own external difference", _of_models(_external)),
     "risk_coverage": ("model order area minus_confidence", abstention_tables.risk_coverage_rows),
     "referral": (
         "model order fraction referred accuracy sensitivity specificity found_or_referred",
@@ -400,11 +402,8 @@ TABLES = {
         abstention_tables.shift_rows,
     ),
 }
-OPTIONAL = (
-    "averages", "trainings", "outperformance", "diagnoses", "explanations", "occlusion", "leakage",
-    "price_of_leakage", "external", "risk_coverage", "referral", "promised_thresholds",
-    "prediction_sets", "shifts",
-)  # fmt: skip
+# Written even without rows.
+ALWAYS = ("comparison_table", "operating_points", "differences", "subgroups", "confident_errors")
 
 
 def table(results: dict, name: str) -> Table:
@@ -426,7 +425,7 @@ def table(results: dict, name: str) -> Table:
 def all_tables(results: dict) -> dict[str, Table]:
     """Every table of the results by its name; those of a run have `CAPTIONS`."""
     tables = {name: table(results, name) for name in TABLES}
-    return {name: made for name, made in tables.items() if made.rows or name not in OPTIONAL}
+    return {name: made for name, made in tables.items() if made.rows or name in ALWAYS}
 
 
 def table_file(name: str) -> str:
@@ -533,7 +532,7 @@ def _text(value: object) -> str:
 def headlines(results: dict) -> list[str]:
     """A line for each model with its estimates on the test split, the best melanoma AUC first."""
     text = "{name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}"
-    return [text.format(**_texts(model)) for model in _best_first(results)]
+    return [text.format(**format_estimates(model)) for model in _best_first(results)]
 
 
 def _best_first(results: dict) -> list[dict]:
@@ -561,8 +560,8 @@ def summary(results: dict) -> str:
     lines = [describe_results(results), ""]
     for model in _best_first(results):
         label = operating_point_label(model["operating_points"][0])
-        known = {"start": "unknown weights"} | _texts(model)  # older results do not hold it
-        text = MODEL.format(**known, point=label, prevalence=prevalence)
+        older = {"start": "unknown weights"}  # results that do not hold it
+        text = MODEL.format(**older | format_estimates(model), point=label, prevalence=prevalence)
         notes = temperature_note(model["temperature"]), _temperature_verdict(model)
         lines.append(" ".join([text, *filter(None, notes)]))
     if results["differences"]:
@@ -576,7 +575,7 @@ def summary(results: dict) -> str:
         lines += ["", summarize_leakage(results["leakage"])]
     if price := results.get("price_of_leakage"):
         verdict = "" if _excludes_zero(price["difference"]["melanoma_auc"]) else ", not significant"
-        lines += ["", LEAKAGE.format(**_texts(price), verdict=verdict)]
+        lines += ["", LEAKAGE.format(**format_estimates(price), verdict=verdict)]
     if "abstention" in results:
         lines += ["", "When the least certain images are referred, and what is promised:", ""]
         lines += abstention_tables.summarize_abstention(results["abstention"])
@@ -585,16 +584,8 @@ def summary(results: dict) -> str:
         for model in models:
             label = operating_point_label(model["operating_points"][0])
             verdict = "" if _excludes_zero(model["gain"]["ece"]) else "not "
-            lines.append(EXTERNAL.format(**_texts(model), point=label, verdict=verdict))
+            lines.append(EXTERNAL.format(**format_estimates(model), point=label, verdict=verdict))
     return "\n".join(lines) + "\n"
-
-
-def _texts(value: object) -> object:
-    """Results in which every estimate is its text."""
-    if isinstance(value, dict):
-        is_estimate = value.keys() >= {"value", "low", "high"}
-        return format_estimate(value) if is_estimate else {k: _texts(v) for k, v in value.items()}
-    return [_texts(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _temperature_verdict(model: dict) -> str:
@@ -616,7 +607,7 @@ def _average_text(results: dict, pair: dict) -> str:
     average, other = (models_and_averages(results)[pair[side]] for side in ("first", "second"))
     way = average.get("averaging")
     text = AVERAGE.format(
-        **_texts(average), other=other["name"], difference=_texts(pair),
+        **format_estimates(average), other=other["name"], difference=format_estimates(pair),
         slower=len(average["averages"]) / max(len(other.get("averages", [1])), 1),
     )  # fmt: skip
     return text + (f" Members {way['chosen']} before averaging." if way else "")
@@ -624,7 +615,7 @@ def _average_text(results: dict, pair: dict) -> str:
 
 def _difference_text(results: dict, pair: dict) -> str:
     names, figure = pair_names(results, pair), pair["melanoma_auc"]
-    odds = figure.get("outperforms", dict.fromkeys(("value", "low", "high")))
+    odds = figure.get("outperforms", UNDEFINED)
     if figure["value"] is None:
         return f"- {names[0]} and {names[1]}: not defined"
     if figure["value"] < 0:
