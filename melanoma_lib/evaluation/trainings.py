@@ -70,6 +70,14 @@ def estimate_of_trainings(trainings: Trainings, n_images: float | None = None) -
     return ends | found
 
 
+def estimate_metric(
+    metric: Callable[..., np.ndarray], data: Iterable[tuple], weights: np.ndarray,
+    n_clusters: int | None = None, n_images: float | None = None,
+) -> dict:  # fmt: skip
+    """The `estimate_of_trainings` of a metric, from what `resample_trainings` takes."""
+    return estimate_of_trainings((*resample_trainings(metric, data, weights), n_clusters), n_images)
+
+
 def resample_fractions(
     cases: Sequence[tuple[np.ndarray, np.ndarray]],
     lesion_ids: np.ndarray,

@@ -47,10 +47,10 @@ def verdict(estimated: dict, promise: float) -> str:
     return f"{'more' if estimated['low'] > promise else 'less'} than promised"
 
 
-def referral_at(model: dict, fraction: float, order: str = "confidence") -> dict:
-    """The entry of one order and fraction in `referral` of a model."""
+def referral_at(model: dict, fraction: float) -> dict:
+    """The entry of one fraction in `referral` of a model, ordered by confidence."""
     return next(row for row in model["referral"]
-                if row["order"] == order and row["fraction"] == fraction)  # fmt: skip
+                if (row["order"], row["fraction"]) == ("confidence", fraction))  # fmt: skip
 
 
 def _of_models(results: dict) -> Iterator[tuple[str, dict]]:
