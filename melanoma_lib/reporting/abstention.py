@@ -30,7 +30,6 @@ from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.predictions import Predictions, concatenate
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trainings
 from melanoma_lib.evaluation.trainings import (
-    estimate_fraction,
     estimate_of_trainings,
     paired_difference,
     resample_fractions,
@@ -254,33 +253,31 @@ def _threshold(
         "lesions": int(kind.sum()), "least_lesions": risk_control.least_lesions(target),
     }  # fmt: skip
     pays = "specificity" if criterion == "sensitivity" else "sensitivity"
-    resampled = {}
+    measured = {}
     for name, thresholds in chosen.items():
         entry[name] = None
-        if None in thresholds:
-            continue
-        rates = _rates(trained, thresholds)
-        lesion_ids = trained[0].predictions.split("test").lesion_ids
-        entry[name] = {"threshold": thresholds[0]} | {
-            rate: estimate_fraction(cases, lesion_ids, weights, base)
-            for rate, cases in rates.items()
-        }
-        resampled[name] = resample_fractions(rates[pays], lesion_ids, weights, base)[0]
-    entry["cost"] = None
-    if len(resampled) == 2:
-        entry["cost"] = paired_difference(resampled["plain"], resampled["controlled"])
-    return entry
+        if None not in thresholds:
+            measured[name] = _rates(trained, thresholds, weights, base)
+            entry[name] = {"threshold": thresholds[0]} | {
+                rate: estimate_of_trainings(*found) for rate, found in measured[name].items()
+            }
+    paid = [rates[pays][0] for rates in measured.values()]
+    return entry | {"cost": paired_difference(*paid) if len(paid) == 2 else None}
 
 
-def _rates(trained: Sequence[TrainedRun], thresholds: Sequence[float]) -> dict[str, list]:
-    """Sensitivity and specificity of each training as `estimate_fraction` takes them."""
+def _rates(
+    trained: Sequence[TrainedRun], thresholds: Sequence[float], weights: np.ndarray,
+    base: np.ndarray,
+) -> dict[str, tuple]:  # fmt: skip
+    """Sensitivity and specificity on test as `resample_fractions` returns them."""
     cases: dict[str, list] = {"sensitivity": [], "specificity": []}
     for training, threshold in zip(trained, thresholds, strict=True):
         test = training.predictions.split("test")
-        called = test.melanoma_score(training.bundle["temperature"]) >= threshold
-        cases["sensitivity"].append((called, test.is_melanoma))
-        cases["specificity"].append((~called, ~test.is_melanoma))
-    return cases
+        positive = test.melanoma_score(training.bundle["temperature"]) >= threshold
+        cases["sensitivity"].append((positive, test.is_melanoma))
+        cases["specificity"].append((~positive, ~test.is_melanoma))
+    return {rate: resample_fractions(case, test.lesion_ids, weights, base)
+            for rate, case in cases.items()}  # fmt: skip
 
 
 def _fractions_meeting_target(training: TrainedRun) -> list[dict]:
