@@ -54,6 +54,9 @@ def main() -> None:
         found = summarize_occlusion(args.run / key, models[key][0], weights)
         results["models"][key]["occlusion"] = found
     seconds["occlusion"] = time.perf_counter() - start
+    for model in results["abstention"]["models"].values():
+        for curve in model["risk_coverage"].values():
+            del curve["coverage"], curve["risk"]  # which only a figure needs
     for kind in ("models", "ensembles"):
         results[kind] = {
             key: {name: model[name] for name in (*SHOWN, "occlusion") if name in model}

@@ -59,6 +59,11 @@ CHOICES = """\
 What was tried, on validation (one training each; balanced accuracy is that of the decision relative
 to frequency). {note}
 """
+EVERY_SECOND_EPOCH = """\
+Validation after every second epoch instead of each would save {saved:.1%} of a training with the
+thesis's recipe ({validation_seconds:.0f} of {seconds:.0f} seconds are validation). It would keep
+epoch {best_even_epoch}; with all of them validated, epoch {best_epoch} is kept.
+"""
 ABSTENTION = """\
 ## When not to answer, and does it need the lesion?
 
@@ -68,8 +73,18 @@ ABSTENTION = """\
     {command}
 
 All thresholds were chosen on validation; the test set has {images:,} images of {lesions:,} lesions.
-{note} Chapter 11 explains the tables; its results took {abstention:.0f} seconds, the altered images
-of chapter 07 {occlusion:.0f}.
+{note} Chapters 07 and 11 explain the tables; referral by confidence stands for the other orders.
+"""
+SAMPLE = """\
+## The generated sample, {count} seeds
+
+{date}, {device}, torch {torch}, timm {timm}. Made with
+
+    python benchmarks/sample_seeds.py FILE --output-dir DIR
+
+The networks of `make figures`, trained with seeds {seeds} of split and training: medians, in
+brackets the lowest and the highest. Above random weights, above centre: for how many seeds the
+interval of the heat inside the lesion, minus that of the baseline, lies above zero. {note}
 """
 FROM_RANDOM_WEIGHTS = """\
 ## The four architectures of the thesis from random weights
@@ -133,6 +148,9 @@ def recipes(measured: dict) -> Iterator[str]:
          "Kept": "yes" if found["kept"] else ""}
         for found in tried["choices"]
     ))  # fmt: skip
+    once = tried["every_second_epoch"]
+    saved = once["validation_seconds"] / 2 / once["seconds"]
+    yield EVERY_SECOND_EPOCH.format(**once, saved=saved)
 
 
 def abstention(measured: dict) -> Iterator[str]:
@@ -143,10 +161,38 @@ def abstention(measured: dict) -> Iterator[str]:
         images=results["test_images"], lesions=results["test_lesions"],
     )  # fmt: skip
     models = results["models"].values()
-    yield "\n".join(describe_occlusion(each["name"], each["occlusion"]) for each in models) + "\n"
+    for model in results["abstention"]["models"].values():  # the other orders say about the same
+        model["referral"] = [row for row in model["referral"] if row["order"] == "confidence"]
+    yield "\n".join(f"- {describe_occlusion(m['name'], m['occlusion'])}" for m in models) + "\n"
     for name in ("occlusion", "risk_coverage", "referral", "promised_thresholds",
                  "prediction_sets", "shifts"):  # fmt: skip
         yield markdown(as_dataframe(table(results, name)))
+
+
+def sample(measured: dict) -> Iterator[str]:
+    """Medians over the seeds of what the sample's networks learn, and in how many the maps find."""
+    rows = pd.DataFrame(measured["rows"])
+    seeds = sorted(rows["seed"].unique())
+    yield SAMPLE.format(
+        **about(measured), count=len(seeds), seeds=", ".join(map(str, seeds)),
+        device=rows["device"].iloc[0],
+    )  # fmt: skip
+    shown = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy",
+             "melanoma_auc": "Melanoma AUC", "most_of_one_class": "Most of one class",
+             "temperature": "Temperature", "ece_before": "ECE before", "ece_after": "ECE after",
+             "nll_before": "NLL before", "nll_after": "NLL after", "bins": "Bins filled",
+             "heat_inside": "Heat inside", "uniform_inside": "Uniform map"}  # fmt: skip
+    by_network = rows.groupby("name", sort=False)
+    table = pd.DataFrame({"Network": by_network.size().index})
+    for column, head in shown.items():
+        low, middle, high = (by_network[column].quantile(q).to_numpy() for q in (0, 0.5, 1))
+        ends = zip(low, middle, high, strict=True)
+        table[head] = [f"{median:.3g} [{a:.3g}, {b:.3g}]" for a, median, b in ends]
+    baselines = {"minus_random": "Above random weights", "minus_centre": "Above centre"}
+    for column, head in baselines.items():
+        above = rows[column].map(lambda estimate: estimate["low"] > 0)
+        table[head] = above.groupby(rows["name"], sort=False).sum().to_numpy()
+    yield markdown(table)
 
 
 def from_random_weights(measured: dict) -> Iterator[str]:
@@ -172,6 +218,7 @@ SECTIONS = {
     "leakage-cpu.json": leakage,
     "quality-cpu.json": recipes,
     "abstention-cpu.json": abstention,
+    "sample-seeds-cpu.json": sample,
     "comparison-h200.json": from_random_weights,
 }
 

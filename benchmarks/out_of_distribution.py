@@ -20,6 +20,7 @@ import sklearn.datasets
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
+from melanoma_lib.config import Config
 from melanoma_lib.core.environment import versions
 from melanoma_lib.core.files import PROJECT, read_json, write_json, write_text
 from melanoma_lib.data.dataset_files import open_dataset
@@ -188,6 +189,9 @@ def page() -> str:
     lists = {"chosen_on": chosen_on(), "kept_apart": kept_apart()}
     named = {name: ", ".join(pictures) for name, pictures in lists.items()}
     parts = [INTRODUCTION.format(**named)]
+    measured = {network for run in results["runs"].values() for network in run["networks"]}
+    if missing := [name for name in Config().architectures if name not in measured]:
+        parts.append(f"Of the thesis's networks these are not measured: {', '.join(missing)}.\n")
     for name, run in results["runs"].items():
         about = f"{run['date']}, torch {run['torch']}, timm {run['timm']}."
         parts.append(f"## {name}\n\n{about}\n")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from melanoma_lib.config import Config
+from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import write_json
 
 
@@ -34,7 +35,10 @@ def refer(options: argparse.Namespace) -> None:
     from melanoma_lib.evaluation.trained_run import load_trained_run
     from melanoma_lib.inference import Predictor, wording
     from melanoma_lib.models.bundle import find_bundles
+    from melanoma_lib.models.hub import PREFIX
 
+    if options.bundle.startswith(PREFIX):
+        raise MelanomaError("a model of the hub cannot be changed; copy its folder first")
     folders = find_bundles(options.bundle)
     chosen = {}
     for folder in folders:  # all of them before any is written

@@ -1,4 +1,4 @@
-"""The commands `figures`, `site` and `evaluate`, for runs that are finished."""
+"""The commands `figures`, `trace`, `site` and `evaluate`, for runs that are finished."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from melanoma_lib.core.errors import MelanomaError
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds the three commands to the parser."""
+    """Adds the four commands to the parser."""
     test = commands.add_parser("evaluate", help="a trained run on images from elsewhere")
     test.add_argument(
         "--bundle", required=True, metavar="DIR", help="a run's folder, or one architecture's in it"
@@ -35,6 +35,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     page.set_defaults(command=redraw_figures)
 
+    origin = commands.add_parser("trace", help="where a figure or a table comes from")
+    origin.add_argument("file", metavar="FILE", help="PNG, PDF, .tex or .csv")
+    origin.add_argument("--output-dir", default="", metavar="DIR",
+                        help="the run; default: looked for around the file, and in runs")
+    origin.set_defaults(command=trace)
+
     site = commands.add_parser("site", help="a run's executed notebooks as web pages")
     site.add_argument("--output-dir", default=Config().output_dir, metavar="DIR",
                       help="the run; default: runs/thesis")
@@ -42,15 +48,25 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     site.set_defaults(command=build_website)
 
 
+def trace(options: argparse.Namespace) -> None:
+    """`melanoma trace`: where a file comes from, and whether it is current."""
+    from melanoma_lib.pipeline.trace import trace as trace_file
+
+    print("\n".join(trace_file(Path(options.file), options.output_dir)))
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """`melanoma evaluate`: an external test."""
     from melanoma_lib.data.dataset_files import open_dataset
     from melanoma_lib.models.bundle import find_bundles
+    from melanoma_lib.models.hub import PREFIX
     from melanoma_lib.reporting import external_test
 
     if not (options.data_dir or options.metadata):
         raise MelanomaError("evaluate needs images from elsewhere; name their folder: --data-dir")
-    folders = find_bundles(Path(options.bundle).expanduser().resolve())
+    if options.bundle.startswith(PREFIX) and not options.output_dir:
+        raise MelanomaError("a model of the hub has no folder for results; name --output-dir")
+    folders = [path.resolve() for path in find_bundles(options.bundle)]
     data = options.data_dir or ("" if options.img_dir else Path(options.metadata).parent)
     files = open_dataset(data, options.metadata or "", options.img_dir or "", external=True)
     outcome = external_test.evaluate(folders, files, options.device, options.batch_size)
@@ -63,6 +79,8 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def redraw_figures(options: argparse.Namespace) -> None:
     """`melanoma figures`: figures, tables and LaTeX for a document."""
+    from melanoma_lib.core.files import sha256
+    from melanoma_lib.core.provenance import carried, describe_origin
     from melanoma_lib.reporting import latex
     from melanoma_lib.reporting.run import open_run
 
@@ -70,7 +88,9 @@ def redraw_figures(options: argparse.Namespace) -> None:
     drawn = options.figures_dir or Config(output_dir=str(results.parent)).figures
     run = open_run(results, options.metadata or "")
     folder = Path(options.output_dir)
-    outcome = latex.write(run, folder, Path(drawn), options.width, options.font_size)
+    origin = describe_origin(run=results.parent.name, results=sha256(results)[:16])
+    with carried(origin):
+        outcome = latex.write(run, folder, Path(drawn), options.width, options.font_size)
     for word in ("redrawn", "taken over", "missing"):
         names = [name for name, became in outcome.items() if became == word]
         print(f"{word:10s} {len(names):3d}  {', '.join(names)}")

@@ -131,17 +131,25 @@ def read_json(path: Path | str, otherwise: dict | None = None) -> dict:
 
 
 def write_csv(
-    path: Path | str, rows: Sequence[Mapping[str, object]], heads: Sequence[str] = ()
+    path: Path | str,
+    rows: Sequence[Mapping[str, object]],
+    heads: Sequence[str] = (),
+    last_line: str = "",
 ) -> Path:
-    """Writes dictionaries with equal keys as CSV, atomically; `heads` are the columns if empty."""
-    with csv_writer(path, list(rows[0] if rows else heads)) as write:
+    """Writes dictionaries with equal keys as CSV, atomically; `heads` are the columns if empty.
+
+    `last_line` is written below the rows as it is.
+    """
+    with csv_writer(path, list(rows[0] if rows else heads), last_line) as write:
         for row in rows:
             write(row)
     return Path(path)
 
 
 @contextmanager
-def csv_writer(path: Path | str, columns: Sequence[str]) -> Iterator[Callable]:
+def csv_writer(
+    path: Path | str, columns: Sequence[str], last_line: str = ""
+) -> Iterator[Callable]:
     """Yields a function that writes a dictionary as a row of a CSV file, which appears at the end.
 
     A pipe receives each row at once. Raises `MelanomaError` as `atomic_path` does.
@@ -155,6 +163,7 @@ def csv_writer(path: Path | str, columns: Sequence[str]) -> Iterator[Callable]:
             file.flush()
 
         yield write
+        file.write(last_line)
 
 
 def read_history(folder: Path) -> list[dict[str, str]]:

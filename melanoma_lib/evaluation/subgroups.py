@@ -27,6 +27,7 @@ ATTRIBUTES = {
     "age": "Age (years)",
     "localization": "Body site",
     "dx_type": "How the diagnosis was made",
+    "skin_tone": "Skin tone (estimated)",  # where the table has it: see `data.skin_tone`
 }
 DX_TYPES = {
     "histo": "histopathology",
@@ -43,9 +44,11 @@ def groups(metadata: pd.DataFrame) -> pd.DataFrame:
         f"{low} to {high - 1}" if np.isfinite(high) else f"{low} or older"
         for low, high in pairwise(AGES)
     ]
-    table = metadata[list(ATTRIBUTES)].astype({"age": float})
+    table = metadata[[name for name in ATTRIBUTES if name in metadata]].astype({"age": float})
     table["age"] = pd.cut(table["age"], AGES, right=False, labels=names).astype(object)
     table["dx_type"] = table["dx_type"].replace(DX_TYPES)
+    if "skin_tone" in table:
+        table["skin_tone"] = table["skin_tone"].cat.add_categories("unknown")
     return table.fillna("unknown").set_index(metadata["image_id"])
 
 
@@ -67,8 +70,9 @@ def by_subgroup(
     predicted = [(each.probabilities(t), threshold) for each, t, threshold in trainings]
     group_of = groups(metadata).loc[test.image_ids]
     rows = []
-    for attribute in ATTRIBUTES:
-        for name, count in group_of[attribute].value_counts().sort_index().items():
+    for attribute in group_of:
+        counts = group_of[attribute].value_counts().sort_index()
+        for name, count in counts[counts > 0].items():
             inside = (group_of[attribute] == name).to_numpy()
             labels, positive = test.labels[inside], test.is_melanoma[inside]
             lesions, melanomas, others = (

@@ -40,12 +40,7 @@ from melanoma_lib.inference.security import (
     client_address,
     retry_after,
 )
-from melanoma_lib.inference.uploads import (
-    Picture,
-    UploadLimiter,
-    read_picture,
-    remove_earlier_uploads,
-)
+from melanoma_lib.inference.uploads import Picture, UploadLimiter, read_picture
 
 MAX_FORM_BYTES = 4096  # of a name and a password
 
@@ -98,7 +93,7 @@ class WebPage:
 
     def show_model_card(self, request: Request) -> Response:
         """The model card of the project."""
-        return PlainTextResponse((PROJECT / "MODEL_CARD.md").read_text())
+        return HTMLResponse(page.model_card_html((PROJECT / "MODEL_CARD.md").read_text()))
 
     def show_figure(self, request: Request) -> Response:
         """A figure of the run."""
@@ -268,7 +263,6 @@ class Server:
 
 def serve(site: WebPage, listener: socket.socket) -> None:
     """Serves the page until interrupted."""
-    remove_earlier_uploads()
     for predictor in site.predictors.values():  # the first answer loads libraries, which takes long
         example = read_picture(site.examples[CLASS_NAMES[0]], predictor.image_size)
         answer_picture(predictor, example, {})

@@ -7,6 +7,7 @@ import base64
 import html
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -97,13 +98,25 @@ def login_html(message: str = "") -> str:
 
 def figures_html(names: Sequence[str]) -> str:
     """A page of the run's figures, by the names of their files."""
-    figures = "".join(
+    return document_html("Figures of the run", "".join(
         f'<figure><img src="figures/{html.escape(name)}" alt="" loading="lazy">'
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
         for name in names
-    )
-    return Template((STATIC / "figures.html").read_text()).substitute(
-        title=wording.TITLE, figures=figures
+    ))  # fmt: skip
+
+
+def model_card_html(text: str) -> str:
+    """The model card, Markdown, as plain text whose lines are as long as the screen is wide."""
+    heading, _, text = text.partition("\n\n")
+    text = re.sub(r"\*\*|`|\]\(.*?\)|\[", "", text)
+    text = re.sub(r"(?<!\n)\n *(?![\n-])", " ", text)
+    return document_html(heading.strip("# "), f"<pre>{html.escape(text)}</pre>")
+
+
+def document_html(heading: str, content: str) -> str:
+    """A page to read beside the one that answers."""
+    return Template((STATIC / "document.html").read_text()).substitute(
+        title=wording.TITLE, heading=heading, content=content
     )
 
 
@@ -164,12 +177,12 @@ def verdict_html(prediction: Prediction, decision: Decision) -> str:
             f"<p>{wording.OUT_OF_DISTRIBUTION}</p>"
         )
     code = prediction.predicted_class
+    kind = "none" if decision.referred else "positive" if decision.predicted_positive else ""
     sentences = "".join(
         f"<li>{text}</li>" for text in wording.explain_decision(prediction, decision)
     )
     return (
-        f'<h2 class="decision{" positive" * decision.predicted_positive}">'
-        f"{wording.decision_text(decision)}</h2>"
+        f'<h2 class="decision {kind}">{wording.decision_text(decision)}</h2>'
         f'<p class="predicted-class">Most probable diagnosis: <b>{DISPLAY_NAMES[code]}</b>, '
         f'<span class="value">{wording.percent(prediction.probabilities[code])}</span></p>'
         f"<ul>{sentences}</ul>"
@@ -182,11 +195,17 @@ def probabilities_html(prediction: Prediction) -> str:
     rows = "".join(
         f'<tr><th scope="row" class="name{" mel" * (code == MELANOMA)}">{DISPLAY_NAMES[code]}</th>'
         f'<td class="track"><i style="width:{100 * p:.1f}%;background:{COLOURS[code]}"></i></td>'
-        f'<td class="value">{wording.percent(p)}</td></tr>'
+        f'<td class="value">{_short_percent(p)}</td></tr>'
         for code, p in ranked
     )
     caption = "Calibrated probability of each diagnosis"
     return f'<table class="bars"><caption>{caption}</caption><tbody>{rows}</tbody></table>'
+
+
+def _short_percent(fraction: float) -> str:
+    """As `wording.percent`, narrow enough to leave a bar its place on a phone."""
+    text = wording.percent(fraction).replace("less than", "<").replace("more than", ">")
+    return html.escape(text)
 
 
 def score_axis_html(predictor: Predictor, prediction: Prediction, decision: Decision) -> str:

@@ -3,7 +3,6 @@
 Imports neither torch nor a model: `melanoma serve` checks address and password before it loads one.
 """
 
-import base64
 import hashlib
 import hmac
 import ipaddress
@@ -211,20 +210,6 @@ class SecurityMiddleware:
             return None
         if self.login.is_valid_cookie(request.cookies.get(COOKIE, "")):
             return None
-        return self._refusal_of_program(request)
-
-    def _refusal_of_program(self, request: Request) -> Response | None:
-        """None for a right name and password in the header that programs send."""
-        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "basic":
-            try:
-                user, _, password = base64.b64decode(encoded).decode().partition(":")
-            except ValueError:
-                return PlainTextResponse("The login cannot be read.", 400)
-            correct, waiting = self.login.authenticate(client_address(request), user, password)
-            if waiting:
-                return PlainTextResponse(busy_text(waiting), 429, retry_after(waiting))
-            return None if correct else PlainTextResponse(WRONG, 401)
         if request.method == "GET" and request.url.path == "/":
             return RedirectResponse("login", 303)
         return PlainTextResponse("Log in first.", 401)

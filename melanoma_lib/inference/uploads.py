@@ -6,12 +6,9 @@ ever written, so that nothing stays behind however the server ends.
 
 import asyncio
 import io
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -24,7 +21,6 @@ from melanoma_lib.inference.predictor import MAX_FILE_BYTES
 
 MAX_REQUESTS = 100  # that are being received or wait; any beyond are told to come again
 MAX_HELD_BYTES = 256_000_000  # of the pictures of all these
-MAX_DISCARDED_BYTES = 100_000_000  # of a request that is refused; then the connection is closed
 MAX_AT_WORK = 2  # pictures decoded at a time, of up to half a gigabyte each
 RECEIVE_SECONDS = 60  # for the whole body of a request
 RETRY_SECONDS = 2  # after which a request that found no place may come again
@@ -66,12 +62,6 @@ def read_picture(data: bytes, size: int) -> Picture:
     return Picture(full, image)
 
 
-def remove_earlier_uploads() -> None:
-    """Deletes the pictures that earlier versions of the page wrote, and left when killed."""
-    for folder in Path(tempfile.gettempdir()).glob("melanoma-page-*"):
-        shutil.rmtree(folder, ignore_errors=True)  # which follows no links
-
-
 class UploadLimiter:
     """Takes the uploads of all visitors, and keeps what they hold together within limits."""
 
@@ -84,16 +74,14 @@ class UploadLimiter:
         """The body of a request, in a block in which it may be decoded.
 
         Raises HTTPException: 411 without a length, 413 for too large a file, 408 for one that does
-        not arrive, 503 where there is no place for it.
+        not arrive, 503 where there is no place for it. What is still sent of it, uvicorn drops.
         """
         size = request.headers.get("content-length", "")
         if not size.isdecimal():
             raise HTTPException(411, "A picture must be sent with its length.")
         if int(size) > MAX_FILE_BYTES:
-            await _discard_body(request)
             raise HTTPException(413, TOO_LARGE)
         if self.requests >= MAX_REQUESTS or self.held_bytes + int(size) > MAX_HELD_BYTES:
-            await _discard_body(request)
             raise HTTPException(503, BUSY, {"Retry-After": str(RETRY_SECONDS)})
         self.requests += 1
         self.held_bytes += int(size)
@@ -104,16 +92,6 @@ class UploadLimiter:
         finally:
             self.requests -= 1
             self.held_bytes -= int(size)
-
-
-async def _discard_body(request: Request) -> None:
-    """Lets a client send what is refused: most listen to an answer only when they have."""
-    discarded = 0
-    with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(RECEIVE_SECONDS):
-            async for chunk in request.stream():
-                if (discarded := discarded + len(chunk)) > MAX_DISCARDED_BYTES:
-                    return
 
 
 async def _read_body(request: Request, size: int) -> bytes:

@@ -100,9 +100,9 @@ def referral_text(operating_point: Mapping) -> str:
     if not found:
         return ""
     return (
-        f"It would refer {per_hundred(found['referred'])} such images to a doctor. Of the "
-        f"melanomas among the rest it finds {format_rate(found['sensitivity'])}; of all melanomas, "
-        f"{format_rate(found['found_or_referred'])} are found or referred."
+        f"It would refer {per_hundred(found['referred'])} images of its test split to a doctor. "
+        f"Of the melanomas among the rest it finds {format_rate(found['sensitivity'])}; of all "
+        f"melanomas, {format_rate(found['found_or_referred'])} are found or referred."
     )
 
 
@@ -120,11 +120,18 @@ def short_verdict(prediction: Prediction, decision: Decision) -> str:
     if prediction.out_of_distribution:
         return "no verdict: unlike the pictures it knows"
     outcome = "positive" if decision.predicted_positive else "negative"
+    if decision.referred:
+        outcome = "not answered"
     return f"{outcome}, {percent(prediction.melanoma_probability)}"
 
 
 def explain_decision(prediction: Prediction, decision: Decision) -> list[str]:
-    """Four sentences: the threshold, its test results, these per 1,000 lesions, other scores."""
+    """Four sentences: the threshold, its test results, these per 1,000 lesions, other scores.
+
+    Of an image that is referred none of these, which would be a decision, but what referral did.
+    """
+    if decision.referred:
+        return [referral_text(decision.operating_point)]
     point, positive = decision.operating_point, decision.predicted_positive
     test, probability = point["test"], percent(prediction.melanoma_probability)
     missed, false_alarms = (

@@ -11,6 +11,7 @@ from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json, sha256, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.models.build import build_model
+from melanoma_lib.models.hub import PREFIX, fetch_run
 from melanoma_lib.models.out_of_distribution import ReferenceSet, save_reference_set
 
 SCHEMA = 2
@@ -78,9 +79,11 @@ def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
 def find_bundles(folder: Path | str) -> list[Path]:
     """The folder itself if it has a bundle, or else its subfolders that have one, sorted.
 
-    Raises `MelanomaError` when there is none.
+    `folder` may also be an address of the Hugging Face Hub, `hf://owner/name@revision`. Raises
+    `MelanomaError` when there is none.
     """
-    folder = Path(folder)
+    is_remote = str(folder).startswith(PREFIX)
+    folder = fetch_run(str(folder)) if is_remote else Path(folder).expanduser()
     if (folder / "bundle.json").exists():
         return [folder]
     found = sorted(path.parent for path in folder.glob("*/bundle.json"))

@@ -11,6 +11,7 @@ import ast
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from melanoma_lib.core.errors import MelanomaError, describe_error, summarize_it
 from melanoma_lib.core.files import PROJECT, digest, read_json, sha256, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import HEADLESS, PROGRESS_FILE
+from melanoma_lib.core.provenance import VARIABLE, describe_origin
 from melanoma_lib.pipeline.execute import DIED, end_processes, execute_notebook, start_process
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -247,16 +249,21 @@ def run(
                 waiting.append(step)
         if waiting and asked:
             record_asked(config, asked, jobs=jobs, devices=len(devices))
+        dataset = str((asked or {}).get("fingerprint", ""))
+        origin = describe_origin(run=output.resolve().name, dataset=dataset)
         trainings = sum(bool(step.training_key) for step in steps)
-        errors = _work(waiting, jobs, min(jobs, trainings), devices)
+        errors = _work(waiting, jobs, min(jobs, trainings), devices, origin)
     if errors:
         raise errors[0]
 
 
 def _work(
-    waiting: list[Step], jobs: int, shared: int, devices: Sequence[str]
+    waiting: list[Step], jobs: int, shared: int, devices: Sequence[str], origin: Mapping[str, str]
 ) -> list[MelanomaError]:
-    """Executes steps in parallel, only `shared` at a time while there are trainings; the errors."""
+    """Executes steps in parallel, only `shared` at a time while there are trainings; the errors.
+
+    Figures and tables carry `origin` and the step that wrote them.
+    """
     running: list[_Execution] = []
     errors = []
     free = list(itertools.islice(itertools.cycle(devices or [""]), jobs))
@@ -271,7 +278,7 @@ def _work(
             new = []
             for step in ready[: most - len(running)]:
                 threads = usable_cores() // (shared if step.training_key else beside)
-                new.append(_Execution(step, max(1, threads), free.pop(0)))
+                new.append(_Execution(step, max(1, threads), free.pop(0), origin))
                 waiting.remove(step)
             running += new
             with_message = wait([e.messages for e in running if e.messages], 0 if new else None)
@@ -291,10 +298,11 @@ def _work(
 class _Execution:
     """A step in execution by another process, and its status file."""
 
-    def __init__(self, step: Step, threads: int, device: str):
+    def __init__(self, step: Step, threads: int, device: str, origin: Mapping[str, str]):
         self.step, self.device = step, device
         self.environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
         self.environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
+        self.environment[VARIABLE] = json.dumps({**origin, "step": step.name, "key": step.key})
         self.status = step_status_path(step)
         self.environment[PROGRESS_FILE] = str(step_progress_path(step).resolve())
         # The outputs are those of the execution before, until they are written again.

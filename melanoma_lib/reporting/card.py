@@ -63,12 +63,13 @@ Versions: {versions}.
 
 ## How to use it
 
-With the project that trained it, melanoma-lib, installed, and the folder of this card as `FOLDER`:
+With the project that trained it, melanoma-lib, installed; `FOLDER` is that of this card, or the
+address of a repository on the Hugging Face Hub, `hf://owner/name@revision`:
 
 ```python
-from melanoma_lib.inference import Predictor
+from melanoma_lib.inference import Predictor, best_bundle
 
-predictor = Predictor("FOLDER")
+predictor = Predictor(best_bundle("FOLDER"))
 image = predictor.load_image("image.jpg")
 (prediction,) = predictor.predict([image])
 print(prediction.probabilities)

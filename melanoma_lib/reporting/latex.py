@@ -7,6 +7,7 @@ from pathlib import Path
 
 from melanoma_lib.config import basis_note
 from melanoma_lib.core.files import atomic_path, write_text
+from melanoma_lib.core.provenance import last_line
 from melanoma_lib.reporting import figures, tables
 from melanoma_lib.reporting.run import Run
 from melanoma_lib.reporting.tables import Table, describe_results, escape_latex
@@ -95,5 +96,6 @@ def _write_float(folder: Path, kind: str, stem: str, body: str, caption: str, mo
     caption = escape_latex(f"{model}: {caption}" if model else caption)
     short = caption.partition(". ")[0].rstrip(".")
     fields = {"kind": kind, "body": body, "caption": caption, "label": f"{kind[:3]}:{stem}"}
-    write_text(folder / f"{stem}.tex", FLOAT % (fields | {"short": short}))
+    text = FLOAT % (fields | {"short": short}) + last_line(".tex")
+    write_text(folder / f"{stem}.tex", text)
     return rf"\input{{\melanomafigures/{stem}.tex}}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from melanoma_lib.core.files import write_csv, write_text
+from melanoma_lib.core.provenance import last_line
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import describe_excluded
 from melanoma_lib.evaluation.bootstrap import (
@@ -438,8 +439,11 @@ def write_tables(results: dict, folder: Path) -> list[Path]:
     paths = []
     for name, table in all_tables(results).items():
         rows, path = [_flat(row) for row in table.rows], folder / table_file(name)
-        paths.append(write_csv(path.with_suffix(".csv"), rows, list(table.heads)))
-        paths.append(write_text(path.with_suffix(".tex"), latex(table, describe_results(results))))
+        tabular = latex(table, describe_results(results)) + last_line(".tex")
+        paths += [
+            write_csv(path.with_suffix(".csv"), rows, list(table.heads), last_line(".csv")),
+            write_text(path.with_suffix(".tex"), tabular),
+        ]
     return paths
 
 

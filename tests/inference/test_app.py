@@ -1,6 +1,7 @@
 """The server of the page, its command, and the page in a real browser."""
 
 import base64
+import dataclasses
 import io
 import json
 import os
@@ -160,10 +161,8 @@ def test_address_and_password_are_checked_before_a_model_is_loaded(
 def test_a_page_is_served_until_a_signal_and_leaves_nothing(
     predictor, images, capsys, monkeypatch, tmp_path, host, number
 ):
-    """Also while a picture is being sent, and nothing of what an earlier version left."""
+    """Also while a picture is being sent."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "melanoma-page-1").mkdir()
-    (tmp_path / "melanoma-page-1" / "picture.jpg").touch()
     answers, connections = [], []
 
     class Interrupted(app.Server):
@@ -334,6 +333,7 @@ def test_a_point_chosen_while_a_picture_is_read_is_the_one_of_its_verdict(
     opened.set_input_files("#file", str(large))
     opened.wait_for_selector("#progress:has-text('large.bmp')")
     assert not opened.query_selector("#verdict h2")  # nor is the old one left to be seen
+    assert not opened.query_selector("[aria-busy=true] #progress")  # which would keep it silent
     opened.evaluate("document.querySelector('input[value=sensitivity_95]').click()")
     opened.wait_for_selector("#verdict h2")
     (prediction,) = predictor.predict([predictor.load_image(large)])
@@ -379,13 +379,23 @@ def test_after_the_server_has_gone_the_visitor_is_told_what_to_do(
     opened.close()
 
 
+def limit_distance(predictor, monkeypatch, limit):
+    """Beyond which a picture is out of distribution."""
+    changed = dataclasses.replace(predictor.reference_set, limit=limit)
+    monkeypatch.setattr(predictor, "reference_set", changed)
+
+
+def put_threshold(predictor, monkeypatch, threshold):
+    """Of all operating points."""
+    for name, point in predictor.operating_points.items():
+        monkeypatch.setitem(predictor.operating_points, name, point | {"threshold": threshold})
+
+
 def test_a_portrait_gets_no_verdict_and_its_details_are_folded(visit, predictor, monkeypatch):
     import matplotlib
 
     portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
-    monkeypatch.setattr(predictor, "reference_set",  # of one epoch, which knows little
-                        predictor.reference_set.__class__(
-                            **{**predictor.reference_set.__dict__, "limit": 0.0}))  # fmt: skip
+    limit_distance(predictor, monkeypatch, 0.0)  # of one epoch, which knows little
     opened = visit()
     send(opened, portrait)
     assert opened.inner_text("#verdict h2") == wording.NO_VERDICT
@@ -400,9 +410,8 @@ def test_answers_do_not_change_the_decision_and_stay_with_another_point(
 ):
     (prediction,) = predictor.predict([predictor.load_image(images[1])])
     probability = prediction.melanoma_probability
-    for name, point in predictor.operating_points.items():
-        near = point | {"threshold": probability}
-        monkeypatch.setitem(predictor.operating_points, name, near)
+    put_threshold(predictor, monkeypatch, probability)
+    limit_distance(predictor, monkeypatch, np.inf)
     opened = visit()
     send(opened, images[1], wait="#questions .question")
     before = opened.inner_text("#verdict")
@@ -410,6 +419,7 @@ def test_answers_do_not_change_the_decision_and_stay_with_another_point(
         opened.click(f"#answers button:text-is('{answer}')")
         replies = "n => document.querySelectorAll('#talk .reply').length === n"
         wait_until(opened, replies, number + 1)
+    assert opened.evaluate("document.activeElement.id") == "talk"  # the buttons have gone
     assert opened.inner_text("#verdict") == before
     opened.check("input[value=sensitivity_95]")
     assert len(opened.query_selector_all("#talk .reply")) == 3
@@ -475,8 +485,55 @@ def test_the_keyboard_reaches_everything_and_keeps_its_place(visit, images):
     opened.keyboard.press("ArrowRight")
     style = opened.evaluate("getComputedStyle(document.querySelector('#opacity')).outlineStyle")
     assert style == "solid"
+    opened.focus(".report")
+    with opened.expect_download() as download:
+        opened.keyboard.press("Enter")
+    assert download.value.suggested_filename == "report.pdf"
+    assert opened.evaluate("document.activeElement.className") == "report"
     assert opened.get_attribute("#verdict", "aria-live") == "polite"
     assert opened.evaluate("document.querySelectorAll('h1').length") == 1
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """The script of axe-core, which finds faults of accessibility."""
+    package = pytest.importorskip(
+        "axe_playwright_python", reason="needs axe: pip install axe-playwright-python"
+    )
+    return Path(package.__file__).with_name("axe.min.js").read_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing(
+    visit, site, axe, predictor, images, tmp_path, monkeypatch, scheme, width
+):
+    def findings():
+        opened.evaluate(axe)
+        violations = opened.evaluate("axe.run()")["violations"]
+        return [(each["id"], node["html"]) for each in violations for node in each["nodes"]]
+
+    (tmp_path / "bad.jpg").write_text("no picture")
+    opened = visit(width, color_scheme=scheme)
+    assert not findings()
+    limit_distance(predictor, monkeypatch, np.inf)
+    put_threshold(predictor, monkeypatch, 1.0)
+    send(opened, *images[:2])
+    assert not findings()
+    (prediction,) = predictor.predict([predictor.load_image(images[2])])
+    put_threshold(predictor, monkeypatch, prediction.melanoma_probability)
+    send(opened, images[2], wait="#questions .question")
+    assert not findings()
+    send(opened, tmp_path / "bad.jpg", wait="#error .warning")
+    assert not findings()
+    limit_distance(predictor, monkeypatch, 0.0)
+    send(opened, images[3])
+    assert not findings()
+    opened.click("#details summary")
+    assert not findings()
+    for path in ("login", "figures", "model-card"):
+        opened.goto(site.url + path)
+        assert not findings()
 
 
 def test_two_visitors_side_by_side_see_their_own(visit, predictor, images):

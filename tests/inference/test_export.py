@@ -1,9 +1,10 @@
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
-from helpers import KEYS
+from helpers import KEYS, ROOT
 from PIL import Image
 
 from melanoma_lib.cli import main
@@ -30,7 +31,9 @@ def test_images_are_resized_as_pillow_does(shape):
     assert off.max() <= 1 and (off > 0).mean() < 1e-3
 
 
-def test_the_file_predicts_as_the_bundle_and_says_what_it_is(sample_run, tmp_path, capsys):
+def test_the_file_predicts_as_the_bundle_and_says_what_it_is(
+    sample_run, tmp_path, capsys, monkeypatch
+):
     file, folder = tmp_path / "model.onnx", sample_run / KEYS[0]
     assert main(["export", str(file), "--bundle", str(folder)]) == 0
     assert str(file) in capsys.readouterr().out
@@ -40,6 +43,11 @@ def test_the_file_predicts_as_the_bundle_and_says_what_it_is(sample_run, tmp_pat
     small = [read_image(image, predictor.image_size) for image in images]
     expected = [list(each.probabilities.values()) for each in predictor.predict(small)]
     assert found == pytest.approx(np.array(expected), abs=1e-4)
+    Image.fromarray(images[0]).save(tmp_path / "image.jpg")
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sharing.md").read_text(), re.S)
+    exec(example, {})
+    assert "mel " in (printed := capsys.readouterr().out) and "melanoma: " in printed
     told = session.get_modelmeta().custom_metadata_map
     told = {name: json.loads(value) for name, value in told.items()}
     assert told["class_names"] == list(CLASS_NAMES) and "CC BY-NC" in told["licence"]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES, MELANOMA
 from melanoma_lib.inference import page, wording
+from melanoma_lib.inference.predictor import Decision
 from melanoma_lib.inference.uploads import read_picture
 
 
@@ -78,6 +79,19 @@ def test_a_picture_out_of_distribution_gets_no_verdict_in_any_words(fragments):
         assert not re.search("positive|negative|%", shown["verdict"] + shown["short"])
 
 
+def test_a_referred_picture_is_not_coloured_by_the_decision_that_it_does_not_get(
+    predictor, prediction
+):
+    point = predictor.operating_point() | {"referral": None}
+    given = {"operating_point": point, "near_threshold": False, "referred": True}
+    known = dataclasses.replace(prediction, out_of_distribution=False)
+    positive, negative = (
+        page.verdict_html(known, Decision(predicted_positive=each, fraction_below={}, **given))
+        for each in (True, False)
+    )
+    assert positive == negative and wording.REFERRED[1:] in positive
+
+
 def test_the_summary_counts_the_signs_named(predictor, fragments):
     for shown in fragments()["points"].values():
         first, *others = shown["summaries"]
@@ -103,6 +117,13 @@ def test_the_frame_says_what_the_page_is_and_is_not_before_it_asks_for_a_picture
         assert f'aria-label="example: {name}"' in text
     assert re.findall(r'value="(\w+)" checked', text) == ["specificity_95"]
     assert "$" not in text
+
+
+def test_the_model_card_is_paragraphs_without_marks():
+    card = "# Model card\n\n**What.** A `file`\nin [a <place>](x.md).\n\n- one\n  item\n- two\n"
+    text = page.model_card_html(card)
+    assert "<h1>Model card</h1>" in text
+    assert "<pre>What. A file in a &lt;place&gt;.\n\n- one item\n- two" in text
 
 
 class Elements(HTMLParser):

@@ -1,6 +1,5 @@
 """Who may reach the page: address, password, origin, headers."""
 
-import base64
 import contextlib
 import http.client
 import time
@@ -122,18 +121,6 @@ def test_with_a_login_the_page_may_have_the_name_of_the_proxy_before_it(locked):
         headers=named | {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"},
     )  # fmt: skip
     assert answer.status_code == 303 and "Secure" in answer.headers["Set-Cookie"]
-
-
-def test_a_program_logs_in_by_a_header(locked, images):
-    data = images[0].read_bytes()
-    for password, status in (("wrong", 401), ("geheim-ü", 200)):
-        auth = base64.b64encode(f"ada:{password}".encode()).decode()
-        answer = requests.post(
-            f"{locked}predict", data, headers={"Authorization": f"Basic {auth}"}, timeout=60
-        )
-        assert answer.status_code == status
-    answer = requests.get(locked, headers={"Authorization": "Basic !!!"}, timeout=20)
-    assert answer.status_code in (400, 401)
 
 
 def test_who_guesses_hears_busy_and_others_get_in_meanwhile(locked):

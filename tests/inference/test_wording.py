@@ -1,3 +1,6 @@
+import dataclasses
+import re
+
 import pytest
 
 from melanoma_lib.data.classes import MELANOMA
@@ -38,6 +41,18 @@ def test_the_explanation_gives_the_models_own_test_results():
     negative = " ".join(wording.explain_decision(*case(0.3, False)))
     assert "below the threshold" in negative
     assert "melanomas in the validation split, 20%" in negative
+
+
+def test_an_image_that_is_referred_gets_no_decision_in_any_words():
+    """Of images out of distribution, test_page.py."""
+    prediction, decision = case(0.5, True)
+    third = estimate(0.3)
+    referral = {"referred": third, "sensitivity": third, "found_or_referred": third}
+    point = POINT | {"referral": referral}
+    referred = dataclasses.replace(decision, referred=True, operating_point=point)
+    texts = [wording.decision_text(referred), wording.short_verdict(prediction, referred),
+             *wording.explain_decision(prediction, referred)]  # fmt: skip
+    assert not re.search("positive|negative|threshold", " ".join(texts))
 
 
 def test_the_summary_repeats_the_decision_whatever_is_answered():

@@ -49,7 +49,8 @@ function draw() {
   const picture = visit.selected;
   const answer = picture?.state === "answered" ? picture.answer : null;
   const waits = picture && !answer && picture.state !== "failed";
-  find("#answer").setAttribute("aria-busy", String(Boolean(waits)));
+  // Not aria-busy: it would keep a screen reader from saying that a picture is read.
+  find("#answer").classList.toggle("waiting", Boolean(waits));
   tell(waits ? `Reading ${picture.name} …` : "");
   find("#empty").hidden = Boolean(picture);
   set("#error", picture?.state === "failed" ? warning(picture) : "");
@@ -260,6 +261,7 @@ for (const reply of texts.answers) {
     const { replies } = visit.selected;
     if (replies.length < texts.questions.length) replies.push(reply);
     draw();
+    if (find("#answers").hidden) find("#talk").focus(); // the button that had the focus has gone
   });
   find("#answers").append(button);
 }
@@ -268,6 +270,7 @@ find("#ask-others").addEventListener("click", async () => {
   const picture = visit.selected;
   picture.others = texts.models.slice(1).map(({ id, name }) => ({ id, name }));
   draw();
+  find("#others table").focus(); // the button has gone
   for (const other of picture.others) {
     try {
       other.answer = await post("answer", picture, { model: other.id });
@@ -283,7 +286,8 @@ for (const button of document.querySelectorAll(".report")) {
     const picture = visit.selected;
     const query = { format: button.dataset.format, point: point(), class: picture.code,
       name: picture.name };
-    button.disabled = true;
+    if (button.ariaDisabled === "true") return;
+    button.ariaDisabled = "true"; // a button that is disabled loses the focus
     try {
       const file = await (await send("report", picture, query)).blob();
       const link = element("a", { href: URL.createObjectURL(file) });
@@ -293,7 +297,7 @@ for (const button of document.querySelectorAll(".report")) {
     } catch (error) {
       tell(error.message);
     }
-    button.disabled = false;
+    button.ariaDisabled = "false";
   });
 }
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import atomic_path
+from melanoma_lib.core.provenance import PDF_FIELD, PNG_FIELD, provenance
 from melanoma_lib.reporting.figures.catalogue import CATALOG, EXTERNAL
 
 WIDTH = 16 / 2.54  # inches: the text width of the thesis page
@@ -99,9 +100,9 @@ def save(
 ) -> Image:
     """Writes `<name>[-variant].png` and `.pdf` into `folder`.
 
-    Equal figures give equal bytes. `note` is set small and grey at the lower right edge. What
-    is returned shows the picture, with its caption as its description, where a notebook's cell
-    ends with it.
+    Equal figures give equal bytes; they carry where they come from (`core.provenance`). `note` is
+    set small and grey at the lower right edge. What is returned shows the picture, with its caption
+    as its description, where a notebook's cell ends with it.
     """
     captions = CATALOG | EXTERNAL
     if name not in captions:
@@ -112,11 +113,15 @@ def save(
     figure.supxlabel(textwrap.fill(note, 110), x=0.995, ha="right", size=text_size(7), color=GREY)
     figure.set_figheight(text_size(figure.get_figheight()))  # room for larger text
     stem = f"{name}-{variant}" if variant else name
-    left_out = {".png": ["Software"], ".pdf": ["Creator", "Producer", "CreationDate"]}
-    paths = [Path(folder) / (stem + suffix) for suffix in left_out]
+    origin = provenance() or None
+    metadata_of = {
+        ".png": {"Software": None} | ({PNG_FIELD: origin} if origin else {}),
+        ".pdf": {"Creator": None, "Producer": None, "CreationDate": None, PDF_FIELD: origin},
+    }
+    paths = [Path(folder) / (stem + suffix) for suffix in metadata_of]
     for path in paths:
         with atomic_path(path) as temporary:
-            metadata = dict.fromkeys(left_out[path.suffix])
+            metadata = metadata_of[path.suffix]
             figure.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
         figure.set_layout_engine("none")  # places are found once, and are the same in both
     alt = captions[name] + f" ({variant})" * bool(variant)
