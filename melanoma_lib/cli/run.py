@@ -131,11 +131,12 @@ def _check_other_split(config: Config, fingerprint: str) -> None:
         )
 
 
-def _preflight(*arguments) -> tuple[dict[str, int], int, str]:
-    """`preflight`, imported where it is called: not in this process, which needs no torch."""
-    from melanoma_lib.training.preflight import preflight
+def _preflight(config: Config, files, architectures: list) -> tuple[dict[str, int], int, str]:
+    """What is checked and chosen before a run, in a process of its own: it may start CUDA."""
+    from melanoma_lib.training.preflight import check_training, cpu_warning, default_jobs
 
-    return preflight(*arguments)
+    sizes = check_training(config, files, architectures)
+    return sizes, default_jobs(config), cpu_warning(config, files, sizes)
 
 
 def _visible_devices(devices: str) -> list[str]:

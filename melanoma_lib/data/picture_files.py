@@ -46,11 +46,6 @@ def list_files(root: Path) -> tuple[list[Path], list[str]]:
     return files, unreadable
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file has the suffix of a picture."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
-
-
 @cache
 def is_mask_folder(folder: Path, root: Path) -> bool:
     """Whether the name of a folder, or of one between it and `root`, says that it holds masks."""
@@ -66,7 +61,9 @@ def sort_pictures(
     `image_ids`, the ids of the dataset's table, is an image's, however it ends.
     """
     images, masks = defaultdict(list), defaultdict(list)
-    for path in filter(is_picture, files):
+    for path in files:
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
+            continue
         name = path.stem
         suffixed = name.endswith(MASK_SUFFIX) and name not in image_ids
         if suffixed or is_mask_folder(path.parent, root):

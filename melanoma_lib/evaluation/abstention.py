@@ -135,16 +135,16 @@ def referral_estimates(
     cases: dict[str, list] = {}
     for test, temperature, threshold, referred in trainings:
         right = top_class(test.labels, test.probabilities(temperature))[1]
-        called = test.melanoma_score(temperature) >= threshold
+        positive = test.melanoma_score(temperature) >= threshold
         melanoma, rest = test.is_melanoma, ~referred
         everything = np.ones(len(rest), bool)
         found = {
             "referred": (referred, everything),
             "accuracy": (right, rest),
-            "sensitivity": (called, melanoma & rest),
-            "specificity": (~called, ~melanoma & rest),
+            "sensitivity": (positive, melanoma & rest),
+            "specificity": (~positive, ~melanoma & rest),
             "melanomas_referred": (referred, melanoma),
-            "found_or_referred": (called | referred, melanoma),
+            "found_or_referred": (positive | referred, melanoma),
         }
         for name, case in found.items():
             cases.setdefault(name, []).append(case)

@@ -15,6 +15,7 @@ SEED = 42
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2  # probability beyond either end of an interval
 MIN_LESIONS = 10  # with fewer, resamples say too little about how an estimate varies
+UNDEFINED = dict.fromkeys(("value", "low", "high"))  # an estimate of nothing
 
 
 def bootstrap_weights(
@@ -80,7 +81,7 @@ def interval(
     """
     resampled = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or not len(resampled):
-        return {"value": None, "low": None, "high": None}
+        return dict(UNDEFINED)
     if n_clusters and (n_images or not varies(resampled)):
         effective = n_clusters
         if varies(resampled) and n_clusters >= MIN_LESIONS:
@@ -137,6 +138,15 @@ def format_estimate(estimated: Mapping) -> str:
     digits = 3 if max(abs(number or 0) for number in numbers) < 10 else 1
     value, low, high = ("–" if number is None else f"{number:.{digits}f}" for number in numbers)
     return f"{value} [{low}, {high}]"
+
+
+def format_estimates(value: object) -> object:
+    """Results, dictionaries and lists in each other, in which every estimate is its text."""
+    if isinstance(value, Mapping):
+        is_estimate = value.keys() >= UNDEFINED.keys()
+        return (format_estimate(value) if is_estimate
+                else {name: format_estimates(inner) for name, inner in value.items()})  # fmt: skip
+    return [format_estimates(inner) for inner in value] if isinstance(value, list) else value
 
 
 def p_value(differences: np.ndarray) -> float | None:

@@ -11,12 +11,9 @@ import numpy as np
 
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.evaluation.bootstrap import SEED
+from melanoma_lib.evaluation.metrics import weighted_mean
 from melanoma_lib.evaluation.predictions import Predictions
-from melanoma_lib.evaluation.trainings import (
-    estimate_fraction,
-    estimate_of_trainings,
-    resample_trainings,
-)
+from melanoma_lib.evaluation.trainings import estimate_fraction, estimate_metric
 
 COVERAGE = 0.9  # the promise: how often the set is to hold the true diagnosis
 
@@ -113,16 +110,8 @@ def set_estimates(
             cases.setdefault(name, []).append(case)
     estimates = {name: estimate_fraction(case, test.lesion_ids, weights, base)
                  for name, case in cases.items()}  # fmt: skip
-    sizes = resample_trainings(_mean_with(base), [(sets.sum(1),) for _, sets in tests], weights)
-    return estimates | {"size": estimate_of_trainings((*sizes, None))}
-
-
-def _mean_with(base: np.ndarray) -> Callable[..., np.ndarray]:
-    """The mean of one value an image, counted by `base` (n,) and by the weights of a resample."""
-
-    def mean(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        if weights is None:
-            return base @ values / base.sum()
-        return weights @ (base * values) / (weights @ base)
-
-    return mean
+    return estimates | {"size": estimate_metric(
+        lambda size, w: weighted_mean(size, base if w is None else w * base),
+        [(sets.sum(1),) for _, sets in tests],
+        weights,
+    )}  # fmt: skip

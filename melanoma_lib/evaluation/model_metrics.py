@@ -39,9 +39,7 @@ def bootstrap_metrics(
 ) -> dict[str, Trainings]:
     """Metrics on the test split at each training's temperature, by name; all unless named.
 
-    As `estimate_of_trainings` takes it, with `n_clusters`, the lesions of the smallest group that a
-    metric depends on: all lesions for accuracy, those with melanoma or those without for melanoma
-    metrics, those of the rarest diagnosis otherwise; None for calibration errors.
+    As `estimate_of_trainings` takes it, with the `n_clusters` of `clusters_by_metric`.
     """
     n_clusters = clusters_by_metric(trained[0].predictions.split("test"))
     data, decided = test_probabilities(trained), test_scores(trained)
@@ -78,10 +76,11 @@ def clusters_by_metric(test: Predictions) -> dict[str, int | None]:
     """
     of_class = min(test.count_lesions(test.labels == label) for label in np.unique(test.labels))
     of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
-    n_clusters = dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION)
-    n_clusters |= {"accuracy": test.count_lesions(), "melanoma_auc": of_melanoma,
-                   "melanoma_average_precision": of_melanoma}  # fmt: skip
-    return n_clusters
+    return dict.fromkeys(METRICS, of_class) | dict.fromkeys(CALIBRATION) | {
+        "accuracy": test.count_lesions(),
+        "melanoma_auc": of_melanoma,
+        "melanoma_average_precision": of_melanoma,
+    }
 
 
 def test_probabilities(

@@ -190,3 +190,17 @@ def predict_logits(model, dataset, batch_size: int, normalisation: Sequence) -> 
             if per_batch == 1:
                 raise
             per_batch //= 2
+
+
+def predict_with_features(
+    model, dataset, batch_size: int, normalisation: Sequence
+) -> tuple[np.ndarray, np.ndarray]:
+    """`predict_logits`, and what `capture_features` gives for every image, (n, columns)."""
+    import torch
+
+    from melanoma_lib.models.out_of_distribution import capture_features
+
+    with capture_features(model) as features:
+        logits = predict_logits(model, dataset, batch_size, normalisation)
+    # After those of batches that were too large.
+    return logits, torch.cat(features)[-len(dataset) :].cpu().numpy()

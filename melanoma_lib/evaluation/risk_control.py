@@ -1,4 +1,4 @@
-"""Thresholds with a promise: a rate reaches its target on new lesions with stated confidence.
+"""Controlled thresholds: a rate reaches its target on new lesions with stated confidence.
 
 A threshold that reaches 95% on validation reaches it there; on new lesions it falls short about
 every second time. Learn then test (Angelopoulos et al., 2021) asks for more on validation: so few
@@ -15,7 +15,7 @@ from scipy.special import bdtr
 from melanoma_lib.evaluation.bootstrap import LEVEL, SEED, exact_interval
 from melanoma_lib.evaluation.operating_points import choose_threshold
 
-DRAWS = 2000  # of validation lesions, to see how often a promise is kept
+DRAWS = 2000  # of validation lesions, to see how often a target is reached
 
 
 def allowed_errors(lesions: int, target: float, confidence: float = LEVEL) -> int | None:
@@ -60,7 +60,7 @@ def controlled_threshold(
     return choose_threshold(positive, scores, criterion, (lesions - errors) / lesions)
 
 
-def how_often_kept(
+def fraction_meeting_target(
     positive: np.ndarray,
     scores: np.ndarray,
     point: Mapping,
@@ -68,7 +68,7 @@ def how_often_kept(
     confidence: float = LEVEL,
     draws: int = DRAWS,
 ) -> dict[str, dict]:
-    """How often a threshold that is chosen on other lesions keeps its promise on all of them.
+    """How often a threshold that is chosen on some lesions reaches its target on all of them.
 
     The lesions given stand for all that there are. As many melanomas and others as `lesions` says
     are drawn of them with replacement, as validation would be; the threshold of the operating
@@ -101,10 +101,10 @@ def how_often_kept(
             thresholds = _next_score(drawn[:, counts[0] - 1 - allowed], drawn, of_others)
         below = [np.searchsorted(each, thresholds) / len(each) for each in (population, others)]
         reached, other = (1 - below[0], below[1]) if by_sensitivity else (below[0], 1 - below[1])
-        kept = int((reached >= point["target"] - 1e-12).sum())
-        low, high = (float(end) for end in exact_interval(kept, draws))
+        meeting = int((reached >= point["target"] - 1e-12).sum())
+        low, high = (float(end) for end in exact_interval(meeting, draws))
         found[name] = {
-            "kept": {"value": kept / draws, "low": low, "high": high},
+            "kept": {"value": meeting / draws, "low": low, "high": high},
             "other_rate": float(other.mean()),
         }
     return found

@@ -21,7 +21,7 @@ from melanoma_lib.evaluation.metrics import (
 from melanoma_lib.evaluation.operating_points import AtThreshold
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.trained_run import TrainedRun
-from melanoma_lib.evaluation.trainings import estimate_of_trainings, resample_trainings
+from melanoma_lib.evaluation.trainings import estimate_metric
 
 ATTRIBUTES = {
     "sex": "Sex",
@@ -84,31 +84,21 @@ def by_subgroup(
             of_class = [(labels, each[inside]) for each in scores]
             scored = [(positive, p[inside, melanoma]) for p, _ in predicted]
             at_threshold = [(positive, p[inside, melanoma], t) for p, t in predicted]
-            # A metric, its data, n_clusters and n_images (see `bootstrap.interval`).
-            exact = images if fewest < MIN_LESIONS else None
-            metrics = {
-                "accuracy": (accuracy, of_class, lesions, images),
-                "melanoma_auc": (auc, scored, fewest, exact),
-                "sensitivity": (sensitivity, at_threshold, melanomas, int(positive.sum())),
-                "specificity": (specificity, at_threshold, others, int((~positive).sum())),
-            }  # fmt: skip
-            rows.append(
-                {
-                    "attribute": attribute,
-                    "group": name,
-                    "images": images,
-                    "lesions": lesions,
-                    "melanoma_lesions": melanomas,
-                    "small": fewest < MIN_LESIONS,
-                }
-                | {
-                    name: estimate_of_trainings(
-                        (*resample_trainings(metric, data, weights[:, inside]), n_clusters),
-                        n_images,
-                    )
-                    for name, (metric, data, n_clusters, n_images) in metrics.items()
-                }
-            )
+            exact, w = images if fewest < MIN_LESIONS else None, weights[:, inside]
+            rows.append({
+                "attribute": attribute,
+                "group": name,
+                "images": images,
+                "lesions": lesions,
+                "melanoma_lesions": melanomas,
+                "small": fewest < MIN_LESIONS,
+                "accuracy": estimate_metric(accuracy, of_class, w, lesions, images),
+                "melanoma_auc": estimate_metric(auc, scored, w, fewest, exact),
+                "sensitivity": estimate_metric(
+                    sensitivity, at_threshold, w, melanomas, int(positive.sum())),
+                "specificity": estimate_metric(
+                    specificity, at_threshold, w, others, int((~positive).sum())),
+            })  # fmt: skip
     return rows
 
 
@@ -131,20 +121,14 @@ def by_diagnosis(trained: Sequence[TrainedRun], weights: np.ndarray) -> list[dic
         images, lesions = int(inside.sum()), test.count_lesions(inside)
         found = [(classes[inside] == column,) for classes in decided]
         own = [(inside, probabilities[:, column]) for probabilities in predicted]
-        estimates = {
-            "recall": (weighted_mean, found, weights[:, inside], lesions, images),
-            "calibration_in_the_large": (calibration_in_the_large, own, weights, None, None),
-            "ece": (class_ece, own, weights, None, None),
-        }
-        rows.append(
-            {"diagnosis": code, "images": images, "lesions": lesions}
-            | {
-                name: estimate_of_trainings(
-                    (*resample_trainings(metric, data, chosen), n_clusters), n_images
-                )
-                for name, (metric, data, chosen, n_clusters, n_images) in estimates.items()
-            }
-        )
+        rows.append({
+            "diagnosis": code,
+            "images": images,
+            "lesions": lesions,
+            "recall": estimate_metric(weighted_mean, found, weights[:, inside], lesions, images),
+            "calibration_in_the_large": estimate_metric(calibration_in_the_large, own, weights),
+            "ece": estimate_metric(class_ece, own, weights),
+        })  # fmt: skip
     return rows
 
 

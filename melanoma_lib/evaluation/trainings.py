@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from scipy.special import expit, logit, ndtr, stdtr, stdtrit
 
-from melanoma_lib.evaluation.bootstrap import SEED, TAIL, difference, interval, p_value, resample
+from melanoma_lib.evaluation.bootstrap import (
+    SEED,
+    TAIL,
+    UNDEFINED,
+    difference,
+    interval,
+    p_value,
+    resample,
+)
 
 Trainings = tuple[np.ndarray, np.ndarray, int | None]
 DRAWS = 4000  # behind the interval of a probability of outperforming
@@ -60,6 +68,14 @@ def estimate_of_trainings(trainings: Trainings, n_images: float | None = None) -
             low, high = min(low, ends["low"]), max(high, ends["high"])
         ends |= {"low": float(low), "high": float(high)}
     return ends | found
+
+
+def estimate_metric(
+    metric: Callable[..., np.ndarray], data: Iterable[tuple], weights: np.ndarray,
+    n_clusters: int | None = None, n_images: float | None = None,
+) -> dict:  # fmt: skip
+    """The `estimate_of_trainings` of a metric, from what `resample_trainings` takes."""
+    return estimate_of_trainings((*resample_trainings(metric, data, weights), n_clusters), n_images)
 
 
 def resample_fractions(
@@ -156,13 +172,12 @@ def probability_of_outperforming(
     both = _finite(first, second)
     counts = np.array([len(values) for values, *_ in both])
     better = (both[0][0].mean() - both[1][0].mean()) * (1 if more_is_better else -1)
-    undefined = dict.fromkeys(("value", "low", "high"))
     if counts.min() < 2 or not np.isfinite(better) or len(both[0][1]) < 2:
-        return undefined
+        return dict(UNDEFINED)
     of_trainings, of_lesions = _variance_of_difference(both)
     of_one = np.array(of_trainings) * counts  # the variance of single trainings
     if of_one.sum() + of_lesions <= TINY**2:
-        return undefined
+        return dict(UNDEFINED)
     generator = np.random.default_rng(SEED)
     drawn = of_one * (counts - 1) / generator.chisquare(counts - 1, size=(DRAWS, 2))
     error = np.sqrt((drawn / counts).sum(1) + of_lesions)
@@ -206,18 +221,12 @@ def interval_half_width(variance: dict[str, float], trainings: int, lesions: flo
     return float(error * stdtrit(freedom, 1 - TAIL))
 
 
-def _arrays(*trainings: Trainings) -> list[Trainings]:
-    """Values (K,) and resamples (resamples, K) as arrays of floats."""
+def _finite(*trainings: Trainings) -> list[Trainings]:
+    """As arrays, with the resamples on which the metric is defined for every training."""
     arrays = []
     for values, resampled, clusters in trainings:
         values = np.atleast_1d(np.asarray(values, float))
         arrays.append((values, np.asarray(resampled, float).reshape(-1, len(values)), clusters))
-    return arrays
-
-
-def _finite(*trainings: Trainings) -> list[Trainings]:
-    """As arrays, with the resamples on which the metric is defined for every training."""
-    arrays = _arrays(*trainings)
     defined = np.isfinite(np.hstack([resampled for _, resampled, _ in arrays])).all(1)
     return [(values, resampled[defined], clusters) for values, resampled, clusters in arrays]
 

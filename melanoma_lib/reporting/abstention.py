@@ -1,4 +1,4 @@
-"""When not to answer: abstention, thresholds with a promise, conformal sets, and their limits.
+"""When not to answer: abstention, controlled thresholds, conformal sets, and their limits.
 
 Everything is chosen on the validation split and reported on the test split. The fields of the
 results are documented in docs/results.md.
@@ -27,10 +27,9 @@ from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap_
 from melanoma_lib.evaluation.ensemble import averaged_models
 from melanoma_lib.evaluation.metrics import top_class
 from melanoma_lib.evaluation.operating_points import operating_point_label
-from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.predictions import Predictions, concatenate
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trainings
 from melanoma_lib.evaluation.trainings import (
-    estimate_fraction,
     estimate_of_trainings,
     paired_difference,
     resample_fractions,
@@ -43,7 +42,6 @@ FRACTIONS = (0.0, 0.1, 0.2, 0.3)  # of the images that are referred on validatio
 COVERAGES = np.arange(1, 21) / 20  # at which a risk-coverage curve is kept
 PREVALENCES = (0.02, 0.5)  # of melanoma among lesions, elsewhere than on the test split
 NONE_REFERRED = ("referred", "melanomas_referred")  # estimates without a meaning there
-SHIFT_NAMES = {name: words for name, (_, words) in SHIFTS.items()}
 Uncertainties = Mapping[str, tuple[np.ndarray, np.ndarray]]  # on validation and on test, by order
 
 
@@ -77,8 +75,8 @@ def abstention_results(
         key: {
             "name": trained[0].record["name"],
             "risk_coverage": _risk_coverage(trained, known[key], weights),
-            "kept": _kept(trained[0]),
-            **promises(trained, weights, known[key]),
+            "kept": _fractions_meeting_target(trained[0]),
+            **abstention_estimates(trained, weights, known[key]),
         }
         for key, trained in (models | averaged).items()
     }
@@ -109,9 +107,9 @@ def _uncertainties(
         for key, of in passes.items()
     }
     of_ensemble = None
-    for key in ("ensemble", *averaged):  # the one of all networks, or else of one's trainings
-        if of_ensemble is None and key in averaged:
-            of_ensemble = tuple(_own(averaged[key][0], split)["entropy"] for split in splits)
+    if averaged:  # the average of all networks, or else of one's trainings
+        average = averaged["ensemble" if "ensemble" in averaged else next(iter(averaged))]
+        of_ensemble = tuple(_own(average[0], split)["entropy"] for split in splits)
     found: dict[str, list[Uncertainties]] = {}
     for key, trained in (models | averaged).items():
         members = dict.fromkeys(trained[0].record.get("averages", [key]))
@@ -166,17 +164,16 @@ def _risk_coverage(
     return found
 
 
-def promises(
+def abstention_estimates(
     trained: Sequence[TrainedRun],
     weights: np.ndarray,
     known: Sequence[Uncertainties] | None = None,
     importance: np.ndarray | None = None,
 ) -> dict[str, list[dict]]:
-    """What each training promises after its validation split, and what its test split says of it.
+    """What is chosen on validation, and its estimates on test, means over the trainings of a model.
 
-    `referral`, `thresholds` and `sets`, means over the trainings of a model. `known`: the
-    uncertainties of each, by default its confidence alone; `importance` (n,): how much each test
-    image counts, for another prevalence.
+    `referral`, `thresholds` and `sets`. `known`: the uncertainties of each training, by default its
+    confidence alone; `importance` (n,): how much each test image counts, for another prevalence.
     """
     if known is None:
         known = [
@@ -229,14 +226,14 @@ def _referral(
 
 
 def calibration_lesions(training: TrainedRun) -> Predictions:
-    """The validation split with one image a lesion, on which promises are founded."""
+    """The validation split with one image a lesion, so that its rows are exchangeable."""
     return training.predictions.split("val").one_image_per_lesion(SEED)
 
 
 def _threshold(
     trained: Sequence[TrainedRun], number: int, weights: np.ndarray, base: np.ndarray
 ) -> dict:
-    """One operating point: the threshold that reaches its target on validation, and the promise.
+    """One operating point: the threshold that reaches its target on validation, and controlled.
 
     `plain` and `controlled` hold the first training's threshold and, with every lesion of the test
     split weighing the same, estimates of `sensitivity` and `specificity`; `cost` is the rate that
@@ -256,39 +253,37 @@ def _threshold(
         "lesions": int(kind.sum()), "least_lesions": risk_control.least_lesions(target),
     }  # fmt: skip
     pays = "specificity" if criterion == "sensitivity" else "sensitivity"
-    resampled = {}
+    measured = {}
     for name, thresholds in chosen.items():
         entry[name] = None
-        if None in thresholds:
-            continue
-        rates = _rates(trained, thresholds)
-        lesion_ids = trained[0].predictions.split("test").lesion_ids
-        entry[name] = {"threshold": thresholds[0]} | {
-            rate: estimate_fraction(cases, lesion_ids, weights, base)
-            for rate, cases in rates.items()
-        }
-        resampled[name] = resample_fractions(rates[pays], lesion_ids, weights, base)[0]
-    entry["cost"] = None
-    if len(resampled) == 2:
-        entry["cost"] = paired_difference(resampled["plain"], resampled["controlled"])
-    return entry
+        if None not in thresholds:
+            measured[name] = _rates(trained, thresholds, weights, base)
+            entry[name] = {"threshold": thresholds[0]} | {
+                rate: estimate_of_trainings(*found) for rate, found in measured[name].items()
+            }
+    paid = [rates[pays][0] for rates in measured.values()]
+    return entry | {"cost": paired_difference(*paid) if len(paid) == 2 else None}
 
 
-def _rates(trained: Sequence[TrainedRun], thresholds: Sequence[float]) -> dict[str, list]:
-    """Sensitivity and specificity of each training as `estimate_fraction` takes them."""
+def _rates(
+    trained: Sequence[TrainedRun], thresholds: Sequence[float], weights: np.ndarray,
+    base: np.ndarray,
+) -> dict[str, tuple]:  # fmt: skip
+    """Sensitivity and specificity on test as `resample_fractions` returns them."""
     cases: dict[str, list] = {"sensitivity": [], "specificity": []}
     for training, threshold in zip(trained, thresholds, strict=True):
         test = training.predictions.split("test")
-        called = test.melanoma_score(training.bundle["temperature"]) >= threshold
-        cases["sensitivity"].append((called, test.is_melanoma))
-        cases["specificity"].append((~called, ~test.is_melanoma))
-    return cases
+        positive = test.melanoma_score(training.bundle["temperature"]) >= threshold
+        cases["sensitivity"].append((positive, test.is_melanoma))
+        cases["specificity"].append((~positive, ~test.is_melanoma))
+    return {rate: resample_fractions(case, test.lesion_ids, weights, base)
+            for rate, case in cases.items()}  # fmt: skip
 
 
-def _kept(training: TrainedRun) -> list[dict]:
-    """By operating point, how often both kinds of threshold keep their promise.
+def _fractions_meeting_target(training: TrainedRun) -> list[dict]:
+    """By operating point, how often both kinds of threshold reach their target on new lesions.
 
-    All lesions outside training stand for all that there are; see `risk_control.how_often_kept`.
+    All lesions outside training stand for all that there are.
     """
     bundle, predictions = training.bundle, training.predictions
     lesions = predictions.one_image_per_lesion(SEED)
@@ -297,7 +292,7 @@ def _kept(training: TrainedRun) -> list[dict]:
     counts = int(validation.sum()), int((~validation).sum())
     return [
         {"name": point["name"], "label": operating_point_label(point)}
-        | risk_control.how_often_kept(lesions.is_melanoma, scores, point, counts)
+        | risk_control.fraction_meeting_target(lesions.is_melanoma, scores, point, counts)
         for point in bundle["operating_points"]
     ]
 
@@ -306,20 +301,17 @@ def _sets(
     trained: Sequence[TrainedRun], method: str, weights: np.ndarray, base: np.ndarray
 ) -> dict:
     """One kind of conformal sets: the first training's `limits`, None where infinite; `test`."""
-    tests, limits_of = [], []
+    tests, finite = [], []
     for training in trained:
         temperature, lesions = training.bundle["temperature"], calibration_lesions(training)
         limits = conformal.fit_limits(method, lesions.probabilities(temperature), lesions.labels)
         test = training.predictions.split("test")
-        tests.append(
-            (test, conformal.prediction_sets(method, limits, test.probabilities(temperature)))
-        )
-        limits_of.append(limits)
-    finite = [float(limit) if np.isfinite(limit) else None for limit in limits_of[0]]
-    names = trained[0].predictions.class_names
+        sets = conformal.prediction_sets(method, limits, test.probabilities(temperature))
+        tests.append((test, sets))
+        finite.append([float(limit) if np.isfinite(limit) else None for limit in limits])
     return {
         "method": method,
-        "limits": dict(zip(names, finite, strict=True)),
+        "limits": dict(zip(test.class_names, finite[0], strict=True)),
         "test": conformal.set_estimates(tests, weights, base),
     }
 
@@ -329,12 +321,12 @@ def _shifts(
     passes: Mapping[str, ForwardPasses],
     weights: np.ndarray,
 ) -> list[dict]:
-    """The promises on the test split as it is, shifted, and at other prevalences of melanoma."""
+    """Estimates on the test split as it is, shifted, and at other prevalences of melanoma."""
     test = next(iter(models.values()))[0].predictions.split("test")
     of_lesions = test.lesion_weights
     prevalence = float(of_lesions[test.is_melanoma].sum() / of_lesions.sum())
     rows = [_shift("none", "as it is", models, weights)]
-    for name, words in SHIFT_NAMES.items():
+    for name, (_, words) in SHIFTS.items():
         elsewhere = {
             key: [with_test(trained[0], passes[key].shifted[name])]
             for key, trained in models.items()
@@ -362,31 +354,30 @@ def _shift(
         "label": words,
         "models": {
             key: {"name": trained[0].record["name"]}
-            | promises(trained, weights, importance=importance)
+            | abstention_estimates(trained, weights, importance=importance)
             for key, trained in (models | averaged).items()
         },
     }
 
 
-def promises_elsewhere(models: Mapping[str, TrainedRun], resamples: int = RESAMPLES) -> dict:
-    """The promises of some networks on images from elsewhere, which are their test split."""
+def external_abstention(models: Mapping[str, TrainedRun], resamples: int = RESAMPLES) -> dict:
+    """The `abstention_estimates` of networks whose test split are images from elsewhere."""
     test = next(iter(models.values())).predictions.split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
     return {
         "coverage": conformal.COVERAGE,
         "confidence": LEVEL,
-        "models": {key: {"name": model.record["name"]} | promises([model], weights)
-                   for key, model in models.items()},
-    }  # fmt: skip
+        "models": {
+            key: {"name": model.record["name"]} | abstention_estimates([model], weights)
+            for key, model in models.items()
+        },
+    }
 
 
 def with_test(training: TrainedRun, test: Predictions) -> TrainedRun:
     """A training with the validation split it has, and other predictions as its test split."""
-    validation = training.predictions.split("val")
-    columns = ("image_ids", "lesion_ids", "splits", "labels", "logits")
-    both = [np.concatenate([getattr(part, name) for part in (validation, test)])
-            for name in columns]  # fmt: skip
-    return training._replace(predictions=Predictions(*both))
+    both = concatenate([training.predictions.split("val"), test])
+    return training._replace(predictions=both)
 
 
 def read_abstention(run_dir: Path, keys: Sequence[str]) -> dict:

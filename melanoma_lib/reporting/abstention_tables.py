@@ -3,22 +3,23 @@
 from collections.abc import Iterator
 
 from melanoma_lib.evaluation.abstention import ORDERS
-from melanoma_lib.evaluation.bootstrap import format_estimate
+from melanoma_lib.evaluation.bootstrap import UNDEFINED, format_estimate, format_estimates
 from melanoma_lib.evaluation.conformal import METHODS
 from melanoma_lib.evaluation.operating_points import operating_point_label
 
 KINDS = {"plain": "reached on validation", "controlled": "promised"}  # of thresholds, in words
 SHOWN_FRACTION = 0.2  # of the referrals, where only one is shown
-UNKNOWN = dict.fromkeys(("value", "low", "high"))
 
+# Sentences; estimates of the results are put in as their texts.
 REFERRAL = (
-    "- {name} refers {referred} of the test images if it refers the least confident {fraction:.0%} "
-    "of validation. On the rest its accuracy is {accuracy} instead of {before}; of the melanomas "
-    "{found} are predicted positive or referred."
+    "- {name} refers {test[referred]} of the test images if it refers the least confident "
+    "{fraction:.0%} of validation. On the rest its accuracy is {test[accuracy]} instead of "
+    "{before[accuracy]}; of the melanomas {test[found_or_referred]} are predicted positive or "
+    "referred."
 )
 SETS = (
-    " Its {method} sets hold {size} diagnoses and the true one in {coverage} of the lesions, "
-    "promised in {promise:.0%} ({verdict}); of melanomas, in {melanoma}."
+    " Its {method} sets hold {test[size]} diagnoses and the true one in {test[coverage]} of the "
+    "lesions, promised in {promise:.0%} ({verdict}); of melanomas, in {test[melanoma_coverage]}."
 )
 NO_THRESHOLD = (
     " No threshold promises a {label}: that takes {least} such lesions on validation without an "
@@ -30,8 +31,8 @@ THRESHOLD = (
     "test ({verdict})."
 )
 SHIFT = (
-    "- {label}: the sets of {name} hold the true diagnosis in {coverage} ({verdict}), "
-    "melanoma in {melanoma} of the melanomas."
+    "- {label}: the sets of {name} hold the true diagnosis in {test[coverage]} ({verdict}), "
+    "melanoma in {test[melanoma_coverage]} of the melanomas."
 )
 BEYOND = (
     "A promise is for lesions like those of the validation split, and for no others. On the same "
@@ -46,10 +47,10 @@ def verdict(estimated: dict, promise: float) -> str:
     return f"{'more' if estimated['low'] > promise else 'less'} than promised"
 
 
-def referral_at(model: dict, fraction: float, order: str = "confidence") -> dict:
-    """The entry of one order and fraction in `referral` of a model."""
+def referral_at(model: dict, fraction: float) -> dict:
+    """The entry of one fraction in `referral` of a model, ordered by confidence."""
     return next(row for row in model["referral"]
-                if row["order"] == order and row["fraction"] == fraction)  # fmt: skip
+                if (row["order"], row["fraction"]) == ("confidence", fraction))  # fmt: skip
 
 
 def _of_models(results: dict) -> Iterator[tuple[str, dict]]:
@@ -62,7 +63,7 @@ def risk_coverage_rows(results: dict) -> Iterator[dict]:
     for name, model in _of_models(results):
         for order, found in model.get("risk_coverage", {}).items():
             yield {"model": name, "order": ORDERS[order], "area": found["area"],
-                   "minus_confidence": found.get("minus_confidence", UNKNOWN)}  # fmt: skip
+                   "minus_confidence": found.get("minus_confidence", UNDEFINED)}  # fmt: skip
 
 
 def referral_rows(results: dict) -> Iterator[dict]:
@@ -79,9 +80,9 @@ def threshold_rows(results: dict) -> Iterator[dict]:
         kept = {point["name"]: point for point in model.get("kept", [])}
         for point in model["thresholds"]:
             for kind, words in KINDS.items():
-                found = point[kind] or {"threshold": None, "sensitivity": UNKNOWN,
-                                        "specificity": UNKNOWN}  # fmt: skip
-                times = (kept.get(point["name"]) or {}).get(kind) or {"kept": UNKNOWN}
+                found = point[kind] or {"threshold": None, "sensitivity": UNDEFINED,
+                                        "specificity": UNDEFINED}  # fmt: skip
+                times = (kept.get(point["name"]) or {}).get(kind) or {"kept": UNDEFINED}
                 yield {"model": name, "chosen": operating_point_label(point), "kind": words,
                        "kept": times["kept"], **found}  # fmt: skip
 
@@ -115,19 +116,16 @@ def summarize_abstention(found: dict) -> list[str]:
     """Chapter 11 in sentences, one or more a model; every number is taken from the results."""
     lines = []
     for model in found["models"].values():
-        test = referral_at(model, SHOWN_FRACTION)["test"]
-        before = referral_at(model, 0.0)["test"]
         text = REFERRAL.format(
-            name=model["name"], fraction=SHOWN_FRACTION, before=format_estimate(before["accuracy"]),
-            referred=format_estimate(test["referred"]), accuracy=format_estimate(test["accuracy"]),
-            found=format_estimate(test["found_or_referred"]),
+            name=model["name"], fraction=SHOWN_FRACTION,
+            test=format_estimates(referral_at(model, SHOWN_FRACTION)["test"]),
+            before=format_estimates(referral_at(model, 0.0)["test"]),
         )  # fmt: skip
         sets = model["sets"][0]
         text += SETS.format(
-            method=METHODS[sets["method"]][2], size=format_estimate(sets["test"]["size"]),
-            coverage=format_estimate(sets["test"]["coverage"]), promise=found["coverage"],
+            method=METHODS[sets["method"]][2], test=format_estimates(sets["test"]),
+            promise=found["coverage"],
             verdict=verdict(sets["test"]["coverage"], found["coverage"]),
-            melanoma=format_estimate(sets["test"]["melanoma_coverage"]),
         )  # fmt: skip
         lines.append(text + _threshold_text(model["thresholds"][0], found["confidence"]))
     if shifts := found.get("shifts"):
@@ -153,6 +151,5 @@ def _shift_text(shift: dict, promise: float) -> str:
     test = model["sets"][0]["test"]
     return SHIFT.format(
         label=shift["label"][0].upper() + shift["label"][1:], name=model["name"],
-        coverage=format_estimate(test["coverage"]), verdict=verdict(test["coverage"], promise),
-        melanoma=format_estimate(test["melanoma_coverage"]),
+        test=format_estimates(test), verdict=verdict(test["coverage"], promise),
     )  # fmt: skip

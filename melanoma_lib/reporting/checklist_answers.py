@@ -15,12 +15,13 @@ from melanoma_lib.core.files import read_history, read_json
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES, MELANOMA
 from melanoma_lib.data.layouts import describe_excluded
 from melanoma_lib.data.split import UNUSED, is_leaked, split_rows
+from melanoma_lib.evaluation.bootstrap import format_estimates
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.explanation.occlusion_metrics import ALTERATIONS
 from melanoma_lib.reporting.abstention_tables import SHOWN_FRACTION, referral_at, shift_rows
 from melanoma_lib.reporting.run import open_run
-from melanoma_lib.reporting.tables import HEADS, pair_names, with_texts
+from melanoma_lib.reporting.tables import HEADS, pair_names
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 KEPT = {"val_accuracy": "the best by validation accuracy", "last": "the last"}  # of the epochs
@@ -75,7 +76,7 @@ def answer(facts: Facts, name: str, says: str = "", each: str = "") -> list[str]
         return ANSWERS[name](facts)
     names: dict[str, list[str]] = {}
     for row in ROWS[each](facts):
-        said = says.format_map(with_texts(row) | {"name": "{name}"})
+        said = says.format_map(format_estimates(row) | {"name": "{name}"})
         names.setdefault(said, []).append(row.get("name", ""))
     return [said.replace("{name}", ", ".join(who)) for said, who in names.items()]
 
@@ -259,7 +260,7 @@ def _subgroups(facts: Facts) -> list[str]:
                  if not row["small"] and row["sensitivity"]["value"] is not None]  # fmt: skip
         known.sort(key=lambda row: row["sensitivity"]["value"])
         ends = [f"{_label(row)} {row['group']} {row['sensitivity']}"
-                for row in with_texts(known[:1] + known[1:][-1:])]  # fmt: skip
+                for row in format_estimates(known[:1] + known[1:][-1:])]  # fmt: skip
         by = ", ".join(dict.fromkeys(map(_label, rows)))
         lines += [f"{model['name']}, sensitivity at one threshold for all, in the worst and in the "
                   f"best group by {by}: {'; '.join(ends) or 'unknown'}. Groups too small to say: "

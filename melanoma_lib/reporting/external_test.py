@@ -39,7 +39,7 @@ from melanoma_lib.evaluation.predictions import (
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.reporting import compare, figures, tables
-from melanoma_lib.reporting.abstention import promises_elsewhere, with_test
+from melanoma_lib.reporting.abstention import external_abstention, with_test
 from melanoma_lib.reporting.run import Run
 
 OWN_TEST = "own test split"
@@ -129,7 +129,7 @@ def evaluate(
     else:
         several = {key: [model] for key, model in models.items()}
         results = compare.compare_models(name, several, files.metadata, resamples)
-        results["abstention"] = promises_elsewhere(models, resamples)
+        results["abstention"] = external_abstention(models, resamples)
         compare_with_own = _own_results
     first = own[folders[0].name]
     results["external"] = {

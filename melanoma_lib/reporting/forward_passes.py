@@ -10,13 +10,10 @@ from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode
 from melanoma_lib.data.shifts import SHIFTS
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.evaluation.predictions import predict_logits
+from melanoma_lib.evaluation.predictions import predict_with_features
 from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.models.bundle import load_bundle
-from melanoma_lib.models.out_of_distribution import (
-    capture_features,
-    load_reference_set,
-)
+from melanoma_lib.models.out_of_distribution import load_reference_set
 from melanoma_lib.reporting.abstention import ForwardPasses
 
 
@@ -30,7 +27,6 @@ def forward_passes(
     model, bundle = load_bundle(folder)
     model.to(pick_device(device))
     predictions = load_trained_run(folder).predictions
-    normalisation = bundle["mean"], bundle["std"]
     row_of = {image_id: row for row, image_id in enumerate(files.metadata["image_id"])}
     pixels = decode(files, bundle["image_size"])
 
@@ -39,10 +35,7 @@ def forward_passes(
 
     def passed(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         held_out = HAM10000Dataset(images, test.labels, np.arange(len(images)), test.image_ids)
-        with capture_features(model) as features:
-            logits = predict_logits(model, held_out, batch_size, normalisation)
-        # After those of batches that were too large.
-        return logits, np.concatenate([each.cpu().numpy() for each in features])[-len(images) :]
+        return predict_with_features(model, held_out, batch_size, (bundle["mean"], bundle["std"]))
 
     reference, lesion_ids = load_reference_set(folder, bundle), predictions.split("val").lesion_ids
     return ForwardPasses(

@@ -22,7 +22,7 @@ from melanoma_lib.evaluation.bootstrap import (
     bootstrap_weights,
     format_estimate,
 )
-from melanoma_lib.evaluation.model_metrics import bootstrap_metrics
+from melanoma_lib.evaluation.model_metrics import bootstrap_metrics, metric_differences
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run, load_trainings
 from melanoma_lib.evaluation.trainings import estimate_of_trainings, paired_difference
 from melanoma_lib.reporting.compare import (
@@ -216,8 +216,5 @@ def price_of_leakage(
         "architecture": key,
         "name": lesion["name"],
         **estimates,
-        "difference": {
-            name: paired_difference(measured["image"][name], measured["lesion"][name])
-            for name in COLUMNS
-        },
+        "difference": metric_differences(measured["lesion"], measured["image"], COLUMNS),
     }

@@ -4,7 +4,6 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,12 @@ from melanoma_lib.core.files import write_csv, write_text
 from melanoma_lib.core.provenance import last_line
 from melanoma_lib.data.classes import DISPLAY_NAMES
 from melanoma_lib.data.layouts import describe_excluded
-from melanoma_lib.evaluation.bootstrap import format_estimate, transform_decreasing
+from melanoma_lib.evaluation.bootstrap import (
+    UNDEFINED,
+    format_estimate,
+    format_estimates,
+    transform_decreasing,
+)
 from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
@@ -199,11 +203,15 @@ class Table:
     bold: frozenset[tuple[int, str]] = frozenset()
 
 
-def _of_models(results: dict, rows_of: Callable[[dict], Iterable[dict]]) -> Iterator[dict]:
-    """The rows of every model and every average, below its name."""
-    for model in models_and_averages(results).values():
-        for row in rows_of(model):
-            yield {"model": model["name"], **row}
+def _of_models(rows_of: Callable[[dict], Iterable[dict]]) -> Callable[[dict], Iterator[dict]]:
+    """Makes the rows of a model those of every model and average of the results, with its name."""
+
+    def rows(results: dict) -> Iterator[dict]:
+        for model in models_and_averages(results).values():
+            for row in rows_of(model):
+                yield {"model": model["name"], **row}
+
+    return rows
 
 
 def _comparison(results: dict) -> Iterator[dict]:
@@ -289,7 +297,7 @@ def _confident_errors(model: dict) -> list[dict]:
 
 
 def _explanations(model: dict) -> Iterator[dict]:
-    nothing = {"inside": {"value": None, "low": None, "high": None}}
+    nothing = {"inside": UNDEFINED}
     for row in (model.get("explanations") or {"maps": []})["maps"]:
         yield {
             "network": row["network"].replace("none", "–"),
@@ -358,46 +366,40 @@ TABLES = {
     "comparison_table": (" ".join(["model", *COLUMNS]), _comparison),
     "operating_points": (
         "model chosen threshold sensitivity specificity ppv npv missed false_alarms",
-        partial(_of_models, rows_of=_operating_points),
+        _of_models(_operating_points),
     ),
     "differences": (
-        "pair accuracy accuracy_p mcnemar_p melanoma_auc melanoma_auc_p delong_p",
-        _differences,
+        "pair accuracy accuracy_p mcnemar_p melanoma_auc melanoma_auc_p delong_p", _differences
     ),
     "averages": (" ".join(["pair", *COLUMNS, "median_ms"]), _averages),
     "trainings": (
-        "model metric mean deviation_lesions deviation_trainings fraction_trainings",
-        _trainings,
+        "model metric mean deviation_lesions deviation_trainings fraction_trainings", _trainings
     ),
     "outperformance": (" ".join(["pair_of_trainings", *COLUMNS]), _outperformance),
     "subgroups": (
         "model attribute group images lesions melanoma_lesions small accuracy melanoma_auc "
         "sensitivity specificity",
-        partial(_of_models, rows_of=_subgroups),
+        _of_models(_subgroups),
     ),
     "diagnoses": (
         "model diagnosis images lesions recall calibration_in_the_large ece",
-        partial(_of_models, rows_of=_diagnoses),
+        _of_models(_diagnoses),
     ),
     "confident_errors": (
-        "model image_id true predicted confidence",
-        partial(_of_models, rows_of=_confident_errors),
+        "model image_id true predicted confidence", _of_models(_confident_errors)
     ),
     "explanations": (
         "model network map target empty inside pointing iou road minus_centre minus_random",
-        partial(_of_models, rows_of=_explanations),
+        _of_models(_explanations),
     ),
     "occlusion": (
         "model alteration images balanced_accuracy melanoma_auc balanced_accuracy_change "
         "melanoma_auc_change score_change",
-        partial(_of_models, rows_of=_occlusion),
+        _of_models(_occlusion),
     ),
     "leakage": (" ".join(["leaked_fraction set images", *COLUMNS]), _leakage),
     "price_of_leakage": ("metric lesion image difference", _price_of_leakage),
-    "external": (
-        "model measure own external difference",
-        partial(_of_models, rows_of=_external),
-    ),
+    "external": ("model measure own external difference", _of_models(_external)),
     "risk_coverage": ("model order area minus_confidence", abstention_tables.risk_coverage_rows),
     "referral": (
         "model order fraction referred accuracy sensitivity specificity found_or_referred",
@@ -418,11 +420,8 @@ TABLES = {
     ),
 }
 MELANOMA_TABLES = ("operating_points", "external")  # where only melanoma or not is known
-OPTIONAL = (
-    "averages", "trainings", "outperformance", "diagnoses", "explanations", "occlusion", "leakage",
-    "price_of_leakage", "external", "risk_coverage", "referral", "promised_thresholds",
-    "prediction_sets", "shifts",
-)  # fmt: skip
+# Written even without rows.
+ALWAYS = ("comparison_table", "operating_points", "differences", "subgroups", "confident_errors")
 
 
 def table(results: dict, name: str) -> Table:
@@ -444,7 +443,7 @@ def table(results: dict, name: str) -> Table:
 def all_tables(results: dict) -> dict[str, Table]:
     """Every table of the results by its name; those of a run have `CAPTIONS`."""
     tables = {name: table(results, name) for name in _tables_of(results)}
-    return {name: made for name, made in tables.items() if made.rows or name not in OPTIONAL}
+    return {name: made for name, made in tables.items() if made.rows or name in ALWAYS}
 
 
 def _tables_of(results: dict) -> Iterable[str]:
@@ -563,7 +562,7 @@ def _text(value: object) -> str:
 def headlines(results: dict) -> list[str]:
     """A line for each model with its estimates on the test split, the best melanoma AUC first."""
     text = "{name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}"
-    return [text.format(**with_texts(model)) for model in _best_first(results)]
+    return [text.format(**format_estimates(model)) for model in _best_first(results)]
 
 
 def _best_first(results: dict) -> list[dict]:
@@ -593,7 +592,7 @@ def summary(results: dict) -> str:
     lines = [describe_results(results), ""]
     for model in _best_first(results):
         label = operating_point_label(model["operating_points"][0])
-        known = {"start": "unknown weights"} | with_texts(model)  # older results do not hold it
+        known = {"start": "unknown weights"} | format_estimates(model)  # as older results are
         sentences = (MELANOMA_MODEL if _only_melanoma(results) else MODEL) + AT_THRESHOLD
         text = sentences.format(**known, point=label, prevalence=prevalence)
         notes = temperature_note(model["temperature"]), _temperature_verdict(model)
@@ -609,7 +608,7 @@ def summary(results: dict) -> str:
         lines += ["", summarize_leakage(results["leakage"])]
     if price := results.get("price_of_leakage"):
         verdict = "" if _excludes_zero(price["difference"]["melanoma_auc"]) else ", not significant"
-        lines += ["", LEAKAGE.format(**with_texts(price), verdict=verdict)]
+        lines += ["", LEAKAGE.format(**format_estimates(price), verdict=verdict)]
     if "abstention" in results:
         lines += ["", "When the least certain images are referred, and what is promised:", ""]
         lines += abstention_tables.summarize_abstention(results["abstention"])
@@ -621,17 +620,8 @@ def summary(results: dict) -> str:
             verdict = "" if _excludes_zero(model["gain"][error]) else "not "
             sentence = EXTERNAL.replace("ERROR", error)
             words = {"head": HEADS[error], "point": label, "verdict": verdict}
-            lines.append(sentence.format(**with_texts(model), **words))
+            lines.append(sentence.format(**format_estimates(model), **words))
     return "\n".join(lines) + "\n"
-
-
-def with_texts(value: object) -> object:
-    """Results in which every estimate is its text."""
-    if isinstance(value, dict):
-        if value.keys() >= {"value", "low", "high"}:
-            return format_estimate(value)
-        return {name: with_texts(inner) for name, inner in value.items()}
-    return [with_texts(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _temperature_verdict(model: dict) -> str:
@@ -653,7 +643,7 @@ def _average_text(results: dict, pair: dict) -> str:
     average, other = (models_and_averages(results)[pair[side]] for side in ("first", "second"))
     way = average.get("averaging")
     text = AVERAGE.format(
-        **with_texts(average), other=other["name"], difference=with_texts(pair),
+        **format_estimates(average), other=other["name"], difference=format_estimates(pair),
         slower=len(average["averages"]) / max(len(other.get("averages", [1])), 1),
     )  # fmt: skip
     return text + (f" Members {way['chosen']} before averaging." if way else "")
@@ -661,7 +651,7 @@ def _average_text(results: dict, pair: dict) -> str:
 
 def _difference_text(results: dict, pair: dict) -> str:
     names, figure = pair_names(results, pair), pair["melanoma_auc"]
-    odds = figure.get("outperforms", dict.fromkeys(("value", "low", "high")))
+    odds = figure.get("outperforms", UNDEFINED)
     if figure["value"] is None:
         return f"- {names[0]} and {names[1]}: not defined"
     if figure["value"] < 0:

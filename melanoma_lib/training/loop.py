@@ -159,7 +159,8 @@ def fit(
                     f"the validation loss is {row['val_loss']} after epoch {epoch}; earlier epochs "
                     "are kept; try a smaller --learning-rate"
                 )
-            row["best"] = recipe.best_epoch == "last" or is_best(row, history)
+            higher = all(row["val_accuracy"] > past["val_accuracy"] for past in history)
+            row["best"] = higher or recipe.best_epoch == "last"
             if saved:
                 saved.result()  # one at a time; raises what went wrong in writing
             row["seconds"] = time.perf_counter() - start
@@ -175,11 +176,6 @@ def fit(
     distributed.wait()  # until the best weights are written
     load_weights(model, folder)
     return history
-
-
-def is_best(row: dict, history: Sequence[dict]) -> bool:
-    """Whether the epoch of `row` has a higher validation accuracy than each before it."""
-    return all(row["val_accuracy"] > past["val_accuracy"] for past in history)
 
 
 HEADER = "epoch    train loss  accuracy    val loss  accuracy   images/s   time left"

@@ -28,14 +28,6 @@ LONG = 3600  # seconds of training that nobody should begin on a CPU without kno
 TIMED_IMAGES = 4
 
 
-def preflight(
-    config: Config, files: DatasetFiles, architectures: Sequence[str | None]
-) -> tuple[dict[str, int], int, str]:
-    """What `check_training`, `default_jobs` and `cpu_warning` return; all may start CUDA."""
-    sizes = check_training(config, files, architectures)
-    return sizes, default_jobs(config), cpu_warning(config, files, sizes)
-
-
 def check_training(
     config: Config, files: DatasetFiles, architectures: Sequence[str | None]
 ) -> dict[str, int]:

@@ -34,6 +34,7 @@ from melanoma_lib.evaluation.predictions import (
     Predictions,
     load_predictions,
     predict_logits,
+    predict_with_features,
     save_predictions,
 )
 from melanoma_lib.evaluation.trained_run import WITH_FLIPS
@@ -290,9 +291,7 @@ def predict(
     split_of = {name: data.dataset(name).rows for name in ("val", "test")}
     rows = np.concatenate(list(split_of.values()))
     held_out = HAM10000Dataset(data.pixels, data.labels, np.unique(rows))
-    with out_of_distribution.capture_features(model) as features:
-        logits = predict_logits(model, held_out, batch_size, normalisation(model))
-    features = torch.cat(features)[-len(held_out) :]  # after those of batches that were too large
+    logits, features = predict_with_features(model, held_out, batch_size, normalisation(model))
     lesion_ids = data.split["lesion_id"].to_numpy(str)
     predictions = Predictions(
         image_ids=data.split["image_id"].to_numpy(str)[rows],
@@ -302,7 +301,7 @@ def predict(
         logits=logits[np.searchsorted(held_out.rows, rows)],
     )
     val = split_of["val"]
-    reference = features.cpu().numpy()[np.searchsorted(held_out.rows, val)]
+    reference = features[np.searchsorted(held_out.rows, val)]
     return predictions, out_of_distribution.fit_reference_set(reference, lesion_ids[val])
 
 

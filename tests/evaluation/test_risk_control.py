@@ -8,7 +8,7 @@ from melanoma_lib.evaluation.operating_points import choose_threshold
 from melanoma_lib.evaluation.risk_control import (
     allowed_errors,
     controlled_threshold,
-    how_often_kept,
+    fraction_meeting_target,
     least_lesions,
 )
 
@@ -64,7 +64,7 @@ def test_how_often_a_promise_is_kept_is_what_thresholds_chosen_one_by_one_do(cri
     positive = np.resize([True, False, False], 300)
     scores = (0.6 * rng.random(300) + 0.3 * positive).round(2)
     point = {"criterion": criterion, "target": 0.9}
-    found = how_often_kept(positive, scores, point, (70, 80), draws=1000)
+    found = fraction_meeting_target(positive, scores, point, (70, 80), draws=1000)
     truth = np.arange(150) < 70
     kind = positive if criterion == "sensitivity" else ~positive
     choosers = {"plain": choose_threshold, "controlled": controlled_threshold}
@@ -82,5 +82,6 @@ def test_how_often_a_promise_is_kept_is_what_thresholds_chosen_one_by_one_do(cri
 
 def test_with_too_few_lesions_only_the_plain_threshold_exists():
     positive, scores = np.arange(40) < 20, np.arange(40) / 40
-    found = how_often_kept(positive, scores, {"criterion": "sensitivity", "target": 0.95}, (20, 20))
+    point = {"criterion": "sensitivity", "target": 0.95}
+    found = fraction_meeting_target(positive, scores, point, (20, 20))
     assert found["controlled"] is None and found["plain"]["kept"]["value"] < 1

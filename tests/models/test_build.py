@@ -22,7 +22,7 @@ def test_the_four_architectures_give_a_logit_for_each_class_at_any_size(key):
     model = build_model(key, 7, 64).eval()
     with torch.inference_mode():
         assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
-    assert not has_fragile_convolution(model)  # or each training would start a process
+    assert not has_fragile_convolution(model)  # or each would train in the slower layout
 
 
 @pytest.mark.parametrize("key", ARCHITECTURES)

@@ -72,14 +72,9 @@ def test_what_computes_right_is_kept(key, capsys):
     assert dry_run(key, 32, settings, CPU) == settings and not capsys.readouterr().out
 
 
-def test_a_step_that_kills_its_process_is_not_used(monkeypatch, capsys):
-    """On AVX2 channels_last breaks a strided 1 x 1 convolution of 3 channels (oneDNN issue 6035).
-
-    If this fails on a newer PyTorch, the fault is mended and the process can go.
-    """
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    settings = ComputeSettings(threads=1)  # with more it sometimes hangs, up to the time limit
-    assert dry_run("fastvit_t8", 32, settings, CPU).layout == "contiguous"
+def test_a_step_that_may_kill_the_process_is_not_tried(capsys):
+    """On AVX2 channels_last breaks a strided 1 x 1 convolution of 3 channels: oneDNN issue 6035."""
+    assert dry_run("fastvit_t8", 32, ComputeSettings(), CPU).layout == "contiguous"
     assert "wrong gradients in channels_last" in capsys.readouterr().out
 
 

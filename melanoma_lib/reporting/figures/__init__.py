@@ -90,7 +90,7 @@ PLOTS: dict[str, Callable[[Run], Figure]] = {
     "08-8-two-splits": models.two_splits,
     "11-1-risk-coverage": abstention.risk_coverage,
     "11-2-referral": abstention.referral,
-    "11-3-kept-promises": abstention.kept_promises,
+    "11-3-kept-promises": abstention.thresholds_meeting_target,
     "11-4-prediction-sets": abstention.prediction_sets,
     "11-5-shifts": abstention.shifts,
 }

@@ -1,10 +1,11 @@
-"""Figures of chapter 11: abstention, promises, and where they end."""
+"""Figures of chapter 11: abstention, guarantees, and where they end."""
 
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
 from melanoma_lib.evaluation.abstention import ORDERS
+from melanoma_lib.evaluation.bootstrap import UNDEFINED
 from melanoma_lib.evaluation.conformal import METHODS
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.reporting.abstention_tables import KINDS, SHOWN_FRACTION, referral_at
@@ -74,8 +75,8 @@ def referral(run: Run) -> Figure:
 
 
 @style()
-def kept_promises(run: Run) -> Figure:
-    """How often thresholds keep their promise and what they cost, panels per operating point."""
+def thresholds_meeting_target(run: Run) -> Figure:
+    """How often thresholds reach their target and what they cost, panels per operating point."""
     models, confidence = _models(run), run.results["abstention"]["confidence"]
     points = models[0]["thresholds"]
     height = 0.6 + len(points) * (0.55 + 0.26 * len(models))
@@ -83,18 +84,18 @@ def kept_promises(run: Run) -> Figure:
                                      sharey=True)
     for line, (number, point) in zip(grid, enumerate(points), strict=True):
         pays = "Specificity" if point["criterion"] == "sensitivity" else "Sensitivity"
-        kept, paid = {}, {}
+        meeting, paid = {}, {}
         for model in models:
             found = model["kept"][number]
-            nothing = {"kept": dict.fromkeys(("value", "low", "high")), "other_rate": None}
+            nothing = {"kept": UNDEFINED, "other_rate": None}
             of_kinds = {kind: found[kind] or nothing for kind in KINDS}
-            kept[model["name"]] = {kind: of["kept"] for kind, of in of_kinds.items()}
+            meeting[model["name"]] = {kind: of["kept"] for kind, of in of_kinds.items()}
             paid[model["name"]] = {
-                kind: dict.fromkeys(("value", "low", "high"), of["other_rate"])
+                kind: dict.fromkeys(UNDEFINED, of["other_rate"])
                 for kind, of in of_kinds.items()
             }
         line[0].set_title(operating_point_label(point))
-        for axes, rows in zip(line, (kept, paid), strict=True):
+        for axes, rows in zip(line, (meeting, paid), strict=True):
             elements.grouped_rows(axes, rows)
             elements.percent_ticks(axes.xaxis)
         line[0].axvline(confidence, color=DARK, linestyle="--", linewidth=1, zorder=1)
