@@ -127,11 +127,10 @@ def fit(
     """Trains for `config.epochs` epochs on the model's device, resuming from the checkpoint if any.
 
     The resumed training is exactly the uninterrupted one if `settings` are the same. The model
-    ends with the weights of the best epoch by validation accuracy (the first of equals), or of the
-    last, as the recipe says, which are also in model.safetensors. `history` holds what came before
-    the first epoch: its row 0, or nothing. Returns the history, a dictionary per epoch, which is
-    also in history.csv. Raises `MelanomaError` when there are fewer training images than a batch
-    holds.
+    ends with the weights of model.safetensors: of the best epoch by validation accuracy (the first
+    of equals), or of the last, as the recipe says. `history` holds row 0, or nothing. Returns the
+    rows of history.csv, a dictionary per epoch. Raises `MelanomaError` when the training images do
+    not fill a batch.
     """
     if len(train) < config.batch_size:
         raise MelanomaError(f"{len(train)} training images do not fill one batch; see --batch-size")
