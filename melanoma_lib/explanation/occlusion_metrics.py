@@ -49,7 +49,8 @@ def summarize_occlusion(
             trained._replace(predictions=replace(each, splits=np.full(len(rows), "test")))
             for each in (shown, images.take(rows))
         ]
-        after, before = (bootstrap_metrics([each], weights[:, rows], METRICS) for each in both)
+        chosen = weights[:, rows][weights[:, rows].any(1)]  # resamples that show any of them
+        after, before = (bootstrap_metrics([each], chosen, METRICS) for each in both)
         scores = [each.predictions.melanoma_score(trained.bundle["temperature"]) for each in both]
         change = scores[0] - scores[1]
         found.append({
@@ -58,7 +59,7 @@ def summarize_occlusion(
             "metrics": {metric: estimate_of_trainings(each) for metric, each in after.items()},
             "minus_original": metric_differences(before, after, METRICS),
             "melanoma_score_change": interval(
-                change.mean(), weights[:, rows] @ change / weights[:, rows].sum(1)
+                change.mean(), chosen @ change / chosen.sum(1)
             ),
         })  # fmt: skip
     return found

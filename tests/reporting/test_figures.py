@@ -25,6 +25,7 @@ from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES, MELANOMA
 from melanoma_lib.evaluation.predictions import Predictions, load_predictions
 from melanoma_lib.explanation.map_metrics import SCORES
+from melanoma_lib.explanation.occlusion_metrics import ALTERATIONS, METRICS
 from melanoma_lib.reporting import figures
 from melanoma_lib.reporting.abstention import abstention_results
 from melanoma_lib.reporting.compare import COLUMNS
@@ -139,6 +140,12 @@ def run(tmp_path_factory):
     run = open_run(results_of(folder, latency, patients))
     for model in run.results["models"].values():
         model["explanations"] = EXPLANATIONS
+        model["occlusion"] = [
+            {"alteration": name, "images": 5, "lesions": 4, "melanoma_score_change": KNOWN,
+             **{side: dict.fromkeys(METRICS, KNOWN)
+                for side in ("metrics", "original", "minus_original")}}
+            for name in ALTERATIONS
+        ]  # fmt: skip
     for pair in run.results["differences"]:
         pair["agreement"] = KNOWN
     side = {"test_images": 1502, "metrics": dict.fromkeys(COLUMNS, KNOWN)}

@@ -116,7 +116,8 @@ def test_results_that_do_not_belong_to_the_run_are_refused(results_file):
 
 def test_groups_keep_their_headings(results_file):
     run = open_run(results_file)
-    assert set(ATTRIBUTES.values()) <= set(row_names(plot(run, "08-5-subgroups", "model_0")))
+    recorded = {name for key, name in ATTRIBUTES.items() if key != "skin_tone"}  # estimated by 08
+    assert recorded <= set(row_names(plot(run, "08-5-subgroups", "model_0")))
 
 
 @pytest.mark.parametrize("others", [1, 2])
