@@ -154,7 +154,8 @@ def test_the_results_are_written_in_numbers_tables_and_words(finished):
     tables = {path.name for path in (folder / "run" / "tables").iterdir()}
     kinds = ("operating_points", "averages", "differences", "subgroups", "diagnoses",
              "confident_errors", "explanations", "occlusion", "leakage", "price_of_leakage",
-             "risk_coverage", "referral", "promised_thresholds", "prediction_sets", "shifts")  # fmt: skip
+             "risk_coverage", "referral", "promised_thresholds", "prediction_sets",
+             "shifts")  # fmt: skip
     assert tables == {f"{kind}.{suffix}" for kind in kinds for suffix in ("csv", "tex")} | {
         f"isic2018-{key}.csv" for key in KEYS
     }
