@@ -503,8 +503,12 @@ def axe():
     return Path(package.__file__).with_name("axe.min.js").read_text()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+# The other two are for `make test-all`: what differs by width hardly differs by colour.
+@pytest.mark.parametrize(
+    "width, scheme",
+    [(390, "dark"), (1280, "light"), *(pytest.param(*of, marks=pytest.mark.slow)
+                                       for of in ((390, "light"), (1280, "dark")))],
+)  # fmt: skip
 def test_axe_finds_nothing(
     visit, site, axe, predictor, images, tmp_path, monkeypatch, scheme, width
 ):
