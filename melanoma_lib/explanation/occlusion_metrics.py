@@ -80,6 +80,6 @@ def describe_occlusion(name: str, found: Sequence[Mapping]) -> str:
     else:
         verdict = "it has not been shown to tell melanoma without the lesion"
     return (
-        f"{name}: with the lesion painted over, its melanoma AUC falls from "
+        f"{name}: with the lesion painted over, its melanoma AUC goes from "
         f"{format_estimate(row['original']['melanoma_auc'])} to {format_estimate(auc)}; {verdict}."
     )
