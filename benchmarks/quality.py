@@ -87,8 +87,7 @@ def measured(trained: dict[str, list[TrainedRun]], config: Config) -> dict:
         **{name: results[name] for name in ("test_images", "test_lesions", "test_melanomas")},
         "recipes": {
             model["name"]: {name: model[name] for name in SHOWN}
-            # Later trainings with a probe find its features on disk.
-            | {"seconds": (models | averaged)[key][0].record["train_seconds"],
+            | {"seconds": seconds_of((models | averaged)[key]),
                "count": len((models | averaged)[key])}
             for key, model in models_and_averages(results).items()
         },
@@ -98,6 +97,13 @@ def measured(trained: dict[str, list[TrainedRun]], config: Config) -> dict:
             if row["second"] in trained and (row["first"] == first or row["first"] in averaged)
         ],
     }  # fmt: skip
+
+
+def seconds_of(runs: list[TrainedRun]) -> float:
+    """The median of the trainings; with a probe the first, as later ones find its features."""
+    times = [run.record["train_seconds"] for run in runs]
+    has_probe = RECIPES[runs[0].record["config"]["recipe"]].probe
+    return times[0] if has_probe else float(np.median(times))
 
 
 def decided(trained: TrainedRun, counts: np.ndarray) -> TrainedRun:
