@@ -21,7 +21,7 @@ LEAKAGE_RESULTS = f"{LEAKAGE}/leakage_results.json"  # in a run's folder
 SAMPLE_DIR = PROJECT / "data" / "sample"
 
 
-def because(value: Any, reason: str) -> Any:
+def with_reason(value: Any, reason: str) -> Any:
     """A field of a configuration: its default, and what it is and why it has this value."""
     return field(default=value, metadata={"reason": reason})
 
@@ -35,45 +35,45 @@ def reasons(configuration: type) -> dict[str, str]:
 class Augmentation:
     """Random changes of a training image; each range is symmetric about no change."""
 
-    flip: float = because(0.5, "chance of each mirror image: a lesion has no up and no left")
-    rotation: float = because(20.0, "degrees; flips already cover the large turns")
-    brightness: float = because(0.1, "fraction; lamps differ")
-    contrast: float = because(0.1, "fraction; cameras differ")
-    saturation: float = because(0.1, "fraction; hue is left alone: a blue-white veil is a sign")
+    flip: float = with_reason(0.5, "chance of each mirror image: a lesion has no up and no left")
+    rotation: float = with_reason(20.0, "degrees; flips already cover the large turns")
+    brightness: float = with_reason(0.1, "fraction; lamps differ")
+    contrast: float = with_reason(0.1, "fraction; cameras differ")
+    saturation: float = with_reason(0.1, "fraction; hue is left alone: a blue-white veil is a sign")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How weights are found and a diagnosis is decided on; the defaults are the thesis's."""
 
-    epochs: int = because(
+    epochs: int = with_reason(
         20,
         "no search is behind it: the same for all networks, so that none has more tries at a best "
         "epoch, which is kept. Too many cost only time, too few show in the curves of chapter 04",
     )
-    learning_rate: float = because(
+    learning_rate: float = with_reason(
         1e-4, "small, because it fine-tunes weights that are already good"
     )
-    schedule: str = because(
+    schedule: str = with_reason(
         "constant",
         "of the learning rate: a run with more epochs goes on from one with fewer; or one_cycle, "
         "up to it and down to 0",
     )
-    weight_decay: float = because(
+    weight_decay: float = with_reason(
         0.0,
         "decoupled from the gradient (AdamW); none, as keeping the best epoch limits overfitting",
     )
-    majority_fraction: float = because(
+    majority_fraction: float = with_reason(
         1.0, "of an epoch, what the most frequent class fills at most: 1 shows every image"
     )
-    best_epoch: str = because(
+    best_epoch: str = with_reason(
         "val_accuracy", "the kept epoch: the best by this, a number every reader knows; or the last"
     )
-    probe: bool = because(
+    probe: bool = with_reason(
         False,
         "the output layer begins at random; True: as the best one for the features as they are",
     )
-    decision: str = because(
+    decision: str = with_reason(
         "probable", "the most probable diagnosis errs least; or balanced: relative to frequency"
     )
 
@@ -99,49 +99,49 @@ RECIPES = {
 class Config:
     """Everything that decides the outcome of a run; the defaults are the thesis's recipe."""
 
-    data_dir: str = because(str(PROJECT / "data" / "ham10000"), "where the download puts it")
-    metadata: str = because("", "the table, where it is not in data_dir")
-    img_dir: str = because("", "the images, where they are not in data_dir")
-    output_dir: str = because(
+    data_dir: str = with_reason(str(PROJECT / "data" / "ham10000"), "where the download puts it")
+    metadata: str = with_reason("", "the table, where it is not in data_dir")
+    img_dir: str = with_reason("", "the images, where they are not in data_dir")
+    output_dir: str = with_reason(
         str(PROJECT / "runs" / "thesis"), "a folder for each run, so that none replaces another"
     )
-    figures_dir: str = because("", "empty: figures/<name of the run> in the project")
-    architectures: tuple[str, ...] = because(
+    figures_dir: str = with_reason("", "empty: figures/<name of the run> in the project")
+    architectures: tuple[str, ...] = with_reason(
         ("resnet50", "efficientnet_b3", "densenet121", "vit_b_16"),
         "the four families of the comparison: residual, scaled, densely connected, attention",
     )
-    split: str = because(
+    split: str = with_reason(
         "lesion", "no lesion is in two parts; image, the first protocol, shows what leakage buys"
     )
-    leaked_fraction: float | None = because(
+    leaked_fraction: float | None = with_reason(
         None, "of the test images, the part whose lesion has other images in training; None: none"
     )
-    seed: int = because(
+    seed: int = with_reason(
         42,
         "of the split; any number would do, but no other: no split is picked by its results",
     )
-    training_seed: int = because(
+    training_seed: int = with_reason(
         1,
         "of new weights, order, augmentation and dropout in the first training; a seed of its own, "
         "so that another training keeps the test lesions",
     )
-    trainings: int = because(
+    trainings: int = with_reason(
         1,
         "of each architecture, every one with the next training seed; one takes least time, five "
         "also say how much of a difference is chance of training",
     )
-    recipe: str = because("thesis", "one of those that config.py names (chapter 12)")
-    epochs: int = because(Recipe.epochs, reasons(Recipe)["epochs"])
-    batch_size: int = because(
+    recipe: str = with_reason("thesis", "one of those that config.py names (chapter 12)")
+    epochs: int = with_reason(Recipe.epochs, reasons(Recipe)["epochs"])
+    batch_size: int = with_reason(
         32,
         "the size that the learning rate belongs to, the same for all networks: with fewer images "
         "batch normalisation gets noisy, with more an epoch makes fewer updates",
     )
-    image_size: int = because(
+    image_size: int = with_reason(
         224, "pixels a side: what most ImageNet weights were trained at, and all four networks take"
     )
-    learning_rate: float = because(Recipe.learning_rate, reasons(Recipe)["learning_rate"])
-    pretrained: bool = because(
+    learning_rate: float = with_reason(Recipe.learning_rate, reasons(Recipe)["learning_rate"])
+    pretrained: bool = with_reason(
         True, "ImageNet weights: a few thousand images are too few to learn edges and textures from"
     )
     weights: dict[str, str] = field(
@@ -151,16 +151,16 @@ class Config:
         default=Augmentation(),
         metadata={"reason": "changes that a second photograph of the same lesion could show"},
     )
-    operating_points: tuple[tuple[str, float], ...] = because(
+    operating_points: tuple[tuple[str, float], ...] = with_reason(
         (("specificity", 0.95), ("specificity", 0.90), ("sensitivity", 0.95)),
         "what each melanoma threshold must reach on validation: few false alarms for screening, at "
         "two prices, and few missed melanomas. Tables and examples start from the first",
     )
-    other_split: str = because(
+    other_split: str = with_reason(
         "", "folder of the same run on the other split: the price of leakage"
     )
-    device: str = because("auto", "the first CUDA device, or the CPU")
-    precision: str = because(
+    device: str = with_reason("auto", "the first CUDA device, or the CPU")
+    precision: str = with_reason(
         "auto",
         "float32, bfloat16, or the one that the run has, as networks are compared in the same one; "
         "at first bfloat16 where the device computes natively in it, which is faster",

@@ -85,7 +85,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def redraw_figures(options: argparse.Namespace) -> None:
     """`melanoma figures`: figures, tables and LaTeX for a document."""
-    from melanoma_lib.core.provenance import carried
+    from melanoma_lib.core.provenance import attach_provenance
     from melanoma_lib.reporting import latex
     from melanoma_lib.reporting.run import open_run
 
@@ -93,7 +93,7 @@ def redraw_figures(options: argparse.Namespace) -> None:
     drawn = options.figures_dir or Config(output_dir=str(results.parent)).figures
     run = open_run(results, options.metadata or "")
     folder = Path(options.output_dir)
-    with carried(_origin(results)):
+    with attach_provenance(_origin(results)):
         outcome = latex.write(run, folder, Path(drawn), options.width, options.font_size)
     for word in ("redrawn", "taken over", "missing"):
         names = [name for name, became in outcome.items() if became == word]
@@ -104,13 +104,13 @@ def redraw_figures(options: argparse.Namespace) -> None:
 
 def fill_checklist(options: argparse.Namespace) -> None:
     """`melanoma checklist`: Markdown and LaTeX."""
-    from melanoma_lib.core.provenance import carried
+    from melanoma_lib.core.provenance import attach_provenance
     from melanoma_lib.reporting.checklist import write_checklist
-    from melanoma_lib.reporting.checklist_answers import read_facts
+    from melanoma_lib.reporting.checklist_answers import read_run_files
 
     results = Path(options.results).expanduser().resolve()
-    facts, folder = read_facts(results), Path(options.output_dir or results.parent)
-    with carried(_origin(results)):
+    facts, folder = read_run_files(results), Path(options.output_dir or results.parent)
+    with attach_provenance(_origin(results)):
         paths, counts = write_checklist(options.standard, facts, folder)
     print("\n".join([*map(str, paths), counts]))
 
@@ -118,9 +118,9 @@ def fill_checklist(options: argparse.Namespace) -> None:
 def _origin(results: Path) -> dict[str, str]:
     """What files that are made of a results file say of where they come from."""
     from melanoma_lib.core.files import sha256
-    from melanoma_lib.core.provenance import describe_origin
+    from melanoma_lib.core.provenance import collect_provenance
 
-    return describe_origin(run=results.parent.name, results=sha256(results)[:16])
+    return collect_provenance(run=results.parent.name, results=sha256(results)[:16])
 
 
 def build_website(options: argparse.Namespace) -> None:

@@ -1,8 +1,9 @@
-"""Where a figure or a table comes from: run, step, commit, command, dataset, date.
+"""Where a figure or a table comes from: run, chapter, commit, command, dataset, date.
 
 The pipeline puts it into the environment of each chapter, and what is written there carries it.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from melanoma_lib.core.errors import MelanomaError, printable
@@ -21,31 +21,32 @@ PNG_FIELD, PDF_FIELD = "Source", "Keywords"  # of the metadata of a figure
 COMMENTS = {".tex": "% ", ".csv": "# "}  # before the last line of a table
 
 
-def describe_origin(**more: str) -> dict[str, str]:
+def collect_provenance(**more: str) -> dict[str, str]:
     """The commit of this project with its date, the command that is running, and what is added.
 
     The date is the commit's and not today's, so that equal runs write equal files.
     """
-    found = subprocess.run(
-        ["git", "-C", PROJECT, "log", "-1", "--format=%h %cs"], capture_output=True, text=True
-    )
-    commit, _, date = found.stdout.strip().partition(" ")
+    log = ["git", "-C", PROJECT, "log", "-1", "--format=%h %cs"]
+    commit = date = ""
+    with contextlib.suppress(OSError):  # git may not be there, nor a repository
+        found = subprocess.run(log, capture_output=True, text=True)
+        commit, _, date = found.stdout.strip().partition(" ")
     command = shlex.join(["melanoma", *sys.argv[1:]])
     return {"commit": commit, "date": date, "command": command} | more
 
 
-def provenance() -> str:
+def current_provenance() -> str:
     """What a file that is written now is to carry, JSON in a line of ASCII; "" outside of runs."""
     return os.environ.get(VARIABLE, "")
 
 
 def last_line(suffix: str) -> str:
     """The same as the last line of a table; `suffix` is one of `COMMENTS`."""
-    return f"{COMMENTS[suffix]}{provenance()}\n" if provenance() else ""
+    return f"{COMMENTS[suffix]}{current_provenance()}\n" if current_provenance() else ""
 
 
-@contextmanager
-def carried(origin: dict[str, str]) -> Iterator[None]:
+@contextlib.contextmanager
+def attach_provenance(origin: dict[str, str]) -> Iterator[None]:
     """Makes the files that are written inside the block carry it."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = json.dumps(origin)

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,11 @@ class DatasetFiles:
     generated: bool
     layout: Layout = HAM10000
     excluded: dict[str, int] = field(default_factory=dict)
+
+    def rows_of(self, image_ids: Iterable[str]) -> list[int]:
+        """The row numbers of images, in the order of their ids."""
+        row_of = {name: row for row, name in enumerate(self.metadata["image_id"])}
+        return [row_of[name] for name in image_ids]
 
     @property
     def mask_fingerprint(self) -> str:

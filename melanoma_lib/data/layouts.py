@@ -6,6 +6,7 @@ from pathlib import Path
 
 from melanoma_lib.data.classes import CLASS_NAMES, MELANOMA, NO_MELANOMA
 
+LICENCE = "CC BY-NC 4.0"  # of HAM10000, and so of what is learned from it
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 # What other publishers call these columns.
 COLUMN_SYNONYMS = {

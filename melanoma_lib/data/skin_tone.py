@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.dataset_files import DatasetFiles
-from melanoma_lib.data.images import decode, map_images, read_mask
+from melanoma_lib.data.images import decode, read_mask
 
 # Degrees above which skin is called so, the lightest first (Del Bino and Bernerd, 2013).
 GROUPS = {"very light": 55.0, "light": 41.0, "intermediate": 28.0, "tan": 10.0, "brown": -30.0,
@@ -47,7 +47,7 @@ def typology_angle(image: np.ndarray, mask: np.ndarray) -> float:
     lightness = skin[:, 0]
     skin = skin[lightness > np.median(lightness) - DARKER]
     lightness, _, yellow = np.median(skin, axis=0)
-    # As of the limit for yellow towards 0; bluish light would turn the angle over.
+    # Without yellow it is 90 degrees, and not more, as in bluish light it would be.
     return float(np.degrees(np.arctan2(lightness - 50, max(yellow, 0.0))))
 
 
@@ -56,16 +56,11 @@ def skin_tones(files: DatasetFiles, image_ids: Collection[str], size: int) -> pd
 
     Images without a lesion mask have none. In the order of `image_ids`.
     """
-    row_of = {name: row for row, name in enumerate(files.metadata["image_id"])}
-    pixels = decode(files, size)
-
-    def angle(name: str) -> float:
-        if name not in files.masks:
-            return float("nan")
-        return typology_angle(pixels[row_of[name]], read_mask(files.masks[name], size))
-
-    angles, _ = map_images(angle, image_ids, "estimating skin tones")
-    return tone_groups(angles)
+    pixels = decode(files, size)[files.rows_of(image_ids)]
+    return tone_groups([
+        typology_angle(image, read_mask(files.masks[name], size)) if name in files.masks else np.nan
+        for image, name in zip(pixels, image_ids, strict=True)
+    ])  # fmt: skip
 
 
 def tone_groups(angles: Sequence[float]) -> pd.Categorical:

@@ -37,21 +37,21 @@ LARGEST = 0.9  # of the image: a larger mask leaves no skin to show
 FILL_SIDE = 64  # at which hidden pixels are interpolated: what is smooth needs no more
 
 
-def grow(mask: np.ndarray, margin: float = MARGIN) -> np.ndarray:
-    """A mask (side, side), boolean, that reaches further by `margin` of the side."""
+def dilate(mask: np.ndarray, margin: float = MARGIN) -> np.ndarray:
+    """A mask (side, side), boolean, dilated by `margin` of the side in each direction."""
     pixels = 2 * round(margin * len(mask)) + 1
     return np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.MaxFilter(pixels))) > 0
 
 
-def hide_lesion(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def inpaint_lesion(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The lesion painted over with the colours of the skin around it, uint8 (side, side, 3).
 
-    Solves Laplace's equation within the grown mask, as ROAD's imputation does (Rong et al., 2022).
+    Solves Laplace's equation within the dilated mask, as ROAD's imputation (Rong et al., 2022).
     """
     import torch
     from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
-    hidden, small = grow(mask), (FILL_SIDE, FILL_SIDE)
+    hidden, small = dilate(mask), (FILL_SIDE, FILL_SIDE)
     coarse = np.array(Image.fromarray(image).resize(small))
     known = ~np.asarray(Image.fromarray(hidden).resize(small, Image.Resampling.NEAREST))
     filled = NoisyLinearImputer(noise=0)(
@@ -64,7 +64,7 @@ def hide_lesion(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def only_lesion(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The lesion and its border, on the mean colour of everything else, uint8 (side, side, 3)."""
-    rest = ~grow(mask)
+    rest = ~dilate(mask)
     return np.where(rest[..., None], np.uint8(image[rest].mean(0)), image)
 
 
@@ -73,13 +73,13 @@ def only_frame(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     A lesion that reaches into the frame is hidden there too.
     """
-    width, hidden = round(FRAME * len(image)), grow(mask)
+    width, hidden = round(FRAME * len(image)), dilate(mask)
     hidden[width:-width, width:-width] = True
     return np.where(hidden[..., None], np.uint8(image[~hidden].mean(0)), image)
 
 
 HIDDEN: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "lesion_hidden": hide_lesion, "only_lesion": only_lesion, "only_frame": only_frame,
+    "lesion_hidden": inpaint_lesion, "only_lesion": only_lesion, "only_frame": only_frame,
 }  # fmt: skip
 
 
@@ -99,11 +99,10 @@ def altered_images(
     one and show skin beside the lesion; artifacts are added to all images, and removed from those
     of a generated sample that show them.
     """
-    row_of = {name: row for row, name in enumerate(files.metadata["image_id"])}
-    pixels = decode(files, size)[[row_of[name] for name in image_ids]]
+    pixels = decode(files, size)[files.rows_of(image_ids)]
     masks = {row: read_mask(files.masks[name], size)
              for row, name in enumerate(image_ids) if name in files.masks}  # fmt: skip
-    masks = {row: mask for row, mask in masks.items() if grow(mask).mean() < LARGEST}
+    masks = {row: mask for row, mask in masks.items() if dilate(mask).mean() < LARGEST}
     for name, hide in HIDDEN.items():
         if masks:
             hidden = [hide(pixels[row], mask) for row, mask in progress(masks.items(), name)]
@@ -132,13 +131,14 @@ def predict_altered(
     for folder in map(Path, folders):
         images = load_predictions(folder / "predictions.parquet").split(split)
         weights = read_json(folder / "bundle.json").get("weights_sha256")
-        key = digest([SCHEMA, weights, files.fingerprint, files.mask_fingerprint,
-                      images.image_ids.tolist()])  # fmt: skip
+        dataset = digest([SCHEMA, files.fingerprint, files.mask_fingerprint,
+                          images.image_ids.tolist()])  # fmt: skip
+        key = f"{weights} {dataset}"
         if saved_key(folder / OCCLUSION_FILE.format(split)) != key:
             keys[folder], models[folder] = key, load_bundle(folder)
     if not models:
         return
-    size = models[folder][1]["image_size"]
+    size = next(iter(models.values()))[1]["image_size"]
     for name, rows, pixels in altered_images(files, images.image_ids, size):
         dataset = HAM10000Dataset(pixels, images.labels[rows], np.arange(len(rows)))
         for folder, (model, bundle) in models.items():

@@ -12,7 +12,7 @@ import numpy as np
 from melanoma_lib.data.artifacts import ARTIFACTS
 from melanoma_lib.evaluation.bootstrap import format_estimate, interval
 from melanoma_lib.evaluation.model_metrics import bootstrap_metrics, metric_differences
-from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.evaluation.predictions import load_predictions, saved_key
 from melanoma_lib.evaluation.trained_run import TrainedRun
 from melanoma_lib.evaluation.trainings import estimate_of_trainings
 
@@ -35,10 +35,10 @@ def summarize_occlusion(
     """Estimates of one network on each alteration of the images, ready for JSON.
 
     A dictionary each; fields: docs/results.md. `weights` are those of the bootstrap over the split,
-    (resamples, n). None where `predict_altered` has left nothing for this split.
+    (resamples, n). None where `predict_altered` has left nothing of exactly these weights.
     """
-    path = folder / OCCLUSION_FILE.format(split)
-    if not path.exists():
+    path, weights_sha256 = folder / OCCLUSION_FILE.format(split), trained.bundle["weights_sha256"]
+    if not (saved_key(path) or "").startswith(weights_sha256):
         return None
     altered, images = load_predictions(path), trained.predictions.split(split)
     found = []
@@ -58,9 +58,7 @@ def summarize_occlusion(
             "original": {metric: estimate_of_trainings(each) for metric, each in before.items()},
             "metrics": {metric: estimate_of_trainings(each) for metric, each in after.items()},
             "minus_original": metric_differences(before, after, METRICS),
-            "melanoma_score_change": interval(
-                change.mean(), chosen @ change / chosen.sum(1)
-            ),
+            "melanoma_score_change": interval(change.mean(), chosen @ change / chosen.sum(1)),
         })  # fmt: skip
     return found
 

@@ -135,7 +135,6 @@ class _MapScorer:
         self.device = next(self.model.parameters()).device
         self.size = self.bundle["image_size"]
         self.pixels = decode(self.files, self.size)
-        self.row_of = {name: row for row, name in enumerate(self.files.metadata["image_id"])}
         self.random = random_network(self.bundle).to(self.device)
 
     @functools.cached_property
@@ -144,7 +143,7 @@ class _MapScorer:
         return gradcam.cam_layer(self.model, first)
 
     def inputs(self, image_ids: Sequence[str]) -> torch.Tensor:
-        images = self.pixels[[self.row_of[name] for name in image_ids]]
+        images = self.pixels[self.files.rows_of(image_ids)]
         images = to_input(torch.from_numpy(images).permute(0, 3, 1, 2), self.device)
         return normalise(images, self.bundle["mean"], self.bundle["std"])
 

@@ -15,6 +15,7 @@ from melanoma_lib.core.files import atomic_path, read_json
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import open_image, read_image
+from melanoma_lib.data.layouts import LICENCE
 from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.inference.predictor import Predictor
 from melanoma_lib.models.build import normalise
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # in probability, between the file and the bundle
 OPSET = 18
-LICENCE = "CC BY-NC 4.0, as the images of HAM10000: no commercial use"
 
 
 def resize_weights(before: torch.Tensor, after: int) -> torch.Tensor:
@@ -72,7 +72,7 @@ def export_onnx(folder: Path, output: Path, files: DatasetFiles) -> float:
 
     Returns the largest difference in probability between the file and the bundle in `folder` on the
     test split of `files`, the dataset that it was trained on. The file's metadata are those of
-    `describe`. Raises `MelanomaError`, and leaves nothing, when the difference is above
+    `onnx_metadata`. Raises `MelanomaError`, and leaves nothing, when the difference is above
     `TOLERANCE`, or when PyTorch cannot export the network.
     """
     require_packages("export", "onnx", "onnxruntime", "onnxscript")
@@ -82,7 +82,7 @@ def export_onnx(folder: Path, output: Path, files: DatasetFiles) -> float:
     model = predictor.model.to(memory_format=torch.contiguous_format)
     proto = onnx_model(DeployedNetwork(model, predictor.bundle))
     onnx.helper.set_model_props(
-        proto, {name: json.dumps(value) for name, value in describe(predictor).items()}
+        proto, {name: json.dumps(value) for name, value in onnx_metadata(predictor).items()}
     )
     with atomic_path(output) as temporary:
         onnx.save(proto, temporary)
@@ -114,7 +114,7 @@ def onnx_model(network: DeployedNetwork) -> "onnx.ModelProto":
     return program.model_proto
 
 
-def describe(predictor: Predictor) -> dict:
+def onnx_metadata(predictor: Predictor) -> dict:
     """What a user of the file must know: classes, operating points, origin, licence."""
     record = read_json(predictor.folder / "run.json")
     return {
@@ -124,7 +124,7 @@ def describe(predictor: Predictor) -> dict:
         "operating_points": list(predictor.operating_points.values()),
         "dataset": record["dataset"],
         "note": predictor.note,
-        "licence": LICENCE,
+        "licence": f"{LICENCE}, as the images of HAM10000: no commercial use",
         "notice": "For learning and research. Not a medical device.",
     }
 
@@ -135,10 +135,9 @@ def largest_difference(path: Path, predictor: Predictor, files: DatasetFiles) ->
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     test = load_trained_run(predictor.folder).predictions.split("test").image_ids
-    row_of = {name: row for row, name in enumerate(files.metadata["image_id"])}
     largest = 0.0
-    for name in progress(test, "comparing"):
-        image = files.images[row_of[name]]
+    for row in progress(files.rows_of(test), "comparing"):
+        image = files.images[row]
         pixels = image if isinstance(image, np.ndarray) else np.asarray(open_image(image))
         (found,) = session.run(None, {"images": pixels[None]})[0]
         (expected,) = predictor.predict([read_image(image, predictor.image_size)])

@@ -25,7 +25,7 @@ from melanoma_lib.core.errors import MelanomaError, describe_error, summarize_it
 from melanoma_lib.core.files import PROJECT, digest, read_json, sha256, write_json
 from melanoma_lib.core.locks import lock
 from melanoma_lib.core.progress import HEADLESS, PROGRESS_FILE
-from melanoma_lib.core.provenance import VARIABLE, describe_origin
+from melanoma_lib.core.provenance import VARIABLE, collect_provenance
 from melanoma_lib.pipeline.execute import DIED, end_processes, execute_notebook, start_process
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -250,7 +250,7 @@ def run(
         if waiting and asked:
             record_asked(config, asked, jobs=jobs, devices=len(devices))
         dataset = str((asked or {}).get("fingerprint", ""))
-        origin = describe_origin(run=output.resolve().name, dataset=dataset)
+        origin = collect_provenance(run=output.resolve().name, dataset=dataset)
         trainings = sum(bool(step.training_key) for step in steps)
         errors = _work(waiting, jobs, min(jobs, trainings), devices, origin)
     if errors:
@@ -302,7 +302,7 @@ class _Execution:
         self.step, self.device = step, device
         self.environment = {HEADLESS: "1", "MPLBACKEND": "agg", "OMP_NUM_THREADS": str(threads)}
         self.environment |= {"CUDA_VISIBLE_DEVICES": device} if device else {}
-        self.environment[VARIABLE] = json.dumps({**origin, "step": step.name, "key": step.key})
+        self.environment[VARIABLE] = json.dumps({**origin, "chapter": step.name, "key": step.key})
         self.status = step_status_path(step)
         self.environment[PROGRESS_FILE] = str(step_progress_path(step).resolve())
         # The outputs are those of the execution before, until they are written again.

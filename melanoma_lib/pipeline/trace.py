@@ -8,11 +8,6 @@ from melanoma_lib.core.provenance import read_provenance
 from melanoma_lib.pipeline.run import ASKED, state_of
 from melanoma_lib.pipeline.status import recorded_run
 
-NAMES = {
-    "run": "run", "step": "chapter", "command": "command", "commit": "commit", "date": "of",
-    "dataset": "dataset", "results": "results", "key": "key",
-}  # fmt: skip
-
 
 def trace(path: Path, output_dir: str = "") -> list[str]:
     """Lines that say where a file comes from, and whether it is current.
@@ -21,7 +16,7 @@ def trace(path: Path, output_dir: str = "") -> list[str]:
     the project's runs. Raises `MelanomaError` where the file carries nothing.
     """
     origin = read_provenance(path)
-    told = [f"{words + ':':<9} {origin[name]}" for name, words in NAMES.items() if name in origin]
+    told = [f"{name + ':':<9} {value}" for name, value in origin.items()]
     return [*told, verdict(origin, run_folder(path, origin, output_dir))]
 
 
@@ -45,7 +40,7 @@ def verdict(origin: dict[str, str], folder: Path | None) -> str:
         _, steps = recorded_run(folder)
     except MelanomaError as error:
         return f"unknown: {error}"
-    step = next((step for step in steps if step.name == origin["step"]), None)
+    step = next((step for step in steps if step.name == origin["chapter"]), None)
     if step is None:
         return "outdated: the run has no such chapter any more"
     if step.key != origin["key"]:

@@ -10,6 +10,7 @@ import pandas as pd
 from melanoma_lib.config import basis_note
 from melanoma_lib.core.files import PROJECT, read_json, write_text
 from melanoma_lib.data.classes import CLASS_NAMES, DISPLAY_NAMES
+from melanoma_lib.data.layouts import LICENCE
 from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.reporting import figures
 from melanoma_lib.reporting.compare import COLUMNS
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 FIGURES = {"05-1-reliability": "Reliability", "06-1-roc": "ROC curve and operating points"}
-LICENCE = "cc-by-nc-4.0"  # that of HAM10000's images, which limits what is learned from them
 # Of the configuration, what a reader of a card asks for.
 TRAINED_WITH = ("recipe", "epochs", "batch_size", "image_size", "learning_rate", "split", "seed",
                 "training_seed")  # fmt: skip
@@ -79,11 +79,13 @@ print(decision.predicted_positive, decision.operating_point["test"]["sensitivity
 
 ## How to cite it
 
-The network: this card, with the date and the fingerprint above. The images: Tschandl, P.,
-Rosendahl, C., Kittler, H.: The HAM10000 dataset, a large collection of multi-source dermatoscopic
-images of common pigmented skin lesions. Scientific Data 5, 180161 (2018),
-doi:10.1038/sdata.2018.161. Licence of weights that were learned from them: CC BY-NC 4.0.
+The network: this card, with the fingerprint above.{images} Licence: {licence}.
 """
+HAM10000 = (
+    " The images: Tschandl, P., Rosendahl, C., Kittler, H.: The HAM10000 dataset, a large "
+    "collection of multi-source dermatoscopic images of common pigmented skin lesions. Scientific "
+    "Data 5, 180161 (2018), doi:10.1038/sdata.2018.161."
+)
 
 
 def write_card(folder: Path, output: Path) -> Path:
@@ -94,13 +96,14 @@ def write_card(folder: Path, output: Path) -> Path:
     """
     run = open_run(folder.parent / "comparison_results.json").only(folder.name)
     record, model = read_json(folder / "run.json"), run.results["models"][folder.name]
-    note = basis_note(record["dataset"]["generated"], record["config"]["split"])
+    generated = record["dataset"]["generated"]
+    note = basis_note(generated, record["config"]["split"])
     for name in FIGURES:
         figures.save(figures.plot(run, name), name, output, note=note)
     text = TEXT.format(
-        **model | _results(run.results, model) | _training(record), warning=GENERATED
-        if record["dataset"]["generated"] else "", intended=_section("Intended use"),
-        limits=_section("Known limits"),
+        **model | _results(run.results, model) | _training(record),
+        warning=GENERATED if generated else "", images="" if generated else HAM10000,
+        intended=_section("Intended use"), limits=_section("Known limits"), licence=LICENCE,
         classes=", ".join(DISPLAY_NAMES[code].lower() for code in CLASS_NAMES),
         pictures="\n\n".join(f"![{words}]({name}.png)" for name, words in FIGURES.items()),
     )  # fmt: skip
@@ -150,8 +153,8 @@ def _metadata(record: dict, model: dict) -> "ModelCardData":
 
     dataset = record["dataset"]["name"]
     return ModelCardData(
-        library_name="timm", license=LICENCE, pipeline_tag="image-classification",
-        model_name=record["name"], base_model=f"timm/{record['timm_name']}",
+        library_name="timm", license=LICENCE.lower().replace(" ", "-"),
+        pipeline_tag="image-classification", model_name=record["name"],
         tags=["melanoma", "dermatoscopy", "calibration"],
         eval_results=[
             EvalResult("image-classification", dataset.lower(), dataset, name,

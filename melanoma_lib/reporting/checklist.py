@@ -9,7 +9,7 @@ from pathlib import Path
 
 from melanoma_lib.core.files import write_text
 from melanoma_lib.core.provenance import last_line
-from melanoma_lib.reporting.checklist_answers import Facts, answer, read_facts
+from melanoma_lib.reporting.checklist_answers import RunFiles, answer, read_run_files
 from melanoma_lib.reporting.tables import describe_results, escape_latex
 
 FOLDER = Path(__file__).parent / "checklists"
@@ -27,7 +27,7 @@ GENERATED = (
 LATEX = r"""%% Needs the packages booktabs and longtable. %(basis)s
 \begin{longtable}{@{}p{.06\linewidth}p{.28\linewidth}p{.58\linewidth}@{}}
 \toprule
-Item & What it asks & %(title)s \\
+ChecklistItem & What it asks & %(title)s \\
 \midrule
 \endhead
 \bottomrule
@@ -38,7 +38,7 @@ Item & What it asks & %(title)s \\
 
 
 @dataclass(frozen=True)
-class Item:
+class ChecklistItem:
     """An item of a standard in its state; `parts` are texts under a head each."""
 
     section: str
@@ -54,7 +54,7 @@ def read_standard(name: str) -> dict:
     return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def fill(standard: str, facts: Facts) -> list[Item]:
+def fill_items(standard: str, facts: RunFiles) -> list[ChecklistItem]:
     """Every item of a standard with its state and what there is to say.
 
     An item that the author has to write something for is theirs, whatever the run can add.
@@ -76,8 +76,8 @@ def fill(standard: str, facts: Facts) -> list[Item]:
             elif state == NOT_DONE:
                 parts["What would do it"] = [f"{item['missing']}."]
             parts = {head: texts for head, texts in parts.items() if texts}
-            items.append(Item(section["title"], item["number"], item["subject"], item["asks"],
-                              state, parts))  # fmt: skip
+            items.append(ChecklistItem(section["title"], item["number"], item["subject"],
+                                       item["asks"], state, parts))  # fmt: skip
     return items
 
 
@@ -94,26 +94,26 @@ def _places(entries: list[dict]) -> list[str]:
     return [f"{', '.join(files)}; section{several} {', '.join(sections)}."] if entries else []
 
 
-def count_states(items: list[Item]) -> str:
+def count_states(items: list[ChecklistItem]) -> str:
     """How many items are in each state, in words."""
     counts = Counter(item.state for item in items)
     return f"{len(items)} items: " + ", ".join(f"{counts[state]} {state}" for state in STATES)
 
 
 def count_open(results_file: Path) -> str:
-    """How many items of every standard a run leaves open; raises as `read_facts` does."""
-    facts, told = read_facts(results_file), []
+    """How many items of every standard a run leaves open; raises as `read_run_files` does."""
+    facts, told = read_run_files(results_file), []
     for standard in STANDARDS:
-        items = fill(standard, facts)
+        items = fill_items(standard, facts)
         counts = Counter(item.state for item in items)
         told.append(f"{read_standard(standard)['title']} {len(items) - counts[ANSWERED]} of "
                     f"{len(items)} items open ({counts[NOT_DONE]} {NOT_DONE})")  # fmt: skip
     return "; ".join(told)
 
 
-def write_checklist(standard: str, facts: Facts, folder: Path) -> tuple[list[Path], str]:
+def write_checklist(standard: str, facts: RunFiles, folder: Path) -> tuple[list[Path], str]:
     """Writes a standard's list as Markdown and LaTeX; returns the paths and the counts in words."""
-    head, items = read_standard(standard), fill(standard, facts)
+    head, items = read_standard(standard), fill_items(standard, facts)
     basis = describe_results(facts.results)
     basis, counts = basis[0].upper() + basis[1:], count_states(items)
     introduction = INTRODUCTION.format(source=head["source"], counts=counts)
@@ -129,7 +129,7 @@ def write_checklist(standard: str, facts: Facts, folder: Path) -> tuple[list[Pat
     return paths, counts
 
 
-def _markdown(items: list[Item]) -> str:
+def _markdown(items: list[ChecklistItem]) -> str:
     lines, section = [], ""
     for item in items:
         if item.section != section:
@@ -143,7 +143,7 @@ def _markdown(items: list[Item]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _latex(items: list[Item]) -> Iterator[str]:
+def _latex(items: list[ChecklistItem]) -> Iterator[str]:
     section = ""
     for item in items:
         if item.section != section:

@@ -30,7 +30,7 @@ OF_PATIENTS = ("sex", "age", "skin_tone")  # attributes by which sensitivity is 
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFiles:
     """The files of a compared run; `models` are its results with what else is known of each."""
 
     results: dict
@@ -39,7 +39,7 @@ class Facts:
     external: list[dict]  # results of external tests
 
 
-def read_facts(results_file: Path) -> Facts:
+def read_run_files(results_file: Path) -> RunFiles:
     """Reads the run of a results file; raises `MelanomaError` as `open_run` does.
 
     An external test of weights that have been replaced since does not count, nor one on images of
@@ -63,10 +63,10 @@ def read_facts(results_file: Path) -> Facts:
                 for key, model in results["models"].items())
     ]  # fmt: skip
     split = pd.read_csv(table, dtype=str) if table.exists() else None
-    return Facts(run.results, models, split, external)
+    return RunFiles(run.results, models, split, external)
 
 
-def answer(facts: Facts, name: str, says: str = "", each: str = "") -> list[str]:
+def answer(facts: RunFiles, name: str, says: str = "", each: str = "") -> list[str]:
     """The lines of an answer by its name in answers.toml, none where the run does not have it.
 
     says: a sentence with fields, for each of the rows of the kind `each`; models of which it says
@@ -81,12 +81,12 @@ def answer(facts: Facts, name: str, says: str = "", each: str = "") -> list[str]
     return [said.replace("{name}", ", ".join(who)) for said, who in names.items()]
 
 
-def _models(facts: Facts) -> Iterator[dict]:
+def _models(facts: RunFiles) -> Iterator[dict]:
     for model in facts.models:
         yield model | {"rules": RECIPES[model["config"].recipe]}
 
 
-def _kept_epochs(facts: Facts) -> Iterator[dict]:
+def _kept_epochs(facts: RunFiles) -> Iterator[dict]:
     """The models with the line of history.csv of the epoch whose weights were kept."""
     for model in facts.models:
         for row in model["history"]:
@@ -96,28 +96,28 @@ def _kept_epochs(facts: Facts) -> Iterator[dict]:
                 yield model | accuracies | {"reason": reason}
 
 
-def _points(facts: Facts) -> Iterator[dict]:
+def _points(facts: RunFiles) -> Iterator[dict]:
     for model in facts.models:
         for point in model["operating_points"]:
             yield point | {"model": model["name"], "label": operating_point_label(point),
                            "prevalence": facts.results["prevalence"]}  # fmt: skip
 
 
-def _averages(facts: Facts) -> Iterator[dict]:
+def _averages(facts: RunFiles) -> Iterator[dict]:
     for pair in facts.results.get("ensemble_differences", []):
         way = facts.results["ensembles"][pair["first"]].get("averaging")
         how = f"; members {way['chosen']} before averaging" if way else ""
         yield pair | {"pair": " minus ".join(pair_names(facts.results, pair)), "how": how}
 
 
-def _explained(facts: Facts) -> Iterator[dict]:
+def _explained(facts: RunFiles) -> Iterator[dict]:
     for model in facts.models:
         for row in (model.get("explanations") or {"maps": []})["maps"]:
             if (row["network"], row["map"], row["target"]) == ("trained", "grad_cam", "predicted"):
                 yield row | {"name": model["name"]}
 
 
-def _worst_alterations(facts: Facts) -> Iterator[dict]:
+def _worst_alterations(facts: RunFiles) -> Iterator[dict]:
     for model in facts.models:
         rows = [row | row["minus_original"]["melanoma_auc"] for row in model.get("occlusion") or []]
         if rows := [row for row in rows if row["value"] is not None]:
@@ -126,29 +126,29 @@ def _worst_alterations(facts: Facts) -> Iterator[dict]:
                    "change": worst["minus_original"]["melanoma_auc"], "of": len(rows)}  # fmt: skip
 
 
-def _referrals(facts: Facts) -> Iterator[dict]:
+def _referrals(facts: RunFiles) -> Iterator[dict]:
     for model in facts.results.get("abstention", {"models": {}})["models"].values():
         row = referral_at(model, SHOWN_FRACTION)
         yield row["test"] | {"name": model["name"], "fraction": row["fraction"]}
 
 
-def _datasets(facts: Facts) -> Iterator[dict]:
+def _datasets(facts: RunFiles) -> Iterator[dict]:
     for results in facts.external:
         yield {"dataset": results["dataset"]["name"], "images": results["test_images"],
                "lesions": results["test_lesions"], "prevalence": results["prevalence"],
                "own": facts.results["prevalence"]}  # fmt: skip
 
 
-def _elsewhere(facts: Facts) -> Iterator[dict]:
+def _elsewhere(facts: RunFiles) -> Iterator[dict]:
     for results, about in zip(facts.external, _datasets(facts), strict=True):
         yield from (about | model for model in results["models"].values())
 
 
-def _shifts(facts: Facts) -> Iterator[dict]:
+def _shifts(facts: RunFiles) -> Iterator[dict]:
     return shift_rows(facts.results)
 
 
-def _dataset(facts: Facts) -> list[str]:
+def _dataset(facts: RunFiles) -> list[str]:
     """Which data, and how many."""
     data = facts.results["dataset"]
     kind = " (pictures painted by a program, of no patient)" * data["generated"]
@@ -156,7 +156,7 @@ def _dataset(facts: Facts) -> list[str]:
             f"fingerprint {data['fingerprint']}."]  # fmt: skip
 
 
-def _partition(facts: Facts) -> list[str]:
+def _partition(facts: RunFiles) -> list[str]:
     """Images, lesions and melanomas of each part."""
     if facts.split is None:
         return []
@@ -170,7 +170,7 @@ def _partition(facts: Facts) -> list[str]:
     return [f"{used:,} of {len(facts.split):,} images are used.", *lines]
 
 
-def _disjoint(facts: Facts) -> list[str]:
+def _disjoint(facts: RunFiles) -> list[str]:
     """Whether lesions are shared between training and what is held out."""
     if facts.split is None:
         return []
@@ -182,7 +182,7 @@ def _disjoint(facts: Facts) -> list[str]:
     return lines
 
 
-def _imbalance(facts: Facts) -> list[str]:
+def _imbalance(facts: RunFiles) -> list[str]:
     """How unequal the classes are, and what the recipe does about it."""
     if facts.split is None:
         return []
@@ -197,7 +197,7 @@ def _imbalance(facts: Facts) -> list[str]:
     return lines
 
 
-def _missing_data(facts: Facts) -> list[str]:
+def _missing_data(facts: RunFiles) -> list[str]:
     """What is unknown of the test images, and what was left out elsewhere."""
     rows = [row for row in _groups(facts) if row["group"] == "unknown"]
     unknown = [f"{_label(row)}: {row['images']:,}" for row in rows]
@@ -209,7 +209,7 @@ def _missing_data(facts: Facts) -> list[str]:
     return lines
 
 
-def _software(facts: Facts) -> list[str]:
+def _software(facts: RunFiles) -> list[str]:
     """Versions, and the seed of the split."""
     found = {
         ", ".join(f"{name} {number}" for name, number in model["versions"].items())
@@ -219,7 +219,7 @@ def _software(facts: Facts) -> list[str]:
     return sorted(found)
 
 
-def _output(facts: Facts) -> list[str]:
+def _output(facts: RunFiles) -> list[str]:
     """What a network returns."""
     codes = facts.results["class_names"]
     names = ", ".join(DISPLAY_NAMES[code].lower() for code in codes)
@@ -227,7 +227,7 @@ def _output(facts: Facts) -> list[str]:
             "melanoma at a threshold on its probability."]  # fmt: skip
 
 
-def _metrics(facts: Facts) -> list[str]:
+def _metrics(facts: RunFiles) -> list[str]:
     """Every metric that was computed."""
     names = dict.fromkeys(name for model in facts.models for name in model["metrics"])
     heads = ", ".join(HEADS.get(name, _in_print(name)) for name in names)
@@ -236,7 +236,7 @@ def _metrics(facts: Facts) -> list[str]:
             f"{', a '.join(labels)}."]  # fmt: skip
 
 
-def _uncertainty(facts: Facts) -> list[str]:
+def _uncertainty(facts: RunFiles) -> list[str]:
     """What intervals cover, and which differences are significant."""
     interval, pairs = facts.results["interval"], facts.results["differences"]
     found = [
@@ -251,7 +251,7 @@ def _uncertainty(facts: Facts) -> list[str]:
     ]
 
 
-def _subgroups(facts: Facts) -> list[str]:
+def _subgroups(facts: RunFiles) -> list[str]:
     """Between which groups of patients sensitivity at the first threshold differs most."""
     lines = []
     for model in facts.models:
@@ -268,17 +268,17 @@ def _subgroups(facts: Facts) -> list[str]:
     return lines
 
 
-def _characteristics(facts: Facts) -> list[str]:
+def _characteristics(facts: RunFiles) -> list[str]:
     """The patients of the test split."""
     return _counts(facts, [name for name in ATTRIBUTES if name != "dx_type"])
 
 
-def _confirmation(facts: Facts) -> list[str]:
+def _confirmation(facts: RunFiles) -> list[str]:
     """How the diagnoses of the test split were made."""
     return _counts(facts, ["dx_type"])
 
 
-def _errors(facts: Facts) -> list[str]:
+def _errors(facts: RunFiles) -> list[str]:
     """How many errors there are, and what melanomas are taken for."""
     lines, melanoma = [], CLASS_NAMES.index(MELANOMA)
     for model in facts.models:
@@ -293,7 +293,7 @@ def _errors(facts: Facts) -> list[str]:
     return lines
 
 
-def _sample_size(facts: Facts) -> list[str]:
+def _sample_size(facts: RunFiles) -> list[str]:
     """The size of the test split, and how wide it leaves the interval of the melanoma AUC."""
     widths = [
         f"{model['name']} {auc['high'] - auc['low']:.3f}" for model in facts.models
@@ -304,7 +304,7 @@ def _sample_size(facts: Facts) -> list[str]:
             f"of the melanoma AUC: {', '.join(widths) or 'not defined'}."]  # fmt: skip
 
 
-def _limits(facts: Facts) -> list[str]:
+def _limits(facts: RunFiles) -> list[str]:
     """Limits that can be read from the run."""
     results, rows = facts.results, _groups(facts)
     known = [
@@ -322,7 +322,7 @@ def _in_print(name: str) -> str:
     return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
 
 
-def _groups(facts: Facts) -> list[dict]:
+def _groups(facts: RunFiles) -> list[dict]:
     """The groups of patients; their counts are the same for every model."""
     return facts.models[0]["subgroups"]
 
@@ -331,7 +331,7 @@ def _label(row: dict) -> str:
     return ATTRIBUTES[row["attribute"]].lower()
 
 
-def _counts(facts: Facts, attributes: Iterable[str]) -> list[str]:
+def _counts(facts: RunFiles, attributes: Iterable[str]) -> list[str]:
     """A line an attribute with the lesions of each of its groups."""
     lines = []
     for attribute in attributes:
@@ -348,7 +348,7 @@ ROWS = {
     "explained": _explained, "worst_alterations": _worst_alterations, "shifts": _shifts,
     "referrals": _referrals, "datasets": _datasets, "elsewhere": _elsewhere,
 }  # fmt: skip
-ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
+ANSWERS: dict[str, Callable[[RunFiles], list[str]]] = {
     "dataset": _dataset, "partition": _partition, "disjoint": _disjoint, "imbalance": _imbalance,
     "missing_data": _missing_data, "software": _software, "output": _output, "metrics": _metrics,
     "uncertainty": _uncertainty, "subgroups": _subgroups, "characteristics": _characteristics,

@@ -27,11 +27,10 @@ def forward_passes(
     model, bundle = load_bundle(folder)
     model.to(pick_device(device))
     predictions = load_trained_run(folder).predictions
-    row_of = {image_id: row for row, image_id in enumerate(files.metadata["image_id"])}
     pixels = decode(files, bundle["image_size"])
 
     test = predictions.split("test")
-    images = pixels[[row_of[image_id] for image_id in test.image_ids]]
+    images = pixels[files.rows_of(test.image_ids)]
 
     def passed(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         held_out = HAM10000Dataset(images, test.labels, np.arange(len(images)), test.image_ids)

@@ -143,7 +143,7 @@ def test_the_results_are_written_in_numbers_tables_and_words(finished):
     results = read_json(folder / "run" / "comparison_results.json")
     assert list(results["models"]) == KEYS and results["dataset"]["generated"]
     table = (folder / "run" / "comparison_table.csv").read_text().splitlines()
-    assert json.loads(table.pop().removeprefix("# "))["step"].startswith("08")
+    assert json.loads(table.pop().removeprefix("# "))["chapter"].startswith("08")
     rows = list(csv.DictReader(table))
     averages = ["ensemble", *(f"flips-{key}" for key in KEYS)]
     assert [row["architecture"] for row in rows] == KEYS + averages

@@ -33,18 +33,19 @@ def lesion():
     return image, mask
 
 
-def test_a_grown_mask_reaches_further_by_the_margin():
+def test_a_mask_is_dilated_by_the_margin():
     mask = np.zeros((9, 9), bool)
     mask[4, 4] = True
-    assert occlusion.grow(mask, 2 / 9)[2:7, 2:7].all() and occlusion.grow(mask, 2 / 9).sum() == 25
+    dilated = occlusion.dilate(mask, 2 / 9)
+    assert dilated[2:7, 2:7].all() and dilated.sum() == 25
 
 
 def test_a_hidden_lesion_leaves_skin(lesion):
     image, mask = lesion
-    hidden = occlusion.hide_lesion(image, mask)
+    hidden = occlusion.inpaint_lesion(image, mask)
     assert np.abs(hidden.astype(int) - SKIN).max() <= 1
     image[:6] = 90  # what is not hidden stays as it is
-    assert (occlusion.hide_lesion(image, mask)[:6] == 90).all()
+    assert (occlusion.inpaint_lesion(image, mask)[:6] == 90).all()
 
 
 def test_between_two_colours_of_skin_the_hidden_part_runs_from_one_to_the_other():
@@ -53,14 +54,14 @@ def test_between_two_colours_of_skin_the_hidden_part_runs_from_one_to_the_other(
     mask = np.zeros((64, 64), bool)
     mask[24:40, 24:40] = True
     broken = np.where(mask[..., None], np.uint8(255), image)
-    assert np.abs(occlusion.hide_lesion(broken, mask).astype(int) - image).max() <= 4
+    assert np.abs(occlusion.inpaint_lesion(broken, mask).astype(int) - image).max() <= 4
 
 
 def test_the_lesion_alone_and_the_frame_alone(lesion):
     image, mask = lesion
     image[0, 0] = 0  # one black pixel of skin
     alone = occlusion.only_lesion(image, mask)
-    outside = ~occlusion.grow(mask)
+    outside = ~occlusion.dilate(mask)
     assert (alone[~outside] == image[~outside]).all()
     assert (alone[outside] == image[outside].mean(0).astype(np.uint8)).all()
     frame = occlusion.only_frame(image, mask)
@@ -114,6 +115,9 @@ def test_what_networks_make_of_it_is_kept_until_the_images_change(sample_run, sa
     assert not np.allclose(added.logits, test.logits)
     occlusion.predict_altered(folders, sample_files, device="cpu")
     assert path.stat().st_mtime_ns == first
+    path.unlink()  # of the first network alone
+    occlusion.predict_altered(folders, sample_files, device="cpu")
+    first = path.stat().st_mtime_ns
     fewer = dataclasses.replace(sample_files, masks=dict(list(sample_files.masks.items())[:-1]))
     occlusion.predict_altered(folders[:1], fewer, device="cpu")
     assert path.stat().st_mtime_ns != first
@@ -132,7 +136,10 @@ def test_estimates_are_those_of_the_altered_images_and_paired(tmp_path):
         splits=np.full(len(rows), "lesion_hidden"),
         logits=np.random.default_rng(1).normal(size=(len(rows), 7)).astype(np.float32),
     )
-    save_predictions(folder / OCCLUSION_FILE.format("test"), altered)
+    path = folder / OCCLUSION_FILE.format("test")
+    save_predictions(path, altered, "other weights")
+    assert summarize_occlusion(folder, trained, weights) is None
+    save_predictions(path, altered, f"{trained.bundle['weights_sha256']} dataset")
     (row,) = summarize_occlusion(folder, trained, weights)
     both = altered.probabilities(1.3), test.take(rows).probabilities(1.3)
     assert row["alteration"] == "lesion_hidden" and row["images"] == len(rows)

@@ -9,13 +9,18 @@ import pytest
 from melanoma_lib.cli import main
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import read_json, sha256, write_json
-from melanoma_lib.core.provenance import VARIABLE, carried, describe_origin, read_provenance
+from melanoma_lib.core.provenance import (
+    VARIABLE,
+    attach_provenance,
+    collect_provenance,
+    read_provenance,
+)
 from melanoma_lib.pipeline import trace
 from melanoma_lib.reporting import figures
 from melanoma_lib.reporting.compare import compare
 from melanoma_lib.reporting.tables import write_tables
 
-ORIGIN = {"run": "run", "step": "06_x", "key": "k1", "commit": "abc", "date": "2026-11-30",
+ORIGIN = {"run": "run", "chapter": "06_x", "key": "k1", "commit": "abc", "date": "2026-11-30",
           "command": r"melanoma run --output-dir 'a (b) \c'", "dataset": "f"}  # fmt: skip
 
 
@@ -30,7 +35,7 @@ def files(trained):
                             "train_accuracy": 0.5, "val_accuracy": 0.5, "best": True})  # fmt: skip
     for key in results["models"]:
         history.to_csv(folder / key / "history.csv", index=False)
-    with carried(ORIGIN):
+    with attach_provenance(ORIGIN):
         figure = figures.training_curves({"net": history})
         figures.save(figure, "04-1-training-curves", folder)
         write_tables(results, folder)
@@ -49,7 +54,7 @@ def test_every_kind_of_file_carries_where_it_comes_from(files):
 def test_equal_files_are_equal_and_nothing_is_carried_outside(files, trained, tmp_path):
     before = {path.name: sha256(path) for path in files}
     results = read_json(trained[0] / "comparison_results.json")
-    with carried(ORIGIN):
+    with attach_provenance(ORIGIN):
         write_tables(results, trained[0])
     assert {path.name: sha256(path) for path in files} == before
     write_tables(results, tmp_path / "by_hand")
@@ -102,9 +107,9 @@ def test_redrawn_figures_are_current_until_the_results_change(files, tmp_path, c
 
 def test_the_origin_names_commit_and_command(monkeypatch):
     monkeypatch.setattr("sys.argv", ["x", "run", "--preset", "sample"])
-    found = describe_origin(run="r")
+    found = collect_provenance(run="r")
     assert found["command"] == "melanoma run --preset sample" and found["run"] == "r"
     monkeypatch.setenv(VARIABLE, json.dumps({"run": "outer"}))
-    with carried(found):
+    with attach_provenance(found):
         pass
     assert json.loads(os.environ[VARIABLE]) == {"run": "outer"}

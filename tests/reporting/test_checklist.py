@@ -22,10 +22,10 @@ from melanoma_lib.reporting.checklist import (
     STANDARDS,
     count_open,
     count_states,
-    fill,
+    fill_items,
     read_standard,
 )
-from melanoma_lib.reporting.checklist_answers import ANSWERS, answer, read_facts
+from melanoma_lib.reporting.checklist_answers import ANSWERS, answer, read_run_files
 from melanoma_lib.reporting.figures import CATALOG
 from melanoma_lib.reporting.tables import CAPTIONS
 
@@ -113,7 +113,7 @@ def folder(_run, tmp_path):
 
 def lines(folder, name):
     """An answer as one text."""
-    facts, entry = read_facts(folder / "comparison_results.json"), PLACES[name]
+    facts, entry = read_run_files(folder / "comparison_results.json"), PLACES[name]
     sentence = {part: entry[part] for part in ("says", "each") if part in entry}
     return "\n".join(answer(facts, name, **sentence))
 
@@ -271,8 +271,8 @@ def test_the_list_shows_the_estimates_of_the_results_file(folder, tmp_path, caps
 
 
 def states(folder, standard):
-    facts = read_facts(folder / "comparison_results.json")
-    return {item.number: item.state for item in fill(standard, facts)}
+    facts = read_run_files(folder / "comparison_results.json")
+    return {item.number: item.state for item in fill_items(standard, facts)}
 
 
 def test_every_number_of_the_standards_is_there_in_order():
@@ -299,8 +299,8 @@ def test_what_is_not_there_is_not_done_and_what_would_do_it_is_said(folder):
         assert [n for n, state in left[standard].items()
                 if state != complete[standard][n]] == numbers  # fmt: skip
         assert {left[standard][n] for n in numbers} == {NOT_DONE}
-    facts = read_facts(folder / "comparison_results.json")
-    told = {item.number: item.parts for item in fill("claim", facts)}
+    facts = read_run_files(folder / "comparison_results.json")
+    told = {item.number: item.parts for item in fill_items("claim", facts)}
     assert told["33"]["What would do it"][0].startswith("`melanoma evaluate`")
     assert "From the run" not in told["33"]
 
@@ -319,9 +319,9 @@ def test_what_is_no_external_test_does_not_count(folder, why):
 
 
 def test_what_the_author_has_to_write_stays_with_the_author(folder):
-    facts = read_facts(folder / "comparison_results.json")
+    facts = read_run_files(folder / "comparison_results.json")
     for standard in STANDARDS:
-        items = fill(standard, facts)
+        items = fill_items(standard, facts)
         for item in items:
             to_write = any(head.startswith("To write, ") for head in item.parts)
             assert (item.state == AUTHOR) == to_write == ("For example" in item.parts)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import atomic_path
-from melanoma_lib.core.provenance import PDF_FIELD, PNG_FIELD, provenance
+from melanoma_lib.core.provenance import PDF_FIELD, PNG_FIELD, current_provenance
 from melanoma_lib.reporting.figures.catalogue import CATALOG, EXTERNAL
 
 WIDTH = 16 / 2.54  # inches: the text width of the thesis page
@@ -113,7 +113,7 @@ def save(
     figure.supxlabel(textwrap.fill(note, 110), x=0.995, ha="right", size=text_size(7), color=GREY)
     figure.set_figheight(text_size(figure.get_figheight()))  # room for larger text
     stem = f"{name}-{variant}" if variant else name
-    origin = provenance() or None
+    origin = current_provenance() or None
     metadata_of = {
         ".png": {"Software": None} | ({PNG_FIELD: origin} if origin else {}),
         ".pdf": {"Creator": None, "Producer": None, "CreationDate": None, PDF_FIELD: origin},
