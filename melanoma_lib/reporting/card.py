@@ -118,13 +118,15 @@ def _results(results: dict, model: dict) -> dict[str, str]:
         {"Metric": head, "Estimate": format_estimate(model["metrics"][name])}
         for name, head in heads.items()
     )
+    alone = results | {"ensembles": {}}  # no averages with other networks, or with flips
     without_model = {
-        name: as_dataframe(table(results, name)).iloc[:, 1:]
+        name: as_dataframe(table(alone, name)).iloc[:, 1:]
         for name in ("operating_points", "diagnoses")
     }
+    basis = describe_results(results)
     return {
         "dataset": results["dataset"]["name"],
-        "basis": describe_results(results),
+        "basis": basis[0].upper() + basis[1:],
         "metrics": markdown(metrics),
         "points": markdown(without_model["operating_points"]),
         "by_diagnosis": markdown(without_model["diagnoses"]),
@@ -142,7 +144,7 @@ def _training(record: dict) -> dict[str, object]:
         "validation": parts.get("val", 0),
         "fingerprint": record["dataset"]["fingerprint"],
         "seconds": record["train_seconds"],
-        "config": markdown(pd.DataFrame({"Value": values.keys(), "Is": values.values()})),
+        "config": markdown(pd.DataFrame({"Setting": values.keys(), "Value": values.values()})),
         "versions": ", ".join(f"{name} {number}" for name, number in record["versions"].items()),
     }
 

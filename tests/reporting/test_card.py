@@ -35,6 +35,7 @@ def test_a_card_says_what_the_results_say(compared, tmp_path, capsys):
     point = results["operating_points"][0]["test"]
     assert format_estimate(point["sensitivity"]) in text
     assert "Model_1" not in text and "not a medical device" in text
+    assert text.count(" of at least ") == 1 and text.count("| melanoma |") == 1  # this one alone
     for name in ("05-1-reliability", "06-1-roc"):
         assert (tmp_path / "card" / f"{name}.png").exists() and f"({name}.png)" in text
 
