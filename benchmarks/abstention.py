@@ -17,13 +17,13 @@ from melanoma_lib.core.environment import versions
 from melanoma_lib.core.files import read_json, write_json
 from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
+from melanoma_lib.evaluation.distances import distances_to_known_images
 from melanoma_lib.evaluation.ensemble import averaged_models
 from melanoma_lib.evaluation.trained_run import load_trainings
 from melanoma_lib.explanation.occlusion import predict_altered
 from melanoma_lib.explanation.occlusion_metrics import summarize_occlusion
 from melanoma_lib.reporting.abstention import abstention_results
 from melanoma_lib.reporting.compare import compare_models
-from melanoma_lib.reporting.forward_passes import forward_passes
 
 SHOWN = ("name", "metrics", "temperature", "operating_points")  # of a model's results
 
@@ -43,17 +43,18 @@ def main() -> None:
     results = compare_models(
         args.run.name, models, files.metadata, averaged=averaged_models(models, {})
     )
-    seconds, start = {}, time.perf_counter()
-    passes = {key: forward_passes(args.run / key, files, config.device) for key in keys}
-    results["abstention"] = abstention_results(args.run, passes)
-    seconds["abstention"] = time.perf_counter() - start
+    folders, seconds = {key: args.run / key for key in keys}, {}
     start = time.perf_counter()
-    predict_altered([args.run / key for key in keys], files, device=config.device)
+    predict_altered(list(folders.values()), files, device=config.device)
     weights = bootstrap_weights(models[keys[0]][0].predictions.split("test").lesion_ids)
     for key in keys:
-        found = summarize_occlusion(args.run / key, models[key][0], weights)
+        found = summarize_occlusion(folders[key], models[key][0], weights)
         results["models"][key]["occlusion"] = found
     seconds["occlusion"] = time.perf_counter() - start
+    start = time.perf_counter()
+    distances = {key: distances_to_known_images(folders[key], files, config.device) for key in keys}
+    results["abstention"] = abstention_results(args.run, distances)
+    seconds["abstention"] = time.perf_counter() - start
     for model in results["abstention"]["models"].values():
         for curve in model["risk_coverage"].values():
             del curve["coverage"], curve["risk"]  # which only a figure needs

@@ -19,8 +19,13 @@ from melanoma_lib.core.files import read_json, write_csv, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.data.shifts import SHIFTS
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
-from melanoma_lib.evaluation.predictions import Predictions, load_predictions, save_predictions
-from melanoma_lib.reporting.abstention import ForwardPasses
+from melanoma_lib.evaluation.predictions import (
+    Predictions,
+    concatenate,
+    load_predictions,
+    save_predictions,
+)
+from melanoma_lib.explanation.occlusion_metrics import OCCLUSION_FILE
 from melanoma_lib.reporting.compare import compare
 
 ROOT = Path(__file__).parents[1]
@@ -102,16 +107,21 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion", training_seed=0) -> dic
     return fast(*(f"model_{number}" for number in range(len(skills))))
 
 
-def passes_of(run_dir, keys) -> dict[str, ForwardPasses]:
-    """What chapter 11 takes besides: distances without meaning, and logits that a shift blurs."""
+def distances_of(run_dir, keys) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Distances without meaning; leaves predictions that a shift blurs, as chapter 07 does."""
     rng, found = np.random.default_rng(5), {}
     for key in keys:
         predictions = load_predictions(run_dir / key / "predictions.parquet")
         val, test = predictions.split("val"), predictions.split("test")
-        distances = tuple(rng.random(len(split.labels)) for split in (val, test))
+        found[key] = tuple(rng.random(len(split.labels)) for split in (val, test))
         noise = rng.normal(scale=4, size=test.logits.shape).astype(np.float32)
-        shifted = dict.fromkeys(SHIFTS, dataclasses.replace(test, logits=test.logits + noise))
-        found[key] = ForwardPasses(distances, shifted)
+        shifted = [
+            dataclasses.replace(test, logits=test.logits + noise, splits=np.full(len(noise), name))
+            for name in SHIFTS
+        ]
+        weights = read_json(run_dir / key / "bundle.json")["weights_sha256"]
+        altered = run_dir / key / OCCLUSION_FILE.format("test")
+        save_predictions(altered, concatenate(shifted), f"{weights} dataset")
     return found
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.evaluation.metrics import top_class
 from melanoma_lib.evaluation.predictions import Predictions
-from melanoma_lib.evaluation.trainings import estimate_fraction
+from melanoma_lib.evaluation.trainings import estimate_fractions
 
 # The orders in which images may be referred, the least certain first; in words.
 ORDERS = {
@@ -130,7 +130,7 @@ def referral_estimates(
     Fractions: `referred` of all images; among the rest, `accuracy`, and at the melanoma threshold
     `sensitivity` and `specificity`; of the melanomas those `melanomas_referred`, and those
     `found_or_referred`, predicted positive or referred. `weights` are those of the bootstrap,
-    `base` as in `estimate_fraction`.
+    `base` as in `resample_fractions`.
     """
     cases: dict[str, list] = {}
     for test, temperature, threshold, referred in trainings:
@@ -148,6 +148,4 @@ def referral_estimates(
         }
         for name, case in found.items():
             cases.setdefault(name, []).append(case)
-    lesion_ids = trainings[0].test.lesion_ids
-    return {name: estimate_fraction(case, lesion_ids, weights, base)
-            for name, case in cases.items()}  # fmt: skip
+    return estimate_fractions(cases, trainings[0].test.lesion_ids, weights, base)

@@ -13,7 +13,7 @@ from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.evaluation.bootstrap import SEED
 from melanoma_lib.evaluation.metrics import weighted_mean
 from melanoma_lib.evaluation.predictions import Predictions
-from melanoma_lib.evaluation.trainings import estimate_fraction, estimate_metric
+from melanoma_lib.evaluation.trainings import estimate_fractions, estimate_metric
 
 COVERAGE = 0.9  # the promise: how often the set is to hold the true diagnosis
 
@@ -108,8 +108,7 @@ def set_estimates(
         }
         for name, case in found.items():
             cases.setdefault(name, []).append(case)
-    estimates = {name: estimate_fraction(case, test.lesion_ids, weights, base)
-                 for name, case in cases.items()}  # fmt: skip
+    estimates = estimate_fractions(cases, test.lesion_ids, weights, base)
     return estimates | {"size": estimate_metric(
         lambda size, w: weighted_mean(size, base if w is None else w * base),
         [(sets.sum(1),) for _, sets in tests],

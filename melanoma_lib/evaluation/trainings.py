@@ -11,7 +11,7 @@ tests; Hillis, 2014).
 architecture, and `n_clusters`, as in `bootstrap.interval`, or None.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, stdtr, stdtrit
@@ -79,39 +79,46 @@ def estimate_metric(
 
 
 def resample_fractions(
-    cases: Sequence[tuple[np.ndarray, np.ndarray]],
+    cases: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
     lesion_ids: np.ndarray,
     weights: np.ndarray,
     base: np.ndarray | None = None,
-) -> tuple[Trainings, float]:
-    """For each training the fraction of some images of which something holds; and `n_images`.
+) -> dict[str, tuple[Trainings, int]]:
+    """By name, for each training the fraction of some images of which something holds; `n_images`.
 
     Of each training the event and the images among which it is counted, both boolean (n,).
     `base` (n,) counts images other than equally, for example by 1 / the images of their lesion;
     what is counted are lesions then. `weights` are those of the bootstrap, (resamples, n).
     """
-    counted = np.stack([among for _, among in cases], 1).astype(float)  # (n, K)
-    happened = np.stack([event for event, _ in cases], 1)
-    lesions = min(len(np.unique(lesion_ids[among])) for _, among in cases)
-    n_images = lesions if base is not None else int(counted.sum(0).min())
-    counted *= 1 if base is None else base[:, None]
+    pairs = [case for of_trainings in cases.values() for case in of_trainings]
+    among = np.stack([among for _, among in pairs], 1)  # (n, names and trainings)
+    counted = among * (np.ones(len(among)) if base is None else base)[:, None]
+    happened = counted * np.stack([event for event, _ in pairs], 1)
+    both = np.hstack([happened, counted])
+    sums = both.sum(0), weights @ both  # one product of matrices is many times faster than several
     with np.errstate(invalid="ignore"):
-        values = (counted * happened).sum(0) / counted.sum(0)
-        resampled = (weights @ (counted * happened)) / (weights @ counted)
-    return (values, resampled, lesions), n_images
+        values, resampled = (np.divide(*np.split(each, 2, -1)) for each in sums)
+    found, start = {}, 0
+    for name, of_trainings in cases.items():
+        columns = slice(start, start := start + len(of_trainings))
+        lesions = min(len(np.unique(lesion_ids[rows])) for _, rows in of_trainings)
+        n_images = lesions if base is not None else int(among[:, columns].sum(0).min())
+        found[name] = (values[columns], resampled[:, columns], lesions), n_images
+    return found
 
 
-def estimate_fraction(
-    cases: Sequence[tuple[np.ndarray, np.ndarray]],
+def estimate_fractions(
+    cases: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
     lesion_ids: np.ndarray,
     weights: np.ndarray,
     base: np.ndarray | None = None,
-) -> dict:
-    """The estimate of a fraction of images, or of lesions with `base`, over trainings.
+) -> dict[str, dict]:
+    """The estimates of fractions of images, or of lesions with `base`, over trainings.
 
-    Arguments as of `resample_fractions`, result as of `estimate_of_trainings`.
+    Arguments as of `resample_fractions`; by name, results as of `estimate_of_trainings`.
     """
-    return estimate_of_trainings(*resample_fractions(cases, lesion_ids, weights, base))
+    found = resample_fractions(cases, lesion_ids, weights, base)
+    return {name: estimate_of_trainings(*resampled) for name, resampled in found.items()}
 
 
 def paired_difference(first: Trainings, second: Trainings) -> dict:

@@ -1,4 +1,4 @@
-"""Does a network need the lesion? Its predictions with parts of the image hidden, or added.
+"""Does a network need the lesion? Its predictions with parts of the image hidden, added, shifted.
 
 A network that still tells melanoma when the lesion is hidden has found a shortcut (Bissoto et al.,
 2019); one whose answer changes with a ruler or with ink looks at them (Winkler et al., 2019).
@@ -18,6 +18,7 @@ from melanoma_lib.core.progress import progress
 from melanoma_lib.data.artifacts import ARTIFACTS
 from melanoma_lib.data.dataset_files import DatasetFiles
 from melanoma_lib.data.images import decode, read_mask
+from melanoma_lib.data.shifts import SHIFTS
 from melanoma_lib.data.synthetic import without_artifacts
 from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.evaluation.predictions import (
@@ -97,7 +98,7 @@ def altered_images(
 
     Pixels are uint8 (n, size, size, 3). Parts are hidden by the lesion masks, in images that have
     one and show skin beside the lesion; artifacts are added to all images, and removed from those
-    of a generated sample that show them.
+    of a generated sample that show them; each of `SHIFTS` changes all images.
     """
     pixels = decode(files, size)[files.rows_of(image_ids)]
     masks = {row: read_mask(files.masks[name], size)
@@ -115,6 +116,8 @@ def altered_images(
         rows = [row for row, image_id in enumerate(image_ids) if image_id in images]
         if rows:
             yield f"{name}_removed", np.array(rows), np.stack([images[image_ids[r]] for r in rows])
+    for name, (shift, _) in SHIFTS.items():
+        yield name, np.arange(len(pixels)), shift(pixels)
 
 
 def predict_altered(

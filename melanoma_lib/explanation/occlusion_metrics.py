@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_lib.data.artifacts import ARTIFACTS
+from melanoma_lib.data.shifts import SHIFTS
 from melanoma_lib.evaluation.bootstrap import format_estimate, interval
 from melanoma_lib.evaluation.model_metrics import bootstrap_metrics, metric_differences
-from melanoma_lib.evaluation.predictions import load_predictions, saved_key
+from melanoma_lib.evaluation.predictions import Predictions, load_predictions, saved_key
 from melanoma_lib.evaluation.trained_run import TrainedRun
 from melanoma_lib.evaluation.trainings import estimate_of_trainings
 
-SCHEMA = 1
+SCHEMA = 2
 OCCLUSION_FILE = "occlusion-{}.parquet"  # by split, in an architecture's folder
 CHANCE = 0.5  # the AUC of a score without information
 METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc")
@@ -26,7 +27,18 @@ ALTERATIONS = {  # in print
     "only_frame": "only the frame",
     **{f"{name}_added": f"{words} added" for name, (_, words) in ARTIFACTS.items()},
     **{f"{name}_removed": f"{words} removed" for name, (_, words) in ARTIFACTS.items()},
+    **{name: words for name, (_, words) in SHIFTS.items()},
 }
+
+
+def load_altered(folder: Path, trained: TrainedRun, split: str = "test") -> Predictions | None:
+    """What `predict_altered` left in a network's folder, an alteration a split.
+
+    None where there is nothing of exactly these weights.
+    """
+    path = folder / OCCLUSION_FILE.format(split)
+    ours = (saved_key(path) or "").startswith(trained.bundle["weights_sha256"])
+    return load_predictions(path) if ours else None
 
 
 def summarize_occlusion(
@@ -35,12 +47,11 @@ def summarize_occlusion(
     """Estimates of one network on each alteration of the images, ready for JSON.
 
     A dictionary each; fields: docs/results.md. `weights` are those of the bootstrap over the split,
-    (resamples, n). None where `predict_altered` has left nothing of exactly these weights.
+    (resamples, n). None as in `load_altered`.
     """
-    path, weights_sha256 = folder / OCCLUSION_FILE.format(split), trained.bundle["weights_sha256"]
-    if not (saved_key(path) or "").startswith(weights_sha256):
+    altered, images = load_altered(folder, trained, split), trained.predictions.split(split)
+    if altered is None:
         return None
-    altered, images = load_predictions(path), trained.predictions.split(split)
     found = []
     for name in dict.fromkeys(altered.splits):
         shown = altered.split(name)

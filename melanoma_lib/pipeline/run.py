@@ -36,7 +36,7 @@ SCHEMA = 3  # of the status files of steps
 TRAINING, COMPARISON = "04", "08"  # the first is executed once per architecture
 # By chapter, those whose results it reads, and those it only waits for: 08 measures time, so that
 # nothing may run beside it, and gathers what the others leave, so that only 12 comes after it.
-READS = {"05": ["04"], "06": ["04"], "07": ["04"], "11": ["04"],
+READS = {"05": ["04"], "06": ["04"], "07": ["04"], "11": ["04", "07"],
          COMPARISON: ["04", "05", "06", "07", "11"], "12": ["04"]}  # fmt: skip
 AFTER = {COMPARISON: ["00", "01", "02", "03"], "12": [COMPARISON]}
 BY_HAND = ("09", "10")  # chapters that no run executes: the web page and the cloud

@@ -5,8 +5,8 @@ results are documented in docs/results.md.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from melanoma_lib.evaluation.trainings import (
     resample_fractions,
     resample_trainings,
 )
+from melanoma_lib.explanation.occlusion_metrics import load_altered
 
 SCHEMA = 1
 RESULTS = "abstention_results.json"  # in a run's folder
@@ -42,35 +43,28 @@ FRACTIONS = (0.0, 0.1, 0.2, 0.3)  # of the images that are referred on validatio
 COVERAGES = np.arange(1, 21) / 20  # at which a risk-coverage curve is kept
 PREVALENCES = (0.02, 0.5)  # of melanoma among lesions, elsewhere than on the test split
 NONE_REFERRED = ("referred", "melanomas_referred")  # estimates without a meaning there
+Distances = tuple[np.ndarray, np.ndarray]  # of the images of validation, and of those of test
 Uncertainties = Mapping[str, tuple[np.ndarray, np.ndarray]]  # on validation and on test, by order
-
-
-class ForwardPasses(NamedTuple):
-    """What only the images show of a network: distances, and predictions of shifted images.
-
-    `distances` of the reference images, which are those of validation or a part, each to other
-    lesions, and of the test images; `shifted`, by name of `SHIFTS`, the predictions of the latter.
-    """
-
-    distances: tuple[np.ndarray, np.ndarray]
-    shifted: dict[str, Predictions]
 
 
 def abstention_results(
     run_dir: Path,
-    passes: Mapping[str, ForwardPasses],
+    distances: Mapping[str, Distances],
     trainings: int = 1,
     resamples: int = RESAMPLES,
 ) -> dict:
     """All results of chapter 11 for some networks of a run and their averages, ready for JSON.
 
-    `passes` holds what `forward_passes` returns of each network, of its first training.
+    `distances` holds what `distances_to_known_images` returns of each network, of its first
+    training; what that makes of shifted images is read as `predict_altered` left it. Raises
+    `MelanomaError` where it did not.
     """
-    models = {key: load_trainings(run_dir, key, trainings) for key in passes}
+    models = {key: load_trainings(run_dir, key, trainings) for key in distances}
+    shifted = {key: _with_shifts(run_dir / key, trained[0]) for key, trained in models.items()}
     averaged = averaged_models(models, {})
     test = next(iter(models.values()))[0].predictions.split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
-    known = _uncertainties(models, averaged, passes)
+    known = _uncertainties(models, averaged, distances)
     found = {
         key: {
             "name": trained[0].record["name"],
@@ -87,14 +81,14 @@ def abstention_results(
         "confidence": LEVEL,
         "draws": risk_control.DRAWS,
         "models": found,
-        "shifts": _shifts({key: trained[:1] for key, trained in models.items()}, passes, weights),
+        "shifts": _shifts({key: trained[:1] for key, trained in models.items()}, shifted, weights),
     }
 
 
 def _uncertainties(
     models: Mapping[str, Sequence[TrainedRun]],
     averaged: Mapping[str, Sequence[TrainedRun]],
-    passes: Mapping[str, ForwardPasses],
+    distances: Mapping[str, Distances],
 ) -> dict[str, list[Uncertainties]]:
     """Of each training of every model, the uncertainties by order.
 
@@ -102,10 +96,7 @@ def _uncertainties(
     training, are in units of their mean on validation, so that those of members can be averaged.
     """
     splits = ("val", "test")
-    distances = {
-        key: tuple(each / of.distances[0].mean() for each in of.distances)
-        for key, of in passes.items()
-    }
+    relative = {key: tuple(each / of[0].mean() for each in of) for key, of in distances.items()}
     of_ensemble = None
     if averaged:  # the average of all networks, or else of one's trainings
         average = averaged["ensemble" if "ensemble" in averaged else next(iter(averaged))]
@@ -113,7 +104,7 @@ def _uncertainties(
     found: dict[str, list[Uncertainties]] = {}
     for key, trained in (models | averaged).items():
         members = dict.fromkeys(trained[0].record.get("averages", [key]))
-        distance = tuple(np.mean([distances[member][side] for member in members], 0)
+        distance = tuple(np.mean([relative[member][side] for member in members], 0)
                          for side in range(2))  # fmt: skip
         for training in trained:
             validation, test = (_own(training, split) for split in splits)
@@ -276,8 +267,7 @@ def _rates(
         positive = test.melanoma_score(training.bundle["temperature"]) >= threshold
         cases["sensitivity"].append((positive, test.is_melanoma))
         cases["specificity"].append((~positive, ~test.is_melanoma))
-    return {rate: resample_fractions(case, test.lesion_ids, weights, base)
-            for rate, case in cases.items()}  # fmt: skip
+    return resample_fractions(cases, test.lesion_ids, weights, base)
 
 
 def _fractions_meeting_target(training: TrainedRun) -> list[dict]:
@@ -318,7 +308,7 @@ def _sets(
 
 def _shifts(
     models: Mapping[str, Sequence[TrainedRun]],
-    passes: Mapping[str, ForwardPasses],
+    shifted: Mapping[str, Mapping[str, TrainedRun]],
     weights: np.ndarray,
 ) -> list[dict]:
     """Estimates on the test split as it is, shifted, and at other prevalences of melanoma."""
@@ -327,10 +317,7 @@ def _shifts(
     prevalence = float(of_lesions[test.is_melanoma].sum() / of_lesions.sum())
     rows = [_shift("none", "as it is", models, weights)]
     for name, (_, words) in SHIFTS.items():
-        elsewhere = {
-            key: [with_test(trained[0], passes[key].shifted[name])]
-            for key, trained in models.items()
-        }
+        elsewhere = {key: [shifted[key][name]] for key in models}
         rows.append(_shift(name, words, elsewhere, weights))
     for other in PREVALENCES:
         if 0 < prevalence < 1:
@@ -339,6 +326,16 @@ def _shifts(
             words = f"{other:.0%} melanomas, here {prevalence:.0%}"
             rows.append(_shift(f"prevalence_{other:g}", words, models, weights, importance))
     return rows
+
+
+def _with_shifts(folder: Path, training: TrainedRun) -> dict[str, TrainedRun]:
+    """By name of `SHIFTS`, the training with the shifted images as its test split."""
+    altered = load_altered(folder, training)
+    if altered is None:
+        raise MelanomaError(f"{folder} has no predictions of altered images; run chapter 07 first")
+    found = {name: altered.split(name) for name in SHIFTS}
+    return {name: with_test(training, replace(test, splits=np.full(len(test.labels), "test")))
+            for name, test in found.items()}  # fmt: skip
 
 
 def _shift(

@@ -61,7 +61,8 @@ CAPTIONS = {
     "network with random weights. Empty maps have no score.",
     "occlusion": "The models on altered images of the test split: parts hidden by the lesion "
     "masks, artifacts painted over all images, and removed from those of the generated sample that "
-    "show them. Change: minus the same images as they are.",
+    "show them; images as another lamp, lens or camera would have taken them. Change: minus the "
+    "same images as they are.",
     "leakage": "What leakage changes in one architecture, on the same test images: trained with "
     "other images of test lesions minus trained without. Above zero, and for ECE below, the model "
     "looks better than it is.",

@@ -7,6 +7,7 @@ from helpers import KEYS, make_dataset, make_run
 from melanoma_lib.cli import main
 from melanoma_lib.data.artifacts import ARTIFACTS
 from melanoma_lib.data.dataset_files import open_dataset
+from melanoma_lib.data.shifts import SHIFTS
 from melanoma_lib.data.synthetic import generate_sample, without_artifacts
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.metrics import accuracy, auc
@@ -89,11 +90,12 @@ def test_images_are_altered_by_their_masks(tmp_path):
     found = {name: (rows.tolist(), pixels) for name, rows, pixels in occlusion.altered_images(
         dataclasses.replace(files, masks=without_one), ids, 32)}  # fmt: skip
     added = [f"{name}_added" for name in ARTIFACTS]
-    assert list(found) == ["lesion_hidden", "only_lesion", "only_frame", *added]
+    always = [*added, *SHIFTS]
+    assert list(found) == ["lesion_hidden", "only_lesion", "only_frame", *always]
     assert found["lesion_hidden"][0] == [0, 1, 3, 4, 5] and found["ink_added"][0] == list(range(6))
     assert all(pixels.shape == (len(rows), 32, 32, 3) for rows, pixels in found.values())
     none = dataclasses.replace(files, masks={})
-    assert [name for name, *_ in occlusion.altered_images(none, ids, 32)] == added
+    assert [name for name, *_ in occlusion.altered_images(none, ids, 32)] == always
 
 
 def test_a_lesion_that_fills_the_image_is_not_hidden(tmp_path, monkeypatch):

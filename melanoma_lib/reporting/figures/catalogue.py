@@ -69,8 +69,9 @@ CATALOG = {
     "image are, and (grey) those of two models on the same test images, each for the class its "
     "model predicts: mean rank correlation, with 95% intervals.",
     "07-6-occlusion": "Metrics on the test split as it is, with parts of the images hidden by the "
-    "lesion masks, and with artifacts painted over them, with 95% intervals. Dashed: an AUC "
-    "without information. A network that tells melanoma without the lesion has found a shortcut.",
+    "lesion masks, with artifacts painted over them, and in other light, focus and colours, with "
+    "95% intervals. Dashed: an AUC without information. A network that tells melanoma without "
+    "the lesion has found a shortcut.",
     "08-1-comparison": "The models on the same test split, with 95% intervals and values. Dots: "
     "single trainings, where there are several.",
     "08-2-training-curves": TRAINING_CURVES,
