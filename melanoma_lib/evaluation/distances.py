@@ -1,4 +1,4 @@
-"""Distances of images to those that a network knows: a pass over the test images."""
+"""Distances of validation and test images to the reference set, in feature space."""
 
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from melanoma_lib.models.bundle import load_bundle
 from melanoma_lib.models.out_of_distribution import load_reference_set
 
 
-def distances_to_known_images(
+def reference_set_distances(
     folder: Path, files: DatasetFiles, device: str = "auto", batch_size: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far the images of validation and of test lie from the network's reference set, (n,) each.
+    """Distances to the reference set: of its own images, (n,), and of the test images, (m,).
 
-    Those of validation, of which that set is made, each from other lesions. `folder` is that of an
-    architecture in a run that was trained on these files.
+    Its own are images of validation, each compared with those of other lesions; they are in the
+    order of `ReferenceSet.features`. `folder` is that of an architecture in a run that was trained
+    on these files.
     """
     model, bundle = load_bundle(folder)
     model.to(pick_device(device))

@@ -49,10 +49,11 @@ class ReferenceSet:
     n_texture: int = 0
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """The larger distance of images (m, columns) to their fifth neighbour, (m,).
+        """The distance of images (m, columns) to their k-th nearest reference image, (m,).
 
-        Of their features and of their textures, each the root mean square over its columns. A
-        reference set without textures, of an earlier version, compares the features alone.
+        k is `N_NEIGHBOURS`. The larger one of the distances between features and between textures,
+        each the root mean square over its columns. A reference set without textures, of an earlier
+        version, compares the features alone.
         """
         given = features[:, : len(self.mean)]
         standardised = (given - self.mean) / self.scale
@@ -62,14 +63,15 @@ class ReferenceSet:
         return np.max([_kth_distances(*pair) for pair in pairs], axis=0)
 
     def distances_to_other_lesions(self, lesion_ids: np.ndarray) -> np.ndarray:
-        """The distances of the reference images themselves to those of other lesions, (n,).
+        """The `distance` of each reference image, as in `features`, to those of other lesions, (n,).
 
         lesion_ids: of all images that the set was fitted to, in their order. These are what the
         distance of a new lesion's image is to be compared with.
         """
         lesion_ids = lesion_ids[_chosen(len(lesion_ids))]
         same_lesion = lesion_ids[:, None] == lesion_ids[None]
-        return _kth_distances(self.features, self.features, same_lesion)
+        parts = _split(self.features, self.n_texture)
+        return np.max([_kth_distances(part, part, same_lesion) for part in parts], axis=0)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def abstention_results(
 ) -> dict:
     """All results of chapter 11 for some networks of a run and their averages, ready for JSON.
 
-    `distances` holds what `distances_to_known_images` returns of each network, of its first
+    `distances` holds what `reference_set_distances` returns of each network, of its first
     training; what that makes of shifted images is read as `predict_altered` left it. Raises
     `MelanomaError` where it did not.
     """

@@ -44,14 +44,18 @@ def test_reference_images_are_compared_with_other_lesions(features, monkeypatch)
     """As new images would be that a set without their lesion was asked about."""
     monkeypatch.setattr(out_of_distribution, "MAX_IMAGES", 200)  # of the 300
     lesions = np.arange(300) // 3
-    reference = fit_reference_set(features, lesions)
+    reference = fit_reference_set(features, lesions, 2)
     found = reference.distances_to_other_lesions(lesions)
+    assert reference.limit == pytest.approx(np.quantile(found, 0.99), rel=1e-5)
     chosen = np.random.default_rng(0).permutation(300)[:200]
     for row, image in enumerate(chosen[:20]):
         others = (features[chosen] - reference.mean) / reference.scale
         away = others[lesions[chosen] != lesions[image]]
-        right = np.sort(cdist(others[row : row + 1], away))[0, 4] / np.sqrt(6)
-        assert found[row] == pytest.approx(right, abs=1e-4)
+        right = [
+            np.sort(cdist(others[row : row + 1, part], away[:, part]))[0, 4] / np.sqrt(columns)
+            for part, columns in ((slice(4), 4), (slice(4, 6), 2))  # features and textures
+        ]
+        assert found[row] == pytest.approx(max(right), abs=1e-4)
 
 
 def test_images_of_one_lesion_are_not_each_others_neighbours(features):
