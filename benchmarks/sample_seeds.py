@@ -21,7 +21,11 @@ from melanoma_lib.data.synthetic import VERSION, generate_sample
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.calibration import reliability
 from melanoma_lib.evaluation.metrics import top_class
-from melanoma_lib.evaluation.model_metrics import METRICS, test_probabilities, test_scores
+from melanoma_lib.evaluation.model_metrics import (
+    METRICS,
+    decision_scores_on_test,
+    probabilities_on_test,
+)
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.explanation.map_metrics import map_estimates, summarize_map_scores
 from melanoma_lib.explanation.score_maps import score_heat_maps
@@ -69,9 +73,9 @@ def measured(config: Config, key: str) -> dict:
 def of_test(trained: TrainedRun) -> dict:
     """Accuracy and the like, the largest fraction of one class, and calibration."""
     ((labels, calibrated),), ((_, raw),) = (
-        test_probabilities([trained]), test_probabilities([trained], calibrated=False)
+        probabilities_on_test([trained]), probabilities_on_test([trained], calibrated=False)
     )  # fmt: skip
-    (scores,) = test_scores([trained])
+    (scores,) = decision_scores_on_test([trained])
     names = ("accuracy", "balanced_accuracy", "melanoma_auc")
     counts = np.bincount(scores[1].argmax(1))
     confidence, hit = top_class(labels, raw)

@@ -109,9 +109,9 @@ def fill_checklist(options: argparse.Namespace) -> None:
     from melanoma_lib.reporting.checklist_answers import read_run_files
 
     results = Path(options.results).expanduser().resolve()
-    facts, folder = read_run_files(results), Path(options.output_dir or results.parent)
+    run_files, folder = read_run_files(results), Path(options.output_dir or results.parent)
     with attach_provenance(_origin(results)):
-        paths, counts = write_checklist(options.standard, facts, folder)
+        paths, counts = write_checklist(options.standard, run_files, folder)
     print("\n".join([*map(str, paths), counts]))
 
 

@@ -72,8 +72,8 @@ def run_notebooks(options: argparse.Namespace) -> None:
     from melanoma_lib.data.images import decode
     from melanoma_lib.pipeline import run
     from melanoma_lib.pipeline.display import shown
-    from melanoma_lib.pipeline.ending import ending
     from melanoma_lib.pipeline.execute import run_in_process
+    from melanoma_lib.pipeline.final_message import final_message
     from melanoma_lib.training.callbacks import run_callbacks
 
     config = configuration(options)
@@ -110,7 +110,7 @@ def run_notebooks(options: argparse.Namespace) -> None:
                 run.run(config, steps, jobs, devices, asked)
         finally:
             if not isinstance(sys.exception(), KeyboardInterrupt):
-                message.append(ending(config, steps, time.monotonic() - start))
+                message.append(final_message(config, steps, time.monotonic() - start))
                 print(f"\n{message[-1]}".rstrip(), flush=True)
 
 
@@ -157,7 +157,7 @@ def train(options: argparse.Namespace) -> None:
     from melanoma_lib.data.images import decode
     from melanoma_lib.pipeline import run
     from melanoma_lib.pipeline.display import shown
-    from melanoma_lib.pipeline.ending import training_ending
+    from melanoma_lib.pipeline.final_message import message_of_trainings
     from melanoma_lib.training import distributed
     from melanoma_lib.training.callbacks import run_callbacks
     from melanoma_lib.training.preflight import check_training, cpu_warning
@@ -184,9 +184,9 @@ def train(options: argparse.Namespace) -> None:
         planned = run.plan(config, distributed.broadcast(known))
         steps = [step for step in planned if step.training_key]
         train_only = {"chapters": False}  # unless a run was begun there
-        before = read_json(Path(config.output_dir) / run.ASKED, train_only)
+        before = read_json(Path(config.output_dir) / run.RUN_CONFIG, train_only)
         if first and before.get("chapters") is False:
-            run.record_asked(config, {"fingerprint": known}, **train_only)
+            run.record_run_config(config, {"fingerprint": known}, **train_only)
         with shown(config, steps, log) if first else contextlib.nullcontext():
             for step in steps:
                 print(f"{step.name}: started", flush=True)
@@ -196,7 +196,7 @@ def train(options: argparse.Namespace) -> None:
                 if first:
                     progress_file.unlink(missing_ok=True)
         if first:
-            message.append(training_ending(config, steps, time.monotonic() - start))
+            message.append(message_of_trainings(config, steps, time.monotonic() - start))
             print(f"\n{message[-1]}", flush=True)
 
 

@@ -44,8 +44,8 @@ def summarize_items(items: Iterable[str], shown: int = 10) -> str:
 
 
 @contextmanager
-def optional(consequence: str) -> Iterator[None]:
-    """Passes over an operation in the block that the file system does not know.
+def ignore_unsupported(consequence: str) -> Iterator[None]:
+    """Suppresses the error of an operation that the file system does not support.
 
     Prints once what that means for the user. Other errors, such as a full disk's, are raised.
     """

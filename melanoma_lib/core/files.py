@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from melanoma_lib.core.errors import MelanomaError, optional
+from melanoma_lib.core.errors import MelanomaError, ignore_unsupported
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENCODING = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -46,9 +46,9 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with optional("files are written that only their owner can read"):  # by mkstemp
+        with ignore_unsupported("files are written that only their owner can read"):  # by mkstemp
             temporary.chmod(0o666 & ~_UMASK)
-        with temporary.open("rb+") as file, optional("a power cut may lose what was written last"):
+        with temporary.open("rb+") as file, ignore_unsupported("a power cut may lose new files"):
             os.fsync(file.fileno())
         if checksum:
             target = target.with_stem(f"{path.stem}-{sha256(temporary)[:16]}")
@@ -56,7 +56,7 @@ def atomic_path(path: Path | str, checksum: bool = False) -> Iterator[Path]:
             with temporary.open("rb") as source, open(1, "wb", closefd=False) as stdout:
                 shutil.copyfileobj(source, stdout)
         else:
-            with optional("a process that is killed while it writes leaves half a file"):
+            with ignore_unsupported("a process that is killed while it writes leaves half a file"):
                 temporary.replace(target)
             if temporary.exists():  # a file system, as of a mounted bucket, without renames
                 kept = ""

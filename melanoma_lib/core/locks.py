@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from melanoma_lib.core.errors import MelanomaError, optional
+from melanoma_lib.core.errors import MelanomaError, ignore_unsupported
 
 LOCKED = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}  # another process holds the lock
 
@@ -58,7 +58,7 @@ def locked(path: Path) -> bool:
 def _flock(file: IO, kind: int) -> bool:
     """Locks the file, and returns whether nobody else's lock forbids that."""
     try:
-        with optional("this file system has no locks; let only one command write to a folder"):
+        with ignore_unsupported("no locks here; let only one command write to a folder"):
             fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in LOCKED:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from melanoma_lib.core.environment import usable_cores
-from melanoma_lib.core.errors import MelanomaError, optional, printable, summarize_items
+from melanoma_lib.core.errors import MelanomaError, ignore_unsupported, printable, summarize_items
 from melanoma_lib.core.files import atomic_path, cache_folder
 from melanoma_lib.core.progress import progress
 from melanoma_lib.data.dataset_files import DatasetFiles
@@ -179,7 +179,7 @@ def decode(files: DatasetFiles, size: int, cache: Path | str | None = None) -> n
     with atomic_path(path) as temporary:
         pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         if hasattr(os, "posix_fallocate"):  # writing to a map on a full disk kills the process
-            with temporary.open("rb+") as file, optional("a full disk may end the process"):
+            with temporary.open("rb+") as file, ignore_unsupported("a full disk ends the process"):
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         _decode_into(pixels, files.images)
         pixels.flush()

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.evaluation.metrics import top_class
 from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.trained_run import TrainedRun
 from melanoma_lib.evaluation.trainings import estimate_fractions
 
 # The orders in which images may be referred, the least certain first; in words.
@@ -20,7 +20,7 @@ ORDERS = {
     "margin": "margin",
     "entropy": "entropy",
     "ensemble_entropy": "entropy of the ensemble",
-    "distance": "distance to known images",
+    "distance": "distance to the reference set",
 }
 
 
@@ -114,10 +114,9 @@ def _uncertainty(probabilities: np.ndarray, order: str) -> np.ndarray:
 
 
 class Referral(NamedTuple):
-    """One training's test split: calibrated probabilities, melanoma threshold, who is referred."""
+    """One training, its melanoma threshold, and which images of its test split are referred."""
 
-    test: Predictions
-    temperature: float
+    training: TrainedRun
     threshold: float
     referred: np.ndarray  # boolean (n,)
 
@@ -133,9 +132,10 @@ def referral_estimates(
     `base` as in `resample_fractions`.
     """
     cases: dict[str, list] = {}
-    for test, temperature, threshold, referred in trainings:
-        right = top_class(test.labels, test.probabilities(temperature))[1]
-        positive = test.melanoma_score(temperature) >= threshold
+    for training, threshold, referred in trainings:
+        test = training.predictions.split("test")
+        right = training.predicted_classes("test") == test.labels
+        positive = test.melanoma_probability(training.bundle["temperature"]) >= threshold
         melanoma, rest = test.is_melanoma, ~referred
         everything = np.ones(len(rest), bool)
         found = {
@@ -148,4 +148,4 @@ def referral_estimates(
         }
         for name, case in found.items():
             cases.setdefault(name, []).append(case)
-    return estimate_fractions(cases, trainings[0].test.lesion_ids, weights, base)
+    return estimate_fractions(cases, test.lesion_ids, weights, base)

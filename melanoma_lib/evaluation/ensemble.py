@@ -67,7 +67,7 @@ def with_logits(trained: TrainedRun, logits: np.ndarray) -> TrainedRun:
     temperature = fit_temperature(validation.logits, validation.labels)
     points = choose_operating_points(
         validation.is_melanoma,
-        validation.melanoma_score(temperature),
+        validation.melanoma_probability(temperature),
         [(point["criterion"], point["target"]) for point in trained.bundle["operating_points"]],
     )
     bundle = trained.bundle | {"temperature": temperature, "operating_points": points}

@@ -18,7 +18,7 @@ from melanoma_lib.evaluation.metrics import (
 )
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.trained_run import TrainedRun
-from melanoma_lib.evaluation.trainings import Trainings, paired_difference, resample_trainings
+from melanoma_lib.evaluation.trainings import Resampled, paired_difference, resample_trainings
 
 DECIDED = ("accuracy", "balanced_accuracy", "macro_f1")  # of the diagnoses that are decided on
 CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
@@ -36,36 +36,47 @@ MELANOMA_CALIBRATION = ("melanoma_ece", "melanoma_brier")
 
 def bootstrap_metrics(
     trained: Sequence[TrainedRun], weights: np.ndarray, names: Iterable[str] = METRICS
-) -> dict[str, Trainings]:
+) -> dict[str, Resampled]:
     """Metrics on the test split at each training's temperature, by name; all unless named.
 
-    As `estimate_of_trainings` takes it, with the `n_clusters` of `clusters_by_metric`.
+    Each with the `n_clusters` of `clusters_by_metric`.
     """
     n_clusters = clusters_by_metric(trained[0].predictions.split("test"))
-    data, decided = test_probabilities(trained), test_scores(trained)
+    data, decided = probabilities_on_test(trained), decision_scores_on_test(trained)
     return {
-        name: (*resample_trainings(METRICS[name], decided if name in DECIDED else data, weights),
-               n_clusters[name])
+        name: resample_trainings(
+            METRICS[name], decided if name in DECIDED else data, weights, n_clusters[name]
+        )
         for name in names
-    }  # fmt: skip
+    }
 
 
 def bootstrap_melanoma(
     training: TrainedRun, weights: np.ndarray, calibrated: bool = True
-) -> dict[str, Trainings]:
+) -> dict[str, Resampled]:
     """`MELANOMA_METRICS` of one training on the test split, by name.
 
     As `bootstrap_metrics` returns them; at temperature 1 unless `calibrated`.
     """
     test = training.predictions.split("test")
-    scores = test.melanoma_score(training.bundle["temperature"] if calibrated else 1.0)
+    scores = test.melanoma_probability(training.bundle["temperature"] if calibrated else 1.0)
     data = [(test.is_melanoma, scores)]
     of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
     ranks = auc, average_precision
     return {
-        name: (*resample_trainings(metric, data, weights), of_melanoma if metric in ranks else None)
+        name: resample_trainings(metric, data, weights, of_melanoma if metric in ranks else None)
         for name, metric in MELANOMA_METRICS.items()
     }
+
+
+def validation_auc(training: TrainedRun) -> float:
+    """The melanoma AUC on validation, in [0, 1], by which a network is chosen among several.
+
+    0 where validation has no melanoma, or nothing else.
+    """
+    val = training.predictions.split("val")
+    score = val.melanoma_probability(training.bundle["temperature"])
+    return float(np.nan_to_num(auc(val.is_melanoma, score)))
 
 
 def clusters_by_metric(test: Predictions) -> dict[str, int | None]:
@@ -83,7 +94,7 @@ def clusters_by_metric(test: Predictions) -> dict[str, int | None]:
     }
 
 
-def test_probabilities(
+def probabilities_on_test(
     trained: Sequence[TrainedRun], calibrated: bool = True
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Labels (n,) and probabilities (n, classes) on the test split of each training."""
@@ -95,7 +106,7 @@ def test_probabilities(
     ]
 
 
-def test_scores(trained: Sequence[TrainedRun]) -> list[tuple[np.ndarray, np.ndarray]]:
+def decision_scores_on_test(trained: Sequence[TrainedRun]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Labels (n,) and `decision_scores` (n, classes) on the test split of each training."""
     return [(t.predictions.split("test").labels, t.decision_scores("test")) for t in trained]
 

@@ -9,7 +9,11 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, transform_decreasing, varies
 from melanoma_lib.evaluation.metrics import sensitivity, specificity
 from melanoma_lib.evaluation.predictions import Predictions
-from melanoma_lib.evaluation.trainings import estimate_of_trainings, resample_trainings
+from melanoma_lib.evaluation.trainings import (
+    Resampled,
+    estimate_of_trainings,
+    resample_trainings,
+)
 
 AtThreshold = tuple[Predictions, float, float]  # of one training, its temperature, its threshold
 
@@ -127,7 +131,7 @@ def sensitivity_and_specificity(
     predictions: Predictions, temperature: float, threshold: float
 ) -> dict[str, float]:
     """Sensitivity and specificity of one split's predictions at a threshold, without intervals."""
-    scored = predictions.is_melanoma, predictions.melanoma_score(temperature), threshold
+    scored = predictions.is_melanoma, predictions.melanoma_probability(temperature), threshold
     return {metric.__name__: float(metric(*scored)) for metric in (sensitivity, specificity)}
 
 
@@ -158,7 +162,7 @@ def mean_operating_point_estimates(
     test = trainings[0][0]
     positive = test.is_melanoma
     scored = [
-        (positive, each.melanoma_score(temperature), threshold)
+        (positive, each.melanoma_probability(temperature), threshold)
         for each, temperature, threshold in trainings
     ]
     kinds = positive, ~positive
@@ -166,13 +170,16 @@ def mean_operating_point_estimates(
     if prevalence is None:
         prevalence = n_clusters[0] / test.count_lesions()
     rates = sensitivity, specificity
-    bootstrapped = [resample_trainings(rate, scored, weights) for rate in rates]
+    bootstrapped = [
+        resample_trainings(rate, scored, weights, n)
+        for rate, n in zip(rates, n_clusters, strict=True)
+    ]
     estimates = [
-        estimate_of_trainings((*each, n), int(kind.sum()))
-        for each, n, kind in zip(bootstrapped, n_clusters, kinds, strict=True)
+        estimate_of_trainings(each, int(kind.sum()))
+        for each, kind in zip(bootstrapped, kinds, strict=True)
     ]
     reliable = min(n_clusters) >= MIN_LESIONS
-    reliable &= all(varies(resampled.mean(1)) for _, resampled in bootstrapped)
+    reliable &= all(varies(each.resamples.mean(1)) for each in bootstrapped)
     missed, false_alarms = (
         transform_decreasing(each, lambda rate, row=row: per_thousand(rate, rate, prevalence)[row])
         for row, each in enumerate(estimates)
@@ -187,7 +194,7 @@ def mean_operating_point_estimates(
 
 
 def _predictive_estimates(
-    bootstrapped: list[tuple], rates: list[dict], prevalence: float, reliable: bool
+    bootstrapped: list[Resampled], rates: list[dict], prevalence: float, reliable: bool
 ) -> dict[str, dict]:
     """Estimates of `ppv` and `npv`, from sensitivity and specificity with their resamples.
 
@@ -195,11 +202,11 @@ def _predictive_estimates(
     at the high ends of both rates: predictive values increase with both, so that such an interval
     is conservative.
     """
-    values, resamples = zip(*bootstrapped, strict=True)
+    values, resamples, _ = zip(*bootstrapped, strict=True)
     value, resampled = (predictive_values(*pair, prevalence) for pair in (values, resamples))
     estimates = {}
     for index, name in enumerate(("ppv", "npv")):
-        estimates[name] = estimate_of_trainings((value[index], resampled[index], None))
+        estimates[name] = estimate_of_trainings(Resampled(value[index], resampled[index]))
         if estimates[name]["value"] is not None and not reliable:
             for end in ("low", "high"):
                 pair = (rate[end] for rate in rates)

@@ -70,7 +70,7 @@ class Predictions:
         """Whether each image is a melanoma, boolean (n,)."""
         return self.labels == self.class_names.index(MELANOMA)
 
-    def melanoma_score(self, temperature: float = 1.0) -> np.ndarray:
+    def melanoma_probability(self, temperature: float = 1.0) -> np.ndarray:
         """The melanoma probability of each image, (n,)."""
         return self.probabilities(temperature)[:, self.class_names.index(MELANOMA)]
 

@@ -110,7 +110,7 @@ def by_diagnosis(trained: Sequence[TrainedRun], weights: np.ndarray) -> list[dic
     probability). `weights` are those of the bootstrap, (resamples, n).
     """
     test = trained[0].predictions.split("test")
-    decided = [each.decision_scores("test").argmax(1) for each in trained]
+    decided = [each.predicted_classes("test") for each in trained]
     predicted = [
         each.predictions.split("test").probabilities(each.bundle["temperature"])
         for each in trained

@@ -36,6 +36,10 @@ class TrainedRun(NamedTuple):
         probabilities = self.predictions.split(split).probabilities(self.bundle["temperature"])
         return probabilities / np.array(self.bundle.get("decision_priors", 1.0))
 
+    def predicted_classes(self, split: str) -> np.ndarray:
+        """The diagnoses of the images of a split, by `decision_scores`, (n,) class indices."""
+        return self.decision_scores(split).argmax(1)
+
 
 def load_trained_run(folder: Path) -> TrainedRun:
     """Reads a trained architecture from its folder in a run.

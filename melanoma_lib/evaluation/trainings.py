@@ -2,16 +2,13 @@
 
 Lesions and trainings are crossed random factors: every training is judged on the same lesions.
 That is the multi-reader multi-case design of radiology with trainings as readers (Obuchowski and
-Rockette, 1995; Hillis, 2007). Trainings are nested in architectures: training 1 of one and training
+Rockette, 1995; Hillis, 2007). Resampled are nested in architectures: training 1 of one and training
 1 of another share a number and nothing else, so no two of them make a pair (readers nested in
 tests; Hillis, 2014).
-
-`Trainings` below are a tuple like that of one model in `bootstrap.difference`: the metric's values
-(K,), its resamples (resamples, K), the same resamples of lesions in every column and for every
-architecture, and `n_clusters`, as in `bootstrap.interval`, or None.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, stdtr, stdtrit
@@ -26,24 +23,33 @@ from melanoma_lib.evaluation.bootstrap import (
     resample,
 )
 
-Trainings = tuple[np.ndarray, np.ndarray, int | None]
 DRAWS = 4000  # behind the interval of a probability of outperforming
 MANY = 1e6  # degrees of freedom: a normal distribution
 TINY = 1e-12  # a standard error that is rounding
 
 
-def resample_trainings(
-    metric: Callable[..., np.ndarray], data: Iterable[tuple], weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """A metric's values (K,) and its resamples (resamples, K), from the data of each training.
+class Resampled(NamedTuple):
+    """A metric of the K trainings of one model, and its bootstrap over lesions.
 
-    Each of `data` are the arguments of `metric` for one training; see `bootstrap.resample`.
+    values: (K,); resamples: (resamples, K), the same resamples of lesions in every column and for
+    every model; n_clusters: as in `bootstrap.interval`.
     """
+
+    values: np.ndarray
+    resamples: np.ndarray
+    n_clusters: int | None = None
+
+
+def resample_trainings(
+    metric: Callable[..., np.ndarray], data: Iterable[tuple], weights: np.ndarray,
+    n_clusters: int | None = None,
+) -> Resampled:  # fmt: skip
+    """A metric from the data of each training: the arguments of `metric`; see `resample`."""
     values, columns = zip(*(resample(metric, *each, weights=weights) for each in data), strict=True)
-    return np.array(values), np.stack(columns, 1)
+    return Resampled(np.array(values), np.stack(columns, 1), n_clusters)
 
 
-def estimate_of_trainings(trainings: Trainings, n_images: float | None = None) -> dict:
+def estimate_of_trainings(trainings: Resampled, n_images: float | None = None) -> dict:
     """The mean of a metric over trainings, with a 95% interval for new lesions and new trainings.
 
     Fields: value, low, high, `trainings` (K), `variance` (see `variance_components`) and
@@ -75,7 +81,7 @@ def estimate_metric(
     n_clusters: int | None = None, n_images: float | None = None,
 ) -> dict:  # fmt: skip
     """The `estimate_of_trainings` of a metric, from what `resample_trainings` takes."""
-    return estimate_of_trainings((*resample_trainings(metric, data, weights), n_clusters), n_images)
+    return estimate_of_trainings(resample_trainings(metric, data, weights, n_clusters), n_images)
 
 
 def resample_fractions(
@@ -83,7 +89,7 @@ def resample_fractions(
     lesion_ids: np.ndarray,
     weights: np.ndarray,
     base: np.ndarray | None = None,
-) -> dict[str, tuple[Trainings, int]]:
+) -> dict[str, tuple[Resampled, int]]:
     """By name, for each training the fraction of some images of which something holds; `n_images`.
 
     Of each training the event and the images among which it is counted, both boolean (n,).
@@ -103,7 +109,7 @@ def resample_fractions(
         columns = slice(start, start := start + len(of_trainings))
         lesions = min(len(np.unique(lesion_ids[rows])) for _, rows in of_trainings)
         n_images = lesions if base is not None else int(among[:, columns].sum(0).min())
-        found[name] = (values[columns], resampled[:, columns], lesions), n_images
+        found[name] = Resampled(values[columns], resampled[:, columns], lesions), n_images
     return found
 
 
@@ -121,7 +127,7 @@ def estimate_fractions(
     return {name: estimate_of_trainings(*resampled) for name, resampled in found.items()}
 
 
-def paired_difference(first: Trainings, second: Trainings) -> dict:
+def paired_difference(first: Resampled, second: Resampled) -> dict:
     """The mean of `first` minus that of `second`, where training n of the two are a pair.
 
     For the same trainings judged in two ways, or for trainings that share all but one thing, as
@@ -141,7 +147,7 @@ def paired_difference(first: Trainings, second: Trainings) -> dict:
     return ends | _student_test(ends["value"], error, freedom) | found
 
 
-def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
+def difference_of_trainings(first: Resampled, second: Resampled) -> dict:
     """The mean of `first` minus that of `second`, with an interval for new lesions and trainings.
 
     Fields: value, low, high, `p` (two-sided, of no difference), `trainings` (K of either) and
@@ -165,7 +171,7 @@ def difference_of_trainings(first: Trainings, second: Trainings) -> dict:
 
 
 def probability_of_outperforming(
-    first: Trainings, second: Trainings, more_is_better: bool = True
+    first: Resampled, second: Resampled, more_is_better: bool = True
 ) -> dict[str, float | None]:
     """The probability that a new training of `first` beats a new training of `second`.
 
@@ -216,19 +222,22 @@ def variance_components(values: np.ndarray, covariance: np.ndarray) -> dict[str,
     return {"lesions": lesions, "interaction": interaction, "trainings": trainings}
 
 
-def interval_half_width(variance: dict[str, float], trainings: int, lesions: float = 1.0) -> float:
+def interval_half_width(
+    variance: dict[str, float], trainings: int, lesion_multiple: float = 1.0
+) -> float:
     """Half the width of the interval that so many trainings and test lesions would give.
 
-    `variance` as of `variance_components`; `trainings`, at least 2; `lesions`, as a multiple of
-    those there are: what varies with the lesions shrinks with their number. In the metric's units.
+    `variance` as of `variance_components`; `trainings`, at least 2; `lesion_multiple`, of the test
+    lesions there are: what varies with the lesions shrinks with their number. In the metric's
+    units.
     """
-    of_lesions = variance["lesions"] / lesions
-    of_trainings = (variance["trainings"] + variance["interaction"] / lesions) / trainings
+    of_lesions = variance["lesions"] / lesion_multiple
+    of_trainings = (variance["trainings"] + variance["interaction"] / lesion_multiple) / trainings
     error, freedom = _satterthwaite(of_lesions, [of_trainings], [trainings])
     return float(error * stdtrit(freedom, 1 - TAIL))
 
 
-def _finite(*trainings: Trainings) -> list[Trainings]:
+def _finite(*trainings: Resampled) -> list[Resampled]:
     """As arrays, with the resamples on which the metric is defined for every training."""
     arrays = []
     for values, resampled, clusters in trainings:
@@ -257,7 +266,7 @@ def _student_test(difference: float, error: float, freedom: float) -> dict[str, 
     return {"low": float(low), "high": float(high), "p": float(p)}
 
 
-def _variance_of_difference(both: list[Trainings]) -> tuple[list[float], float]:
+def _variance_of_difference(both: list[Resampled]) -> tuple[list[float], float]:
     """The variance of a difference of means: due to the trainings of either, and to the lesions."""
     parts = [
         variance_components(values, np.cov(resampled, rowvar=False))

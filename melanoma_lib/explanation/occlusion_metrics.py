@@ -62,7 +62,8 @@ def summarize_occlusion(
         ]
         chosen = weights[:, rows][weights[:, rows].any(1)]  # resamples that show any of them
         after, before = (bootstrap_metrics([each], chosen, METRICS) for each in both)
-        scores = [each.predictions.melanoma_score(trained.bundle["temperature"]) for each in both]
+        temperature = trained.bundle["temperature"]
+        scores = [each.predictions.melanoma_probability(temperature) for each in both]
         change = scores[0] - scores[1]
         found.append({
             "alteration": str(name), "images": len(rows), "lesions": shown.count_lesions(),

@@ -130,7 +130,8 @@ class WebPage:
         query = dict(request.query_params)
         name = query.get("model", next(iter(self.predictors)))
         if name not in self.predictors:
-            raise HTTPException(404, f"There is no model of that name; there is {name_all(self)}.")
+            there = model_names(self)
+            raise HTTPException(404, f"There is no model of that name; there is {there}.")
         if query.get("class", CLASS_NAMES[0]) not in CLASS_NAMES:
             raise HTTPException(404, f"There is no such class; there is {', '.join(CLASS_NAMES)}.")
         predictor = self.predictors[name]
@@ -170,7 +171,7 @@ class WebPage:
         return response
 
 
-def name_all(site: WebPage) -> str:
+def model_names(site: WebPage) -> str:
     """The names of a site's models, for an error message."""
     return ", ".join(site.predictors)
 
@@ -230,8 +231,8 @@ def write_report(predictor: Predictor, picture: Picture, query: dict) -> Respons
 
 def build_app(site: WebPage, hosts: tuple[str, ...] = ()) -> SecurityMiddleware:
     """The page as an ASGI application; `hosts` are the names it may be called by, any if empty."""
-    tell = {MelanomaError: lambda request, error: PlainTextResponse(str(error), 422)}
-    pages = Starlette(routes=site.routes(), exception_handlers=tell)
+    handlers = {MelanomaError: lambda request, error: PlainTextResponse(str(error), 422)}
+    pages = Starlette(routes=site.routes(), exception_handlers=handlers)
     return SecurityMiddleware(pages, site.login, hosts)
 
 

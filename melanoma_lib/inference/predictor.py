@@ -23,7 +23,7 @@ from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.data.images import list_pictures, read_image
 from melanoma_lib.evaluation.abstention import Referral, is_referred, referral_estimates
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
-from melanoma_lib.evaluation.metrics import auc
+from melanoma_lib.evaluation.model_metrics import validation_auc
 from melanoma_lib.evaluation.operating_points import operating_point_estimates
 from melanoma_lib.evaluation.predictions import softmax
 from melanoma_lib.evaluation.trained_run import load_trained_run
@@ -49,13 +49,9 @@ def best_bundle(folder: Path | str) -> Path:
     aucs, problems = {}, []
     for candidate in found:
         try:
-            _, bundle, predictions = load_trained_run(candidate)
+            aucs[candidate] = validation_auc(load_trained_run(candidate))
         except MelanomaError as error:
             problems.append(str(error))
-            continue
-        val = predictions.split("val")
-        score = val.melanoma_score(bundle["temperature"])
-        aucs[candidate] = float(np.nan_to_num(auc(val.is_melanoma, score)))
     if not aucs:
         raise MelanomaError(f"no model in {folder} can be used: {'; '.join(problems)}")
     best = max(aucs, key=aucs.__getitem__)
@@ -134,10 +130,11 @@ class Predictor:
         self.folder = Path(folder)
         self.model, self.bundle = load_bundle(self.folder)
         self.reference_set = load_reference_set(self.folder, self.bundle)
-        record, _, predictions = load_trained_run(self.folder)
+        training = load_trained_run(self.folder)
+        record, predictions = training.record, training.predictions
         temperature = self.bundle["temperature"]
         val, test = predictions.split("val"), predictions.split("test")
-        scores, positive = val.melanoma_score(temperature), val.is_melanoma
+        scores, positive = val.melanoma_probability(temperature), val.is_melanoma
         self.name = record["name"]
         self.note = basis_note(self.bundle["generated"], record["config"]["split"])
         self.validation_scores = {
@@ -153,7 +150,7 @@ class Predictor:
         if self.referral:
             referred = is_referred(test.probabilities(temperature), self.referral)
             for point in self.operating_points.values():
-                case = Referral(test, temperature, point["threshold"], referred)
+                case = Referral(training, point["threshold"], referred)
                 point["referral"] = referral_estimates([case], weights)
         self._lock = threading.Lock()  # hooks are registered on the model: one thread at a time
         shape = 1, self.image_size, self.image_size, 3

@@ -63,7 +63,7 @@ class ReferenceSet:
         return np.max([_kth_distances(*pair) for pair in pairs], axis=0)
 
     def distances_to_other_lesions(self, lesion_ids: np.ndarray) -> np.ndarray:
-        """The `distance` of each reference image, as in `features`, to those of other lesions, (n,).
+        """The `distance` of each of the reference images to those of other lesions, (n,).
 
         lesion_ids: of all images that the set was fitted to, in their order. These are what the
         distance of a new lesion's image is to be compared with.

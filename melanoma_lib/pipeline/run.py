@@ -30,7 +30,7 @@ from melanoma_lib.pipeline.execute import DIED, end_processes, execute_notebook,
 
 NOTEBOOKS = PROJECT / "notebooks"
 LOCK = ".lock"  # in a run folder, held while its notebooks are executed
-ASKED = "config.json"  # in a run folder: the configuration and parameters it was last run with
+RUN_CONFIG = "config.json"  # in a run folder: the configuration and parameters it was last run with
 CELLS_LOG = "notebooks.log"  # in a run folder: all that cells print
 SCHEMA = 3  # of the status files of steps
 TRAINING, COMPARISON = "04", "08"  # the first is executed once per architecture
@@ -216,14 +216,14 @@ def relocate(values: Mapping, change: Callable[[str], str]) -> dict:
     return {**values, **paths, "weights": weights}
 
 
-def record_asked(config: Config, asked: Mapping[str, object], **more: object) -> None:
+def record_run_config(config: Config, asked: Mapping[str, object], **more: object) -> None:
     """Writes what `status` reads a run with: its configuration, the arguments of `plan`, and more.
 
     jobs and devices: as of `run`; chapters: False where only networks are trained.
     """
     output = Path(config.output_dir)
     relative = relocate(dataclasses.asdict(config), lambda path: os.path.relpath(path, output))
-    write_json(output / ASKED, {"config": relative, "asked": asked} | more)
+    write_json(output / RUN_CONFIG, {"config": relative, "asked": asked} | more)
 
 
 def run(
@@ -248,7 +248,7 @@ def run(
             else:
                 waiting.append(step)
         if waiting and asked:
-            record_asked(config, asked, jobs=jobs, devices=len(devices))
+            record_run_config(config, asked, jobs=jobs, devices=len(devices))
         dataset = str((asked or {}).get("fingerprint", ""))
         origin = collect_provenance(run=output.resolve().name, dataset=dataset)
         trainings = sum(bool(step.training_key) for step in steps)

@@ -16,8 +16,8 @@ from melanoma_lib.core.locks import locked
 from melanoma_lib.core.log import LOG
 from melanoma_lib.core.progress import duration
 from melanoma_lib.pipeline.run import (
-    ASKED,
     LOCK,
+    RUN_CONFIG,
     Step,
     phase,
     plan,
@@ -119,15 +119,17 @@ def recorded_run(folder: Path) -> tuple[Config, list[Step]]:
 
 def latest_run(output_dir: str = "") -> Path:
     """Of the runs that `find_runs` finds the one that was begun last."""
-    return max(find_runs(output_dir), key=lambda run: max(
-        (path.stat().st_mtime for path in (run / LOG, run / ASKED) if path.exists()), default=0.0
-    ))  # fmt: skip
+    def begun(run: Path) -> float:
+        files = (run / LOG, run / RUN_CONFIG)
+        return max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+
+    return max(find_runs(output_dir), key=begun)
 
 
 def _asked(folder: Path) -> dict:
     """What `run` recorded; for trainings without notebooks, or of earlier versions, their own."""
     trained = [read_json(path) for path in sorted(folder.glob("*/run.json"))]
-    record = read_json(folder / ASKED, {})
+    record = read_json(folder / RUN_CONFIG, {})
     if record or not trained:
         return record
     names = [training["architecture"] for training in trained]
@@ -148,7 +150,7 @@ def inspect_run(config: Config, steps: Sequence[Step]) -> RunView:
     written = (path for path in map(step_progress_path, steps) if path.exists() and not here)
     fresh = any(abs(time.time() - path.stat().st_mtime) < SILENCE for path in written)
     wholes, lefts, unmeasured = _estimates(views)
-    started = read_json(Path(config.output_dir) / ASKED, {})
+    started = read_json(Path(config.output_dir) / RUN_CONFIG, {})
     left = _side_by_side(views, lefts, started.get("jobs", 1), started.get("devices", 0))
     done = 1 - sum(lefts) / sum(wholes) if any(wholes) else 0.0
     return RunView(config, views, bool(held) or fresh, since, left, unmeasured, done)

@@ -5,7 +5,7 @@ from pathlib import Path
 from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.core.files import PROJECT, sha256
 from melanoma_lib.core.provenance import read_provenance
-from melanoma_lib.pipeline.run import ASKED, state_of
+from melanoma_lib.pipeline.run import RUN_CONFIG, state_of
 from melanoma_lib.pipeline.status import recorded_run
 
 
@@ -16,15 +16,15 @@ def trace(path: Path, output_dir: str = "") -> list[str]:
     the project's runs. Raises `MelanomaError` where the file carries nothing.
     """
     origin = read_provenance(path)
-    told = [f"{name + ':':<9} {value}" for name, value in origin.items()]
-    return [*told, verdict(origin, run_folder(path, origin, output_dir))]
+    lines = [f"{name + ':':<9} {value}" for name, value in origin.items()]
+    return [*lines, verdict(origin, run_folder(path, origin, output_dir))]
 
 
 def run_folder(path: Path, origin: dict[str, str], output_dir: str) -> Path | None:
     """The folder of the run that a file says it comes from; None where it is not found."""
     around = [*path.resolve().parents, PROJECT / "runs" / origin["run"]]
     places = [Path(output_dir)] if output_dir else around
-    found = (place for place in places if (place / ASKED).exists())
+    found = (place for place in places if (place / RUN_CONFIG).exists())
     return next((place for place in found if place.resolve().name == origin["run"]), None)
 
 

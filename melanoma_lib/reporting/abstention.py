@@ -25,11 +25,11 @@ from melanoma_lib.evaluation.abstention import (
 )
 from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap_weights
 from melanoma_lib.evaluation.ensemble import averaged_models
-from melanoma_lib.evaluation.metrics import top_class
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.predictions import Predictions, concatenate
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trainings
 from melanoma_lib.evaluation.trainings import (
+    Resampled,
     estimate_of_trainings,
     paired_difference,
     resample_fractions,
@@ -130,15 +130,16 @@ def _risk_coverage(
     """
     tests = [training.predictions.split("test") for training in trained]
     wrong = [
-        ~top_class(test.labels, test.probabilities(training.bundle["temperature"]))[1]
+        training.predicted_classes("test") != test.labels
         for test, training in zip(tests, trained, strict=True)
     ]
     measured, found = {}, {}
     for order in [name for name in ORDERS if name in known[0]]:
         data = [(of[order][1], of_wrong) for of, of_wrong in zip(known, wrong, strict=True)
                 if order in of]  # fmt: skip
-        values, resampled = resample_trainings(area_under_risk_coverage, data, weights)
-        measured[order] = values, resampled, tests[0].count_lesions()
+        measured[order] = resample_trainings(
+            area_under_risk_coverage, data, weights, tests[0].count_lesions()
+        )
         curve = risk_coverage_curve(*data[0])
         at = np.searchsorted(curve["coverage"], COVERAGES - 1e-9)
         found[order] = {
@@ -147,11 +148,10 @@ def _risk_coverage(
             "risk": curve["risk"].iloc[at].tolist(),
         }
         if order != "confidence":
-            count = len(values)  # distances are those of the first training
-            first = tuple(part[..., :count] for part in measured["confidence"][:2])
-            found[order]["minus_confidence"] = paired_difference(
-                measured[order], (*first, tests[0].count_lesions())
-            )
+            values, resamples, lesions = measured["confidence"]
+            count = len(data)  # distances are those of the first training
+            paired = Resampled(values[:count], resamples[:, :count], lesions)
+            found[order]["minus_confidence"] = paired_difference(measured[order], paired)
     return found
 
 
@@ -202,10 +202,8 @@ def _referral(
                 validation, test = of[order]
                 threshold = referral_threshold(validation, fraction) if fraction else np.inf
                 thresholds.append(threshold)
-                bundle = training.bundle
-                melanoma_threshold = bundle["operating_points"][0]["threshold"]
-                cases.append(Referral(training.predictions.split("test"), bundle["temperature"],
-                                      melanoma_threshold, test > threshold))  # fmt: skip
+                melanoma_threshold = training.bundle["operating_points"][0]["threshold"]
+                cases.append(Referral(training, melanoma_threshold, test > threshold))
             found = referral_estimates(cases, weights, importance)
             if not fraction:  # none is referred, by definition and not by measurement
                 found |= {name: dict.fromkeys(found[name]) for name in NONE_REFERRED}
@@ -235,7 +233,7 @@ def _threshold(
     chosen: dict[str, list] = {"plain": [], "controlled": []}
     for training in trained:
         bundle, lesions = training.bundle, calibration_lesions(training)
-        scores = lesions.melanoma_score(bundle["temperature"])
+        scores = lesions.melanoma_probability(bundle["temperature"])
         chosen["plain"].append(bundle["operating_points"][number]["threshold"])
         chosen["controlled"].append(risk_control.controlled_threshold(
             lesions.is_melanoma, scores, criterion, target))  # fmt: skip
@@ -264,7 +262,7 @@ def _rates(
     cases: dict[str, list] = {"sensitivity": [], "specificity": []}
     for training, threshold in zip(trained, thresholds, strict=True):
         test = training.predictions.split("test")
-        positive = test.melanoma_score(training.bundle["temperature"]) >= threshold
+        positive = test.melanoma_probability(training.bundle["temperature"]) >= threshold
         cases["sensitivity"].append((positive, test.is_melanoma))
         cases["specificity"].append((~positive, ~test.is_melanoma))
     return resample_fractions(cases, test.lesion_ids, weights, base)
@@ -277,7 +275,7 @@ def _fractions_meeting_target(training: TrainedRun) -> list[dict]:
     """
     bundle, predictions = training.bundle, training.predictions
     lesions = predictions.one_image_per_lesion(SEED)
-    scores = lesions.melanoma_score(bundle["temperature"])
+    scores = lesions.melanoma_probability(bundle["temperature"])
     validation = calibration_lesions(training).is_melanoma
     counts = int(validation.sum()), int((~validation).sum())
     return [

@@ -54,7 +54,7 @@ def read_standard(name: str) -> dict:
     return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def fill_items(standard: str, facts: RunFiles) -> list[ChecklistItem]:
+def fill_items(standard: str, run_files: RunFiles) -> list[ChecklistItem]:
     """Every item of a standard with its state and what there is to say.
 
     An item that the author has to write something for is theirs, whatever the run can add.
@@ -64,7 +64,7 @@ def fill_items(standard: str, facts: RunFiles) -> list[ChecklistItem]:
     for section in read_standard(standard)["sections"]:
         for item in section["items"]:
             names, task = item.get("answers", []), tasks.get(item.get("task"))
-            found = {name: answer(facts, name, **_sentence(known[name])) for name in names}
+            found = {name: answer(run_files, name, **_sentence(known[name])) for name in names}
             state = AUTHOR if task else ANSWERED if names and all(found.values()) else NOT_DONE
             parts = {
                 "From the run": [line for lines in found.values() for line in lines],
@@ -102,22 +102,22 @@ def count_states(items: list[ChecklistItem]) -> str:
 
 def count_open(results_file: Path) -> str:
     """How many items of every standard a run leaves open; raises as `read_run_files` does."""
-    facts, told = read_run_files(results_file), []
+    run_files, lines = read_run_files(results_file), []
     for standard in STANDARDS:
-        items = fill_items(standard, facts)
+        items = fill_items(standard, run_files)
         counts = Counter(item.state for item in items)
-        told.append(f"{read_standard(standard)['title']} {len(items) - counts[ANSWERED]} of "
+        lines.append(f"{read_standard(standard)['title']} {len(items) - counts[ANSWERED]} of "
                     f"{len(items)} items open ({counts[NOT_DONE]} {NOT_DONE})")  # fmt: skip
-    return "; ".join(told)
+    return "; ".join(lines)
 
 
-def write_checklist(standard: str, facts: RunFiles, folder: Path) -> tuple[list[Path], str]:
+def write_checklist(standard: str, run_files: RunFiles, folder: Path) -> tuple[list[Path], str]:
     """Writes a standard's list as Markdown and LaTeX; returns the paths and the counts in words."""
-    head, items = read_standard(standard), fill_items(standard, facts)
-    basis = describe_results(facts.results)
+    head, items = read_standard(standard), fill_items(standard, run_files)
+    basis = describe_results(run_files.results)
     basis, counts = basis[0].upper() + basis[1:], count_states(items)
     introduction = INTRODUCTION.format(source=head["source"], counts=counts)
-    warning = f"\n{GENERATED}\n" * facts.results["dataset"]["generated"]
+    warning = f"\n{GENERATED}\n" * run_files.results["dataset"]["generated"]
     pages = {
         ".md": f"# {head['title']}\n\n{introduction}\n{warning}\n{basis}\n" + _markdown(items),
         ".tex": LATEX % {

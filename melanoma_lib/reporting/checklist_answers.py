@@ -66,29 +66,29 @@ def read_run_files(results_file: Path) -> RunFiles:
     return RunFiles(run.results, models, split, external)
 
 
-def answer(facts: RunFiles, name: str, says: str = "", each: str = "") -> list[str]:
+def answer(run_files: RunFiles, name: str, says: str = "", each: str = "") -> list[str]:
     """The lines of an answer by its name in answers.toml, none where the run does not have it.
 
     says: a sentence with fields, for each of the rows of the kind `each`; models of which it says
     the same share it.
     """
     if not says:
-        return ANSWERS[name](facts)
+        return ANSWERS[name](run_files)
     names: dict[str, list[str]] = {}
-    for row in ROWS[each](facts):
+    for row in ROWS[each](run_files):
         said = says.format_map(format_estimates(row) | {"name": "{name}"})
         names.setdefault(said, []).append(row.get("name", ""))
     return [said.replace("{name}", ", ".join(who)) for said, who in names.items()]
 
 
-def _models(facts: RunFiles) -> Iterator[dict]:
-    for model in facts.models:
+def _models(run_files: RunFiles) -> Iterator[dict]:
+    for model in run_files.models:
         yield model | {"rules": RECIPES[model["config"].recipe]}
 
 
-def _kept_epochs(facts: RunFiles) -> Iterator[dict]:
+def _kept_epochs(run_files: RunFiles) -> Iterator[dict]:
     """The models with the line of history.csv of the epoch whose weights were kept."""
-    for model in facts.models:
+    for model in run_files.models:
         for row in model["history"]:
             if row["epoch"] == str(model["best_epoch"]):
                 accuracies = {part: float(row[f"{part}_accuracy"]) for part in ("train", "val")}
@@ -96,29 +96,29 @@ def _kept_epochs(facts: RunFiles) -> Iterator[dict]:
                 yield model | accuracies | {"reason": reason}
 
 
-def _points(facts: RunFiles) -> Iterator[dict]:
-    for model in facts.models:
+def _points(run_files: RunFiles) -> Iterator[dict]:
+    for model in run_files.models:
         for point in model["operating_points"]:
             yield point | {"model": model["name"], "label": operating_point_label(point),
-                           "prevalence": facts.results["prevalence"]}  # fmt: skip
+                           "prevalence": run_files.results["prevalence"]}  # fmt: skip
 
 
-def _averages(facts: RunFiles) -> Iterator[dict]:
-    for pair in facts.results.get("ensemble_differences", []):
-        way = facts.results["ensembles"][pair["first"]].get("averaging")
+def _averages(run_files: RunFiles) -> Iterator[dict]:
+    for pair in run_files.results.get("ensemble_differences", []):
+        way = run_files.results["ensembles"][pair["first"]].get("averaging")
         how = f"; members {way['chosen']} before averaging" if way else ""
-        yield pair | {"pair": " minus ".join(pair_names(facts.results, pair)), "how": how}
+        yield pair | {"pair": " minus ".join(pair_names(run_files.results, pair)), "how": how}
 
 
-def _explained(facts: RunFiles) -> Iterator[dict]:
-    for model in facts.models:
+def _explained(run_files: RunFiles) -> Iterator[dict]:
+    for model in run_files.models:
         for row in (model.get("explanations") or {"maps": []})["maps"]:
             if (row["network"], row["map"], row["target"]) == ("trained", "grad_cam", "predicted"):
                 yield row | {"name": model["name"]}
 
 
-def _worst_alterations(facts: RunFiles) -> Iterator[dict]:
-    for model in facts.models:
+def _worst_alterations(run_files: RunFiles) -> Iterator[dict]:
+    for model in run_files.models:
         rows = [row | row["minus_original"]["melanoma_auc"] for row in model.get("occlusion") or []]
         if rows := [row for row in rows if row["value"] is not None]:
             worst = min(rows, key=lambda row: row["value"])
@@ -126,70 +126,70 @@ def _worst_alterations(facts: RunFiles) -> Iterator[dict]:
                    "change": worst["minus_original"]["melanoma_auc"], "of": len(rows)}  # fmt: skip
 
 
-def _referrals(facts: RunFiles) -> Iterator[dict]:
-    for model in facts.results.get("abstention", {"models": {}})["models"].values():
+def _referrals(run_files: RunFiles) -> Iterator[dict]:
+    for model in run_files.results.get("abstention", {"models": {}})["models"].values():
         row = referral_at(model, SHOWN_FRACTION)
         yield row["test"] | {"name": model["name"], "fraction": row["fraction"]}
 
 
-def _datasets(facts: RunFiles) -> Iterator[dict]:
-    for results in facts.external:
+def _datasets(run_files: RunFiles) -> Iterator[dict]:
+    for results in run_files.external:
         yield {"dataset": results["dataset"]["name"], "images": results["test_images"],
                "lesions": results["test_lesions"], "prevalence": results["prevalence"],
-               "own": facts.results["prevalence"]}  # fmt: skip
+               "own": run_files.results["prevalence"]}  # fmt: skip
 
 
-def _elsewhere(facts: RunFiles) -> Iterator[dict]:
-    for results, about in zip(facts.external, _datasets(facts), strict=True):
+def _elsewhere(run_files: RunFiles) -> Iterator[dict]:
+    for results, about in zip(run_files.external, _datasets(run_files), strict=True):
         yield from (about | model for model in results["models"].values())
 
 
-def _shifts(facts: RunFiles) -> Iterator[dict]:
-    return shift_rows(facts.results)
+def _shifts(run_files: RunFiles) -> Iterator[dict]:
+    return shift_rows(run_files.results)
 
 
-def _dataset(facts: RunFiles) -> list[str]:
+def _dataset(run_files: RunFiles) -> list[str]:
     """Which data, and how many."""
-    data = facts.results["dataset"]
+    data = run_files.results["dataset"]
     kind = " (pictures painted by a program, of no patient)" * data["generated"]
     return [f"{data['name']}{kind}: {data['images']:,} images of {data['lesions']:,} lesions, "
             f"fingerprint {data['fingerprint']}."]  # fmt: skip
 
 
-def _partition(facts: RunFiles) -> list[str]:
+def _partition(run_files: RunFiles) -> list[str]:
     """Images, lesions and melanomas of each part."""
-    if facts.split is None:
+    if run_files.split is None:
         return []
-    lines, used = [], (facts.split["part"] != UNUSED).sum()
+    lines, used = [], (run_files.split["part"] != UNUSED).sum()
     for part, name in PARTS.items():
-        rows = facts.split.iloc[split_rows(facts.split, part)]
+        rows = run_files.split.iloc[split_rows(run_files.split, part)]
         melanomas = rows[rows["dx"] == MELANOMA]
         lines.append(f"{name.capitalize()}: {len(rows):,} images ({len(rows) / used:.1%}) of "
                      f"{rows['lesion_id'].nunique():,} lesions; melanoma: {len(melanomas):,} "
                      f"images of {melanomas['lesion_id'].nunique():,} lesions.")  # fmt: skip
-    return [f"{used:,} of {len(facts.split):,} images are used.", *lines]
+    return [f"{used:,} of {len(run_files.split):,} images are used.", *lines]
 
 
-def _disjoint(facts: RunFiles) -> list[str]:
+def _disjoint(run_files: RunFiles) -> list[str]:
     """Whether lesions are shared between training and what is held out."""
-    if facts.split is None:
+    if run_files.split is None:
         return []
-    leaked = is_leaked(facts.split)
-    lines = [f"Split by {facts.results['split']}: {leaked.sum():,} of {len(leaked):,} held-out "
+    leaked = is_leaked(run_files.split)
+    lines = [f"Split by {run_files.results['split']}: {leaked.sum():,} of {len(leaked):,} held-out "
              "images show a lesion that is in training too."]  # fmt: skip
-    if "patient_id" not in facts.split:
+    if "patient_id" not in run_files.split:
         lines.append("Patients are not identified: one may have lesions in several parts.")
     return lines
 
 
-def _imbalance(facts: RunFiles) -> list[str]:
+def _imbalance(run_files: RunFiles) -> list[str]:
     """How unequal the classes are, and what the recipe does about it."""
-    if facts.split is None:
+    if run_files.split is None:
         return []
-    counts = facts.split.iloc[split_rows(facts.split, "train")]["dx"].value_counts()
+    counts = run_files.split.iloc[split_rows(run_files.split, "train")]["dx"].value_counts()
     names = ", ".join(f"{DISPLAY_NAMES[code].lower()} {n:,}" for code, n in counts.items())
     lines = [f"Training images: {names}."]
-    for name in sorted({model["config"].recipe for model in facts.models}):
+    for name in sorted({model["config"].recipe for model in run_files.models}):
         most, way = RECIPES[name].majority_fraction, RECIPES[name].decision
         shown = "shows every image" if most == 1 else f"is at most {most:.0%} of one class"
         decided = "the most probable" if way == "probable" else "balanced, relative to frequency"
@@ -197,64 +197,64 @@ def _imbalance(facts: RunFiles) -> list[str]:
     return lines
 
 
-def _missing_data(facts: RunFiles) -> list[str]:
+def _missing_data(run_files: RunFiles) -> list[str]:
     """What is unknown of the test images, and what was left out elsewhere."""
-    rows = [row for row in _groups(facts) if row["group"] == "unknown"]
+    rows = [row for row in _groups(run_files) if row["group"] == "unknown"]
     unknown = [f"{_label(row)}: {row['images']:,}" for row in rows]
     lines = ["Patient data are no input. Test images for which they are unknown are a group of "
              f"their own; by {'; by '.join(unknown) or 'any attribute: none'}."]  # fmt: skip
-    for results in facts.external:
+    for results in run_files.external:
         left_out = describe_excluded(results["external"]["left_out"]) or "none"
         lines.append(f"Images left out of {results['dataset']['name']}: {left_out}.")
     return lines
 
 
-def _software(facts: RunFiles) -> list[str]:
+def _software(run_files: RunFiles) -> list[str]:
     """Versions, and the seed of the split."""
     found = {
         ", ".join(f"{name} {number}" for name, number in model["versions"].items())
         + f"; seed of the split {model['config'].seed}."
-        for model in facts.models if model["versions"]
+        for model in run_files.models if model["versions"]
     }  # fmt: skip
     return sorted(found)
 
 
-def _output(facts: RunFiles) -> list[str]:
+def _output(run_files: RunFiles) -> list[str]:
     """What a network returns."""
-    codes = facts.results["class_names"]
+    codes = run_files.results["class_names"]
     names = ", ".join(DISPLAY_NAMES[code].lower() for code in codes)
     return [f"Calibrated probabilities of {len(codes)} diagnoses ({names}), and a verdict on "
             "melanoma at a threshold on its probability."]  # fmt: skip
 
 
-def _metrics(facts: RunFiles) -> list[str]:
+def _metrics(run_files: RunFiles) -> list[str]:
     """Every metric that was computed."""
-    names = dict.fromkeys(name for model in facts.models for name in model["metrics"])
+    names = dict.fromkeys(name for model in run_files.models for name in model["metrics"])
     heads = ", ".join(HEADS.get(name, _in_print(name)) for name in names)
-    labels = list(dict.fromkeys(row["label"] for row in _points(facts)))
+    labels = list(dict.fromkeys(row["label"] for row in _points(run_files)))
     return [f"Of every model: {heads}; sensitivity, specificity, PPV and NPV at thresholds for a "
             f"{', a '.join(labels)}."]  # fmt: skip
 
 
-def _uncertainty(facts: RunFiles) -> list[str]:
+def _uncertainty(run_files: RunFiles) -> list[str]:
     """What intervals cover, and which differences are significant."""
-    interval, pairs = facts.results["interval"], facts.results["differences"]
+    interval, pairs = run_files.results["interval"], run_files.results["differences"]
     found = [
-        " and ".join(pair_names(facts.results, pair)) for pair in pairs
+        " and ".join(pair_names(run_files.results, pair)) for pair in pairs
         if (p := pair["melanoma_auc"]["p_holm"]) is not None and p < 1 - interval["level"]
     ]  # fmt: skip
     return [
         f"{interval['level']:.0%} intervals from {interval['resamples']:,} resamples by "
-        f"{interval['unit']}; trainings of each network: {facts.results.get('trainings', 1)}.",
+        f"{interval['unit']}; trainings of each network: {run_files.results.get('trainings', 1)}.",
         f"Pairs of networks whose melanoma AUC differs significantly (p adjusted by Holm): "
         f"{len(found)} of {len(pairs)}{': ' * bool(found)}{'; '.join(found)}.",
     ]
 
 
-def _subgroups(facts: RunFiles) -> list[str]:
+def _subgroups(run_files: RunFiles) -> list[str]:
     """Between which groups of patients sensitivity at the first threshold differs most."""
     lines = []
-    for model in facts.models:
+    for model in run_files.models:
         rows = [row for row in model["subgroups"] if row["attribute"] in OF_PATIENTS]
         known = [row for row in rows
                  if not row["small"] and row["sensitivity"]["value"] is not None]  # fmt: skip
@@ -268,20 +268,20 @@ def _subgroups(facts: RunFiles) -> list[str]:
     return lines
 
 
-def _characteristics(facts: RunFiles) -> list[str]:
+def _characteristics(run_files: RunFiles) -> list[str]:
     """The patients of the test split."""
-    return _counts(facts, [name for name in ATTRIBUTES if name != "dx_type"])
+    return _counts(run_files, [name for name in ATTRIBUTES if name != "dx_type"])
 
 
-def _confirmation(facts: RunFiles) -> list[str]:
+def _confirmation(run_files: RunFiles) -> list[str]:
     """How the diagnoses of the test split were made."""
-    return _counts(facts, ["dx_type"])
+    return _counts(run_files, ["dx_type"])
 
 
-def _errors(facts: RunFiles) -> list[str]:
+def _errors(run_files: RunFiles) -> list[str]:
     """How many errors there are, and what melanomas are taken for."""
     lines, melanoma = [], CLASS_NAMES.index(MELANOMA)
-    for model in facts.models:
+    for model in run_files.models:
         matrix = np.array(model["confusion_matrix"])
         row, others = matrix[melanoma], matrix[melanoma].copy()
         others[melanoma] = 0
@@ -293,25 +293,25 @@ def _errors(facts: RunFiles) -> list[str]:
     return lines
 
 
-def _sample_size(facts: RunFiles) -> list[str]:
+def _sample_size(run_files: RunFiles) -> list[str]:
     """The size of the test split, and how wide it leaves the interval of the melanoma AUC."""
     widths = [
-        f"{model['name']} {auc['high'] - auc['low']:.3f}" for model in facts.models
+        f"{model['name']} {auc['high'] - auc['low']:.3f}" for model in run_files.models
         if (auc := model["metrics"]["melanoma_auc"])["low"] is not None
     ]  # fmt: skip
-    return [f"{facts.results['test_lesions']:,} test lesions and "
-            f"{facts.results['test_melanomas']:,} test images of melanoma; width of the interval "
-            f"of the melanoma AUC: {', '.join(widths) or 'not defined'}."]  # fmt: skip
+    lesions, melanomas = (run_files.results[f"test_{name}"] for name in ("lesions", "melanomas"))
+    return [f"{lesions:,} test lesions and {melanomas:,} test images of melanoma; width of the "
+            f"interval of the melanoma AUC: {', '.join(widths) or 'not defined'}."]  # fmt: skip
 
 
-def _limits(facts: RunFiles) -> list[str]:
+def _limits(run_files: RunFiles) -> list[str]:
     """Limits that can be read from the run."""
-    results, rows = facts.results, _groups(facts)
+    results, rows = run_files.results, _groups(run_files)
     known = [
         "The pictures are generated." * results["dataset"]["generated"],
         "Split by image, so every estimate is optimistic." * results["optimistic"],
         f"Trainings of each network: {results.get('trainings', 1)}.",
-        f"External tests: {len(facts.external)}.",
+        f"External tests: {len(run_files.external)}.",
         f"Groups of patients with few lesions: {sum(row['small'] for row in rows)} of {len(rows)}.",
     ]
     return list(filter(None, known))
@@ -322,24 +322,24 @@ def _in_print(name: str) -> str:
     return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
 
 
-def _groups(facts: RunFiles) -> list[dict]:
+def _groups(run_files: RunFiles) -> list[dict]:
     """The groups of patients; their counts are the same for every model."""
-    return facts.models[0]["subgroups"]
+    return run_files.models[0]["subgroups"]
 
 
 def _label(row: dict) -> str:
     return ATTRIBUTES[row["attribute"]].lower()
 
 
-def _counts(facts: RunFiles, attributes: Iterable[str]) -> list[str]:
+def _counts(run_files: RunFiles, attributes: Iterable[str]) -> list[str]:
     """A line an attribute with the lesions of each of its groups."""
     lines = []
     for attribute in attributes:
-        told = "; ".join(
+        counted = "; ".join(
             f"{row['group']}: {row['lesions']:,} lesions ({row['melanoma_lesions']:,} of melanoma)"
-            for row in _groups(facts) if row["attribute"] == attribute
+            for row in _groups(run_files) if row["attribute"] == attribute
         )  # fmt: skip
-        lines += [f"Test split by {ATTRIBUTES[attribute].lower()}. {told}."] * bool(told)
+        lines += [f"Test split by {ATTRIBUTES[attribute].lower()}. {counted}."] * bool(counted)
     return lines
 
 

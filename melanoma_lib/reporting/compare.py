@@ -15,16 +15,17 @@ from melanoma_lib.core.errors import MelanomaError
 from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, bootstrap_weights
 from melanoma_lib.evaluation.ensemble import averaged_models
-from melanoma_lib.evaluation.metrics import auc, confusion_matrix, top_class
+from melanoma_lib.evaluation.metrics import confusion_matrix
 from melanoma_lib.evaluation.model_metrics import (
     CALIBRATION,
     MELANOMA_CALIBRATION,
     METRICS,
     bootstrap_melanoma,
     bootstrap_metrics,
+    decision_scores_on_test,
     metric_differences,
-    test_probabilities,
-    test_scores,
+    probabilities_on_test,
+    validation_auc,
 )
 from melanoma_lib.evaluation.operating_points import (
     AtThreshold,
@@ -41,7 +42,7 @@ from melanoma_lib.evaluation.trained_run import (
     load_trainings,
 )
 from melanoma_lib.evaluation.trainings import (
-    Trainings,
+    Resampled,
     difference_of_trainings,
     estimate_of_trainings,
     paired_difference,
@@ -189,14 +190,14 @@ def _basis(run: str, record: dict, test: Predictions, resamples: int) -> dict:
 def ensemble_differences(
     models: Mapping[str, Sequence[TrainedRun]],
     averaged: Iterable[str],
-    bootstrapped: Mapping[str, dict[str, Trainings]],
+    bootstrapped: Mapping[str, dict[str, Resampled]],
 ) -> list[dict]:
     """How much every averaged model differs from one network, first minus second.
 
     An ensemble from the network with the best melanoma AUC on validation, and a network with mirror
     images from the same without.
     """
-    best = max(models, key=lambda key: _validation_auc(models[key]))
+    best = max(models, key=lambda key: np.mean([validation_auc(each) for each in models[key]]))
     rows = []
     for key in averaged:
         itself = key.removeprefix("flips-")
@@ -207,12 +208,6 @@ def ensemble_differences(
             name: subtract(bootstrapped[key][name], bootstrapped[other][name]) for name in COLUMNS
         })  # fmt: skip
     return rows
-
-
-def _validation_auc(trained: Sequence[TrainedRun]) -> float:
-    """The mean melanoma AUC on validation."""
-    splits = [training.predictions.split("val") for training in trained]
-    return float(np.mean([auc(split.is_melanoma, split.melanoma_score()) for split in splits]))
 
 
 def count_images(test: Predictions) -> dict[str, int]:
@@ -252,7 +247,7 @@ def require_one_precision(records: Mapping[str, Mapping]) -> None:
 
 def _evaluate_model(
     trained: Sequence[TrainedRun],
-    bootstrapped: dict[str, Trainings],
+    bootstrapped: dict[str, Resampled],
     weights: np.ndarray,
     metadata: pd.DataFrame,
 ) -> dict:
@@ -264,9 +259,9 @@ def _evaluate_model(
     return {
         **_recorded(record),
         **{name: record[name] for name in ("averages", "averaging") if name in record},
-        **test_estimates(trained, bootstrapped, weights),
+        **estimates_on_test(trained, bootstrapped, weights),
         "subgroups": by_subgroup(
-            _at_threshold(trained, 0), [scores for _, scores in test_scores(trained)],
+            _at_threshold(trained, 0), [scores for _, scores in decision_scores_on_test(trained)],
             metadata, weights,
         ),
         "diagnoses": by_diagnosis(trained, weights),
@@ -295,18 +290,18 @@ def starting_weights(record: dict) -> str:
     return "ImageNet weights" if config.get("pretrained") or file else "random weights"
 
 
-def test_estimates(
-    trained: Sequence[TrainedRun], bootstrapped: dict[str, Trainings], weights: np.ndarray
+def estimates_on_test(
+    trained: Sequence[TrainedRun], bootstrapped: dict[str, Resampled], weights: np.ndarray
 ) -> dict:
     """The estimates of one model that need no table of patients.
 
     Temperature, thresholds and confusion matrix are those of the first training; `trainings` holds
     seed, temperature and metrics of every one.
     """
-    bundle, decided = trained[0].bundle, test_scores(trained)[0]
-    data = test_probabilities(trained, calibrated=False)
+    bundle, decided = trained[0].bundle, decision_scores_on_test(trained)[0]
+    data = probabilities_on_test(trained, calibrated=False)
     raw = {
-        name: (*resample_trainings(METRICS[name], data, weights), None) for name in CALIBRATION
+        name: resample_trainings(METRICS[name], data, weights) for name in CALIBRATION
     }
     return {
         "temperature": bundle["temperature"],
@@ -338,7 +333,7 @@ def _operating_points(trained: Sequence[TrainedRun], weights: np.ndarray) -> lis
 
 
 def differences(
-    models: Mapping[str, Sequence[TrainedRun]], bootstrapped: Mapping[str, dict[str, Trainings]]
+    models: Mapping[str, Sequence[TrainedRun]], bootstrapped: Mapping[str, dict[str, Resampled]]
 ) -> list[dict]:
     """The differences between every two models on the same resamples, first minus second.
 
@@ -357,9 +352,9 @@ def differences(
                 row[name]["outperforms"] = probability_of_outperforming(*both, more_is_better)
         firsts = [models[key][0] for key in pair]
         tests = [training.predictions.split("test") for training in firsts]
-        right = [top_class(*decided)[1] for decided in test_scores(firsts)]
+        right = [each.predicted_classes("test") == tests[0].labels for each in firsts]
         scores = [
-            test.melanoma_score(training.bundle["temperature"])
+            test.melanoma_probability(training.bundle["temperature"])
             for test, training in zip(tests, firsts, strict=True)
         ]
         rows.append(row | {"mcnemar": mcnemar(*right),

@@ -160,7 +160,7 @@ def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict
         [bootstrap_metrics([each._replace(bundle=bundle)], of_split) for bundle in bundles]
         for each, of_split in zip(runs, weights, strict=True)
     )
-    return compare.test_estimates([run], own, weights[0]) | {
+    return compare.estimates_on_test([run], own, weights[0]) | {
         "difference": metric_differences(own, away, METRICS),
         "difference_uncalibrated": metric_differences(own_raw, away_raw, CALIBRATION),
     }

@@ -195,7 +195,7 @@ def _choose_operating_points(folder: Path, config: Config) -> None:
     chosen = [(point["criterion"], point["target"]) for point in bundle["operating_points"]]
     if chosen != list(config.operating_points):
         validation = load_predictions(folder / "predictions.parquet").split("val")
-        scores = validation.melanoma_score(bundle["temperature"])
+        scores = validation.melanoma_probability(bundle["temperature"])
         bundle["operating_points"] = choose_operating_points(
             validation.is_melanoma, scores, config.operating_points
         )

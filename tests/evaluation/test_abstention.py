@@ -17,6 +17,7 @@ from melanoma_lib.evaluation.abstention import (
 )
 from melanoma_lib.evaluation.bootstrap import bootstrap_weights
 from melanoma_lib.evaluation.predictions import Predictions
+from melanoma_lib.evaluation.trained_run import TrainedRun
 
 
 def test_uncertainty_by_hand():
@@ -79,7 +80,8 @@ def test_a_referral_by_hand():
     test = Predictions(names, names, np.full(8, "test"), np.repeat([melanoma, nevus], 4),
                        np.log(probabilities))  # fmt: skip
     referred = np.array([0, 0, 1, 0, 0, 0, 1, 0], bool)
-    found = referral_estimates([Referral(test, 1.0, 0.65, referred)], bootstrap_weights(names, 50))
+    training = TrainedRun({}, {"temperature": 1.0}, test)
+    found = referral_estimates([Referral(training, 0.65, referred)], bootstrap_weights(names, 50))
     values = {name: each["value"] for name, each in found.items()}
     assert values == pytest.approx({
         "referred": 2 / 8, "accuracy": 6 / 6, "sensitivity": 2 / 3, "specificity": 1,

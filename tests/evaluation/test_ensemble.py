@@ -43,7 +43,7 @@ def test_an_ensemble_has_a_temperature_and_thresholds_of_its_own(models):
     validation = made.predictions.split("val")
     assert made.bundle["temperature"] == fit_temperature(validation.logits, validation.labels)
     (point,) = made.bundle["operating_points"]
-    negative = validation.melanoma_score(made.bundle["temperature"])[~validation.is_melanoma]
+    negative = validation.melanoma_probability(made.bundle["temperature"])[~validation.is_melanoma]
     assert (negative < point["threshold"]).mean() >= 0.95
     likelihoods = made.record["averaging"]["validation_nll"]
     probabilities = validation.probabilities(made.bundle["temperature"])

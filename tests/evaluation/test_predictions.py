@@ -51,7 +51,7 @@ def test_columns_in_another_order_keep_their_meaning(predictions, tmp_path):
     table[list(reversed(table.columns))].to_parquet(tmp_path / "q.parquet")
     again = load_predictions(tmp_path / "q.parquet")
     assert again.class_names == CLASS_NAMES[::-1]
-    assert again.melanoma_score() == pytest.approx(predictions.melanoma_score())
+    assert again.melanoma_probability() == pytest.approx(predictions.melanoma_probability())
     assert np.array_equal(again.is_melanoma, predictions.is_melanoma)
 
 
@@ -59,7 +59,7 @@ def test_parts_and_melanoma(predictions):
     test = predictions.split("test")
     assert test.image_ids.tolist() == ["ISIC_3", "ISIC_4", "ISIC_5"]
     assert test.is_melanoma.tolist() == [False, True, False]
-    assert test.melanoma_score(2.0) == pytest.approx(
+    assert test.melanoma_probability(2.0) == pytest.approx(
         scipy.special.softmax(test.logits.astype(float) / 2, axis=1)[:, 4]
     )
 
@@ -79,7 +79,7 @@ def test_a_submission_has_the_columns_of_the_challenge(predictions, tmp_path):
     assert header == "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC" and first.startswith("ISIC_3,0.")
     assert table["image"].tolist() == ["ISIC_3", "ISIC_4", "ISIC_5"]
     assert table[list(ISIC_COLUMNS)].sum(axis=1).to_numpy() == pytest.approx(1)
-    assert table["MEL"].to_numpy() == pytest.approx(test.melanoma_score(1.5))
+    assert table["MEL"].to_numpy() == pytest.approx(test.melanoma_probability(1.5))
     for column, name in enumerate(CLASS_NAMES):
         assert table[name.upper()].to_numpy() == pytest.approx(test.probabilities(1.5)[:, column])
 

@@ -86,7 +86,7 @@ def test_few_lesions_have_the_exact_interval_of_so_many(test_of):
 
 def test_two_melanomas_above_all_others_leave_room_for_one_below(test_of):
     """An AUC of 1 from k melanomas is worth k pairs, all won."""
-    metadata, scores = table_of(test_of), test_of.melanoma_score(1.3)
+    metadata, scores = table_of(test_of), test_of.melanoma_probability(1.3)
     surest = np.argsort(np.where(test_of.is_melanoma, -scores, 1))
     lowest = np.argsort(np.where(test_of.is_melanoma, 1, scores))[:30]
     metadata.loc[[*surest[:2], *lowest], "localization"] = "ear"

@@ -79,7 +79,7 @@ def test_near_the_threshold_is_a_factor_of_two_in_the_odds(predictor, prediction
 
 def test_fractions_of_validation_images_below(predictor, prediction):
     validation = load_predictions(predictor.folder / "predictions.parquet").split("val")
-    scores = validation.melanoma_score(predictor.bundle["temperature"])
+    scores = validation.melanoma_probability(predictor.bundle["temperature"])
     below = predictor.decide(prediction).fraction_below
     lower, melanomas = scores < prediction.melanoma_probability, validation.is_melanoma
     assert below[MELANOMA] == pytest.approx(lower[melanomas].mean())
@@ -152,7 +152,7 @@ def test_of_a_folder_the_images_and_not_the_masks(dataset):
 def validation_auc(folder):
     val = load_predictions(folder / "predictions.parquet").split("val")
     temperature = read_json(folder / "bundle.json")["temperature"]
-    return roc_auc_score(val.is_melanoma, val.melanoma_score(temperature))
+    return roc_auc_score(val.is_melanoma, val.melanoma_probability(temperature))
 
 
 def test_of_a_run_the_model_with_the_best_validation_auc_is_used(sample_run, tmp_path, capsys):

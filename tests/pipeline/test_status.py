@@ -107,7 +107,7 @@ def test_the_time_left_comes_from_measured_epochs_and_what_followed_them(config,
 )
 def test_what_runs_side_by_side_counts_once(config, steps, jobs, devices, device, minutes):
     """Trainings take turns on one GPU."""
-    run.record_asked(config, {"fingerprint": "data"}, jobs=jobs, devices=devices)
+    run.record_run_config(config, {"fingerprint": "data"}, jobs=jobs, devices=devices)
     for step in trainings(steps):
         epochs(config, step, 1)
     with lock(config.training_lock("a")):
@@ -144,7 +144,7 @@ def test_it_is_said_when_no_process_is_alive_and_what_is_not_counted(config, ste
 
 
 def test_a_run_of_trainings_alone_is_reported_without_chapters(config, steps, capsys):
-    run.record_asked(config, {"fingerprint": "data"}, chapters=False)
+    run.record_run_config(config, {"fingerprint": "data"}, chapters=False)
     found = status.recorded_run(Path(config.output_dir))
     assert [step.name for step in found[1]] == ["04_training-a", "04_training-b"]
 
@@ -258,7 +258,7 @@ def test_where_no_run_is_one_line_says_how_to_make_one(runs, monkeypatch, capsys
 
 
 def test_a_run_of_another_version_is_refused_in_one_line(runs, capsys):
-    path = runs / "by_notebooks" / run.ASKED
+    path = runs / "by_notebooks" / run.RUN_CONFIG
     record = read_json(path)
     write_json(path, record | {"config": record["config"] | {"unknown": 1}})
     assert main(["status"]) == 2

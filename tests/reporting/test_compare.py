@@ -153,7 +153,7 @@ def test_differences_are_paired(results, trained):
     figures = [models[pair[side]]["metrics"]["accuracy"]["value"] for side in ("first", "second")]
     assert pair["accuracy"]["value"] == pytest.approx(figures[0] - figures[1])
     first, second = test_part(folder), test_part(folder, "model_1")
-    scores = first.melanoma_score(1.3), second.melanoma_score(1.3)
+    scores = first.melanoma_probability(1.3), second.melanoma_probability(1.3)
     assert pair["delong"]["p"] == delong(first.is_melanoma, *scores)["p"]
     right = [part.logits.argmax(1) == part.labels for part in (first, second)]
     assert pair["mcnemar"]["b"] - pair["mcnemar"]["c"] == right[0].sum() - right[1].sum()

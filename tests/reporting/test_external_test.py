@@ -204,7 +204,7 @@ def test_a_dataset_that_only_says_melanoma_or_not_gets_the_binary_part(run, tmp_
     assert part["metrics"]["melanoma_ece"] == mel["ece"]
     assert part["metrics"]["calibration_in_the_large"] == mel["calibration_in_the_large"]
     external = predictions[KEY]
-    raw = class_ece(external.is_melanoma, external.melanoma_score())
+    raw = class_ece(external.is_melanoma, external.melanoma_probability())
     assert part["uncalibrated"]["melanoma_ece"]["value"] == pytest.approx(float(raw))
     assert set(external.labels) == {-1, CLASS_NAMES.index(MELANOMA)}
     for name in ("test_images", "test_melanomas", "prevalence", "interval", "split", "class_names"):

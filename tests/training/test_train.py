@@ -118,7 +118,7 @@ def test_temperature_and_thresholds_come_from_validation(folder):
     bundle = read_json(folder / "bundle.json")
     val = load_predictions(folder / "predictions.parquet").split("val")
     assert bundle["temperature"] == fit_temperature(val.logits, val.labels)
-    score = val.melanoma_score(bundle["temperature"])
+    score = val.melanoma_probability(bundle["temperature"])
     point = bundle["operating_points"][0]
     assert (score[~val.is_melanoma] < point["threshold"]).mean() >= point["target"]
     assert bundle["class_names"][4] == "mel" and bundle["image_size"] == 32
@@ -133,7 +133,7 @@ def test_other_operating_points_renew_the_bundle_of_a_finished_training(
     (point,) = bundle["operating_points"]
     assert (point["name"], point["target"]) == ("sensitivity_90", 0.9)
     validation = load_predictions(folder / "predictions.parquet").split("val")
-    scores = validation.melanoma_score(bundle["temperature"])[validation.is_melanoma]
+    scores = validation.melanoma_probability(bundle["temperature"])[validation.is_melanoma]
     assert (scores >= point["threshold"]).mean() >= 0.9
 
 
@@ -251,6 +251,6 @@ def test_three_of_four_architectures_learn_to_tell_melanoma_on_the_sample(change
     for key in config.architectures:
         folder = train_architecture(config, key)
         test = load_predictions(folder / "predictions.parquet").split("test")
-        score = test.melanoma_score(read_json(folder / "bundle.json")["temperature"])
+        score = test.melanoma_probability(read_json(folder / "bundle.json")["temperature"])
         aucs[key] = float(auc(test.is_melanoma, score))
     assert sorted(aucs.values())[1] >= 0.85, aucs

@@ -27,7 +27,7 @@ def reliability(run: Run, of_melanoma: bool = False) -> Figure:
         for side, (moment, temperature) in enumerate(temperatures.items()):
             upper, lower = grid[2 * index : 2 * index + 2, side]
             predicted = (
-                (test.melanoma_score(temperature), test.is_melanoma) if of_melanoma
+                (test.melanoma_probability(temperature), test.is_melanoma) if of_melanoma
                 else top_class(test.labels, test.probabilities(temperature))
             )  # fmt: skip
             table = calibration.reliability(*predicted)

@@ -36,7 +36,7 @@ def _points(run: Run) -> pd.DataFrame:
 def _scored(run: Run) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By model's name, whether each test image is a melanoma, and its calibrated probability."""
     return {
-        name: (test.is_melanoma, test.melanoma_score(model["temperature"]))
+        name: (test.is_melanoma, test.melanoma_probability(model["temperature"]))
         for (name, model), test in zip(run.models, run.split("test"), strict=True)
     }
 

@@ -1,4 +1,4 @@
-"""What a run says at its end: what failed, what was found, where it is, what comes next."""
+"""The message at the end of a run: failures, headline results, paths, next commands."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from melanoma_lib.pipeline.status import inspect_run
 RESULTS = "comparison_results.json"
 
 
-def ending(config: Config, steps: Sequence[Step], seconds: float) -> str:
+def final_message(config: Config, steps: Sequence[Step], seconds: float) -> str:
     """The last lines of a run that took so long, from its files; "" for one that did not end."""
     output, states = Path(config.output_dir), {step: state_of(step) for step in steps}
     failed = [step for step in steps if states[step] == "failed"]
@@ -45,7 +45,7 @@ def ending(config: Config, steps: Sequence[Step], seconds: float) -> str:
     return "\n".join(lines)
 
 
-def training_ending(config: Config, steps: Sequence[Step], seconds: float) -> str:
+def message_of_trainings(config: Config, steps: Sequence[Step], seconds: float) -> str:
     """The last lines of trainings without notebooks, which took so long."""
     run = shlex.quote(_short(Path(config.output_dir)))
     views = inspect_run(config, steps).steps

@@ -3,7 +3,7 @@ import pytest
 from melanoma_lib.config import Config
 from melanoma_lib.core.files import write_json, write_text
 from melanoma_lib.pipeline import run
-from melanoma_lib.pipeline.ending import ending
+from melanoma_lib.pipeline.final_message import final_message
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def mark(step, state, **more):
 
 
 def test_a_run_that_ended_well_says_what_was_found_where_it_is_and_what_comes_next(config, steps):
-    lines = ending(config, steps, 230.0).splitlines()
+    lines = final_message(config, steps, 230.0).splitlines()
     assert lines[0] == "all is done, in 3 min 50 s"
     assert lines[2:4] == [
         "  First: melanoma AUC 0.950 [0.850, 0.960], accuracy 0.800 [0.700, 0.900]",
@@ -52,7 +52,7 @@ def test_of_a_run_with_failures_the_first_lines_say_what_failed_and_how_to_go_on
     mark(steps[4], "failed", error="ValueError: no such thing (see x.failed.ipynb)")
     for step in steps[-4:]:
         run.step_status_path(step).unlink()
-    lines = ending(config, steps, 60.0).splitlines()
+    lines = final_message(config, steps, 60.0).splitlines()
     assert lines[0].startswith(f"1 of {len(steps)} steps failed")
     assert lines[1] == f"  {steps[4].name}: ValueError: no such thing (see x.failed.ipynb)"
     assert all(step.name in lines[2] for step in steps[-4:])
@@ -63,4 +63,4 @@ def test_of_a_run_with_failures_the_first_lines_say_what_failed_and_how_to_go_on
 def test_a_run_that_did_not_end_has_no_last_lines(config, steps):
     """As where another process holds its folder."""
     mark(steps[2], "started", started=0)
-    assert ending(config, steps, 1.0) == ""
+    assert final_message(config, steps, 1.0) == ""
