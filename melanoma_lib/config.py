@@ -64,14 +64,14 @@ class Recipe:
         "decoupled from the gradient (AdamW); none, as keeping the best epoch limits overfitting",
     )
     majority_fraction: float = with_reason(
-        1.0, "of an epoch, what the most frequent class fills at most: 1 shows every image"
+        1.0, "of an epoch, at most this may be images of the most frequent class; 1: every image"
     )
     best_epoch: str = with_reason(
-        "val_accuracy", "the kept epoch: the best by this, a number every reader knows; or the last"
+        "val_accuracy", "keep the epoch where this, known to all readers, is highest; or the last"
     )
     probe: bool = with_reason(
         False,
-        "the output layer begins at random; True: as the best one for the features as they are",
+        "the output layer begins at random; True: as a linear probe of the features as they are",
     )
     decision: str = with_reason(
         "probable", "the most probable diagnosis errs least; or balanced: relative to frequency"
@@ -111,10 +111,10 @@ class Config:
         "the four families of the comparison: residual, scaled, densely connected, attention",
     )
     split: str = with_reason(
-        "lesion", "no lesion is in two parts; image, the first protocol, shows what leakage buys"
+        "lesion", "no lesion is in two splits; image, the first one, shows the price of leakage"
     )
     leaked_fraction: float | None = with_reason(
-        None, "of the test images, the part whose lesion has other images in training; None: none"
+        None, "of the test images, the fraction whose lesion has other images in training; None: none"
     )
     seed: int = with_reason(
         42,

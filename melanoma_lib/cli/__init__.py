@@ -55,7 +55,8 @@ def build_parser() -> Parser:
 
     `resumes` says whether a command that was interrupted goes on where it was.
     """
-    parser = Parser(prog="melanoma", description="A thesis that can be run.")
+    about = "Train, calibrate, compare and explain classifiers of skin lesions on HAM10000."
+    parser = Parser(prog="melanoma", description=about)
     parser.add_argument("--version", action="version", version=f"melanoma {__version__}")
     parser.set_defaults(resumes=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -95,7 +95,7 @@ RUN_OPTIONS = {  # fields of Config
     "epochs": {"type": int, "metavar": "N", "help": "passes through the training split"},
     "batch_size": {"type": int, "metavar": "N", "help": "images in a step of training"},
     "image_size": {"type": int, "metavar": "PIXELS", "help": "side of the images"},
-    "learning_rate": {"type": float, "metavar": "RATE", "help": "of Adam, at its highest"},
+    "learning_rate": {"type": float, "metavar": "RATE", "help": "of Adam or AdamW, at its highest"},
     "seed": {"type": int, "metavar": "N", "help": "of the split"},
     "training_seed": {"type": int, "metavar": "N", "help": "of the first training"},
     "trainings": {

@@ -14,7 +14,7 @@ from melanoma_lib.core.progress import progress
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the two commands to the parser."""
-    one = commands.add_parser("predict", help="what a trained model makes of pictures")
+    one = commands.add_parser("predict", help="predict pictures with a trained model")
     one.add_argument(
         "images", nargs="+", metavar="IMAGE", help="pictures, folders of them, or - for stdin"
     )

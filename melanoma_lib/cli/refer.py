@@ -1,4 +1,4 @@
-"""The command `refer`: whether trained models pass on the images that they are unsure of."""
+"""The command `refer`: whether trained models refer the images that they are least certain of."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from melanoma_lib.core.files import write_json
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
-        "refer", help="let trained models refer the images they are unsure of, or stop that"
+        "refer", help="let models refer their least certain images to a doctor"
     )
     parser.add_argument(
         "--bundle", metavar="DIR", default=Config().output_dir,
@@ -24,7 +24,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--order", default="confidence", metavar="NAME",
-        help="confidence, margin or entropy; default: %(default)s",
+        help="measure of uncertainty: confidence, margin or entropy; default: %(default)s",
     )
     parser.set_defaults(command=refer)
 

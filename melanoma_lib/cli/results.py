@@ -95,7 +95,7 @@ def redraw_figures(options: argparse.Namespace) -> None:
     folder = Path(options.output_dir)
     with attach_provenance(_origin(results)):
         outcome = latex.write(run, folder, Path(drawn), options.width, options.font_size)
-    for word in ("redrawn", "taken over", "missing"):
+    for word in ("redrawn", "copied", "missing"):
         names = [name for name, became in outcome.items() if became == word]
         print(f"{word:10s} {len(names):3d}  {', '.join(names)}")
     if "missing" in outcome.values():

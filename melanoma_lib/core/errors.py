@@ -1,4 +1,4 @@
-"""The error that users see, what becomes of any other, and how a message lists many items."""
+"""`MelanomaError`, the error that users see, and the wording of errors."""
 
 import errno
 import functools

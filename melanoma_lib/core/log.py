@@ -32,7 +32,7 @@ def buffer_lines(show: Callable[[str], None]) -> Callable[[str], None]:
 
 @dataclass
 class RunLog:
-    """Whether what is printed is also shown, as it is unless a display takes its place."""
+    """An open log; `shown = False` keeps what is printed off the terminal, for a live display."""
 
     shown: bool = True
 

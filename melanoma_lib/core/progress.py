@@ -1,4 +1,4 @@
-"""Progress of loops: a bar where somebody runs them by hand, a small file for who watches a run."""
+"""Progress of loops: a bar in a terminal or notebook, or a file that `melanoma status` reads."""
 
 import contextlib
 import json

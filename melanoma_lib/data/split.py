@@ -40,8 +40,8 @@ def make_split(
 
     protocol: "lesion" divides lesions 70 / 15 / 15 into train, val and test; "image" holds out
     int(15%) of the images as `val+test`, which serves as both. With `leaked_fraction`, the split
-    by lesion becomes one of `leakage_split`, with as large a fraction of test lesions that can leak
-    as leaks when this dataset is split by image. Returns the columns image_id, lesion_id (see
+    by lesion becomes a `leakage_split`, in which as large a fraction of the test images can leak as
+    leaks when this dataset is split by image. Returns the columns image_id, lesion_id (see
     `lesion_groups`), dx and part, the split's name. Raises `MelanomaError` when there are too few
     of a diagnosis, or for more leakage than is possible.
     """
@@ -82,8 +82,8 @@ def leakage_split(
     `fraction` of the test images leak: all other images of their lesions take the places of
     training images of the same diagnosis; 0 leaves the training split as it is. Those of a smaller
     fraction leak in a larger one too. The test images depend on `seed` alone: an image of each
-    lesion with several, which can leak, and as many lesions of one image that `leakable` of all can
-    leak. Validation stays. The other images are `UNUSED`.
+    lesion with several, which can leak, and of so many lesions with one image that a fraction
+    `leakable` of all can leak. Validation stays. The other images are `UNUSED`.
 
     Raises `MelanomaError` when more is to leak than can, or a fraction of no lesion.
     """

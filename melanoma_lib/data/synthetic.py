@@ -357,11 +357,11 @@ def photograph(
     rng: np.random.Generator,
     fixed: Mapping[str, bool] = MappingProxyType({}),
 ) -> tuple[Image.Image, Image.Image, set[str]]:
-    """A photograph of a painted lesion, `skin` (SIDE, SIDE, 4): an RGB image, its 1-bit mask, and
-    which of `ARTIFACTS` it shows.
+    """A photograph of a painted lesion, its mask, and which of `ARTIFACTS` it shows.
 
-    Rotated, shifted and zoomed at random; artifacts, light, focus and camera noise do not depend on
-    the diagnosis. `fixed` says of some artifacts whether they are there; all else stays as it is.
+    `skin` is (SIDE, SIDE, 4) as of `paint`; image RGB, mask with 1 bit, WIDTH x HEIGHT. Rotated,
+    shifted and zoomed at random; artifacts, light, focus and camera noise do not depend on the
+    diagnosis. `fixed` says of some artifacts whether they are there; all else stays as it is.
     """
     angle, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.12)
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
@@ -486,8 +486,7 @@ def without_artifacts(
 
 
 def _plan(seed: int, shortcut: str) -> tuple[pd.DataFrame, dict[str, dict[str, bool]]]:
-    """The table, with the number of each image among those of its lesion, and by image id what is
-    not left to chance."""
+    """The table with an image's `number` in its lesion; by image id what is not left to chance."""
     rng = np.random.default_rng(seed)
     # Shuffled, so that an id says nothing about the diagnosis.
     classes = rng.permutation(np.repeat(list(LESIONS), list(LESIONS.values())))

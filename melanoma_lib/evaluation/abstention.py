@@ -1,6 +1,7 @@
-"""Abstention: which images a model refers to a doctor, and what its answers are worth on the rest.
+"""Abstention (selective prediction): images above an uncertainty threshold go to a doctor.
 
-An image is referred if its uncertainty is above a threshold that was chosen on validation.
+The threshold is chosen on validation; estimates on the test split say what the answers on the rest
+are worth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,7 +92,7 @@ def referral_threshold(uncertainty: np.ndarray, fraction: float) -> float:
 def choose_referral(
     validation: Predictions, temperature: float, order: str, fraction: float
 ) -> dict[str, object]:
-    """Whom a network refers: `order`, `fraction` and `threshold`, as a bundle holds them.
+    """The referral rule of a network: `order`, `fraction` and `threshold`, as a bundle holds them.
 
     The least certain `fraction` of the validation split, by one of `uncertainties`. Raises
     `MelanomaError` for another order or fraction.

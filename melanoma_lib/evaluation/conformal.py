@@ -1,4 +1,4 @@
-"""Conformal sets: several diagnoses instead of one, which hold the true one as often as promised.
+"""Conformal prediction sets, with a marginal or a class-conditional guarantee of coverage.
 
 Calibrated on one image a lesion, because images of a lesion are not exchangeable. The promise is
 for one image of a new lesion of the same kind as those of validation: it says nothing of other
@@ -15,7 +15,7 @@ from melanoma_lib.evaluation.metrics import weighted_mean
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.trainings import estimate_fractions, estimate_metric
 
-COVERAGE = 0.9  # the promise: how often the set is to hold the true diagnosis
+COVERAGE = 0.9  # nominal: how often the set is to hold the true diagnosis
 
 
 def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
@@ -30,15 +30,15 @@ def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
 
 
 def threshold_scores(probabilities: np.ndarray) -> np.ndarray:
-    """1 minus the probability of every class, (n, classes): small sets (Sadinle et al., 2019)."""
+    """LAC scores, 1 - p(class), (n, classes): smallest sets on average (Sadinle et al., 2019)."""
     return 1 - probabilities
 
 
 def adaptive_scores(probabilities: np.ndarray, uniform: np.ndarray | None = None) -> np.ndarray:
-    """The probability of all classes above each class and a part of its own, (n, classes).
+    """APS scores: the summed probability of the classes ranked above, and part of the class's own.
 
-    `uniform` (n,) in [0, 1], the part; by default random with a fixed seed. Sets are larger for
-    harder images (Romano et al., 2020).
+    (n, classes). `uniform` (n,) in [0, 1] is that part; by default random with a fixed seed. Sets
+    are larger for harder images (Romano et al., 2020).
     """
     if uniform is None:
         uniform = np.random.default_rng(SEED).random(len(probabilities))
@@ -60,7 +60,7 @@ METHODS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], bool, str]] = {
 def fit_limits(
     method: str, probabilities: np.ndarray, labels: np.ndarray, coverage: float = COVERAGE
 ) -> np.ndarray:
-    """The highest score with which each class is in the set, (classes,).
+    """Conformal thresholds, (classes,): a class is in the set if its score is at most that.
 
     `probabilities` (n, classes) and `labels` (n,) of calibration, of independent lesions. One
     limit for all classes, or for the class-conditional method one of each: then the promise holds

@@ -2,7 +2,9 @@
 
 Every metric takes optional image weights of shape (..., n) and returns shape (...): without
 weights the ordinary metric, with a row of weights per bootstrap resample its value on all
-resamples at once. One definition serves the value and its interval (see `bootstrap`).
+resamples at once. One definition serves the value and its interval (see `bootstrap`). `labels`
+(n,) are class indices and `probabilities` (n, classes); of two classes, `positive` is boolean (n,)
+and `scores` (n,), higher for positives.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Controlled thresholds: a rate reaches its target on new lesions with stated confidence.
+"""Thresholds with a guarantee: a rate reaches its target on new lesions with stated confidence.
 
 A threshold that reaches 95% on validation reaches it there; on new lesions it falls short about
 every second time. Learn then test (Angelopoulos et al., 2021) asks for more on validation: so few

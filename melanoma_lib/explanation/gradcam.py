@@ -43,7 +43,8 @@ def compute_cam(
 ) -> np.ndarray:
     """Heat maps from a layer's output and the gradient of a logit, as `class_gradients` gives them.
 
-    (n, size, size) in [0, 1], each with maximum 1 or all zero; bilinear interpolation.
+    `features` and `gradient` are (n, channels, side, side) or, of a transformer, (n, tokens,
+    channels). (n, size, size) in [0, 1], each with maximum 1 or all zero; bilinear interpolation.
     """
     import pytorch_grad_cam  # slow to import
 

@@ -93,10 +93,7 @@ def build_model(
         else:
             model = timm.create_model(entry.timm_name, num_classes=classes, **options)
         _init_classifier(model, classes)
-        if not has_fragile_convolution(model):
-            # Convolutions are faster with the colours of a pixel side by side.
-            model.to(memory_format=torch.channels_last)
-        return model
+        return to_fast_layout(model)
     except Exception as error:  # timm raises a dozen unrelated types
         fault = f"{weights} does not fit" if weights else "timm cannot build"
         reason = " ".join(str(error).split())[:300]
@@ -120,6 +117,14 @@ def _classes_of(state: Mapping, cfg) -> dict[str, int]:
         return {"num_classes": len(state[f"{head}.weight"])}
     named_otherwise = any(name.startswith(head.partition(".")[0]) for name in state)
     return {} if named_otherwise else {"num_classes": 0}
+
+
+def to_fast_layout(model: nn.Module) -> nn.Module:
+    """The model with channels_last weights, for which convolutions are faster, where that is safe.
+
+    See `has_fragile_convolution`.
+    """
+    return model if has_fragile_convolution(model) else model.to(memory_format=torch.channels_last)
 
 
 def has_fragile_convolution(model: nn.Module) -> bool:

@@ -10,11 +10,11 @@ from torch import nn
 from melanoma_lib.core.errors import MelanomaError, summarize_items
 from melanoma_lib.core.files import read_json, sha256, write_json
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.models.build import build_model
+from melanoma_lib.models.build import build_model, to_fast_layout
 from melanoma_lib.models.hub import PREFIX, fetch_run
 from melanoma_lib.models.out_of_distribution import ReferenceSet, save_reference_set
 
-SCHEMA = 2
+SCHEMA = 2  # of bundle.json; raise it when they change
 REQUIRED_METADATA = {  # what bundle.json must contain, and when it is valid
     "architecture": lambda value: isinstance(value, str),
     "class_names": lambda value: value == list(CLASS_NAMES),
@@ -73,7 +73,7 @@ def load_bundle(folder: Path | str) -> tuple[nn.Module, dict]:
     if {name for name, _ in model.named_buffers()} - set(model.state_dict()):
         model = build_model(*network)  # buffers that no file has must be computed
     load_weights(model, folder, assign=True)
-    return model.to(memory_format=torch.channels_last).eval(), metadata
+    return to_fast_layout(model).eval(), metadata
 
 
 def find_bundles(folder: Path | str) -> list[Path]:

@@ -37,7 +37,7 @@ from melanoma_lib.evaluation.trainings import (
 )
 from melanoma_lib.explanation.occlusion_metrics import load_altered
 
-SCHEMA = 1
+SCHEMA = 1  # of abstention_results.json; raise it when they change
 RESULTS = "abstention_results.json"  # in a run's folder
 FRACTIONS = (0.0, 0.1, 0.2, 0.3)  # of the images that are referred on validation
 COVERAGES = np.arange(1, 21) / 20  # at which a risk-coverage curve is kept

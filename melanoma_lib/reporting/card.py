@@ -1,5 +1,4 @@
-"""The model card of a trained network, in the format of the Hugging Face Hub (Mitchell et al.,
-2019): what it is for, how good it is, how it was trained, where it ends."""
+"""The model card of a trained network, in the Hugging Face Hub's format (Mitchell et al., 2019)."""
 
 import re
 from pathlib import Path

@@ -27,7 +27,7 @@ GENERATED = (
 LATEX = r"""%% Needs the packages booktabs and longtable. %(basis)s
 \begin{longtable}{@{}p{.06\linewidth}p{.28\linewidth}p{.58\linewidth}@{}}
 \toprule
-ChecklistItem & What it asks & %(title)s \\
+Item & What it asks & %(title)s \\
 \midrule
 \endhead
 \bottomrule

@@ -38,7 +38,7 @@ def write(
 
     Figures that cannot be redrawn from results are copied from `run_figures_dir`. `width` is in
     cm, `font_size` in points; raises `MelanomaError` where `figures.page` refuses them. Returns
-    for every figure `redrawn`, `taken over` (copied) or `missing` (left out of `figures.tex`).
+    for every figure `redrawn`, `copied` or `missing` (left out of `figures.tex`).
     """
     outcome, input_lines = {}, [HEADER]
     names = {"": ""} | {key: model["name"] for key, model in run.results["models"].items()}
@@ -62,7 +62,7 @@ def write(
 
 
 def _redraw_or_copy(run: Run, name: str, key: str, folder: Path, run_figures_dir: Path) -> str:
-    """Puts one figure into `folder`; returns `redrawn`, `taken over` or `missing`."""
+    """Puts one figure into `folder`; returns `redrawn`, `copied` or `missing`."""
     figure = figures.plot(run, name, key)
     if figure:
         split = "" if name < "02" else run.results["split"]  # chapter 01 shows the whole dataset
@@ -76,7 +76,7 @@ def _redraw_or_copy(run: Run, name: str, key: str, folder: Path, run_figures_dir
     for source in sources:
         with atomic_path(folder / source.name) as temporary:
             shutil.copyfile(source, temporary)
-    return "taken over"
+    return "copied"
 
 
 def _split_tables(results: dict) -> Iterator[tuple[str, str, Table]]:

@@ -23,7 +23,7 @@ class Run:
     folder: Path
     results: dict
     predictions: dict[str, Predictions]
-    metadata: pd.DataFrame | None = None  # None: the figures of the table are taken over
+    metadata: pd.DataFrame | None = None  # None: the figures of the table are copied
     seed: int = 0  # of the split
 
     @property

@@ -29,7 +29,7 @@ def run_callbacks(
     """Enables callbacks for a run and the processes it starts, and notifies of the run's end.
 
     track: one of `TRACKERS` or ""; notify: an address of apprise or ""; notify_on: of `OCCASIONS`,
-    with commas. Yields a list: what the block appends is told at the end. Raises `MelanomaError`
+    with commas. Yields a list: what the block appends is sent at the end. Raises `MelanomaError`
     when a package is not installed, apprise does not know the address, or there is no such
     occasion.
     """
@@ -47,11 +47,11 @@ def run_callbacks(
             yield message
         except BaseException as error:
             reason = str(error) or type(error).__name__
-            _tell("failure", f"{name} failed", "\n\n".join(filter(None, [reason, *message])))
+            _notify("failure", f"{name} failed", "\n\n".join(filter(None, [reason, *message])))
             raise
         else:
             text = "\n\n".join(message) or "All that was asked for is there."
-            _tell("end", f"{name} is done", text)
+            _notify("end", f"{name} is done", text)
 
 
 def on_epoch_end(folder: Path, row: dict, epochs: int) -> None:
@@ -60,10 +60,10 @@ def on_epoch_end(folder: Path, row: dict, epochs: int) -> None:
         _safely(TRACK, tracker, folder, row)
     if row["best"] and row["epoch"] > 1:  # the first is always the best so far
         text = f"epoch {row['epoch']} of {epochs}: validation accuracy {row['val_accuracy']:.3f}"
-        _tell("best", f"{folder.name} has a new best", text)
+        _notify("best", f"{folder.name} has a new best", text)
 
 
-def _tell(occasion: str, title: str, text: str) -> None:
+def _notify(occasion: str, title: str, text: str) -> None:
     if occasion in os.environ.get(NOTIFY_ON, ""):
         _safely(NOTIFY, _send, title, text)
 

@@ -1,4 +1,4 @@
-"""Micro-batches: a training step for which the memory would be too small otherwise."""
+"""Gradient accumulation: a training step in micro-batches, for batches larger than memory."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,8 @@ def step_in_micro_batches(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A training step with less memory: gradients accumulate over `count` micro-batches.
 
-    The update is that of the whole batch, but for batch normalisation, which sees micro-batches.
+    Arguments and results as of `loop.train_step`. The update is that of the whole batch, but for
+    batch normalisation, which sees micro-batches.
     """
     losses, logits = [], []
     optimizer.zero_grad()

@@ -64,10 +64,9 @@ class _Wrapped(nn.Module):
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the device has matrix units for bfloat16; without them it is slower than float32.
+    """Whether the device has matrix units for bfloat16: NVIDIA GPUs since Ampere, CPUs with AMX.
 
-    So have NVIDIA's GPUs since Ampere, and processors with AMX. Those with AVX512_BF16 alone gain
-    nothing in training.
+    Without them bfloat16 is slower than float32; AVX512_BF16 alone does not help training.
     """
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -52,7 +52,7 @@ OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
     out_of_distribution.FILE,
 )  # fmt: skip
-SCHEMA = 4
+SCHEMA = 4  # of run.json and predictions.parquet; raise it when they change
 
 
 def prepare(config: Config) -> TrainingData:

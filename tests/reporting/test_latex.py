@@ -34,7 +34,7 @@ def page(tmp_path_factory):
 def test_every_figure_is_redrawn_taken_over_or_named_as_missing(page):
     folder, outcome, run = page
     assert outcome["06-1-roc"] == outcome["04-1-training-curves-model_1"] == "redrawn"
-    assert outcome[TAKEN] == "taken over" and outcome["01-3-examples"] == "missing"
+    assert outcome[TAKEN] == "copied" and outcome["01-3-examples"] == "missing"
     for name, became in outcome.items():
         there = all((folder / f"{name}{suffix}").exists() for suffix in (".png", ".pdf", ".tex"))
         assert there == (became != "missing"), name
