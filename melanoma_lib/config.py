@@ -111,7 +111,7 @@ class Config:
         "the four families of the comparison: residual, scaled, densely connected, attention",
     )
     split: str = with_reason(
-        "lesion", "no lesion is in two splits; image, the first one, shows the price of leakage"
+        "lesion", "no lesion is in two splits; image, the first one, shows what leakage does"
     )
     leaked_fraction: float | None = with_reason(
         None, "of the test images, the fraction whose lesion has other images in training; None: none"
