@@ -107,13 +107,14 @@ def make_run(run_dir, skills=(2.0, 1.0), split="lesion", training_seed=0) -> dic
     return fast(*(f"model_{number}" for number in range(len(skills))))
 
 
-def distances_of(run_dir, keys) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Distances without meaning; leaves predictions that a shift blurs, as chapter 07 does."""
-    rng, found = np.random.default_rng(5), {}
+def shift_images(run_dir, keys) -> None:
+    """Leaves predictions that a shift blurs, as chapter 07 does; distances get no meaning."""
+    rng = np.random.default_rng(5)
     for key in keys:
-        predictions = load_predictions(run_dir / key / "predictions.parquet")
-        val, test = predictions.split("val"), predictions.split("test")
-        found[key] = tuple(rng.random(len(split.labels)) for split in (val, test))
+        path = run_dir / key / "predictions.parquet"
+        predictions = load_predictions(path)
+        save_predictions(path, predictions, distance=rng.random(len(predictions.labels)))
+        test = predictions.split("test")
         noise = rng.normal(scale=4, size=test.logits.shape).astype(np.float32)
         shifted = [
             dataclasses.replace(test, logits=test.logits + noise, splits=np.full(len(noise), name))
@@ -122,7 +123,6 @@ def distances_of(run_dir, keys) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         weights = read_json(run_dir / key / "bundle.json")["weights_sha256"]
         altered = run_dir / key / OCCLUSION_FILE.format("test")
         save_predictions(altered, concatenate(shifted), f"{weights} dataset")
-    return found
 
 
 def computed_in(folder, precision):

@@ -103,12 +103,13 @@ def isic_submission(predictions: Predictions, temperature: float) -> pd.DataFram
     return table[["image", *ISIC_COLUMNS]]
 
 
-def save_predictions(path: Path, predictions: Predictions, key: str = "") -> None:
-    """Writes predictions.parquet: image_id, lesion_id, part (val or test), label, logits.
+def save_predictions(
+    path: Path, predictions: Predictions, key: str = "", **more: np.ndarray
+) -> None:
+    """Writes predictions.parquet: image_id, lesion_id, part (val or test), label, logits, and more.
 
-    A label is a code, or `NO_MELANOMA` where no more is known.
-
-    `key` says what they were made of; `saved_key` reads it.
+    A label is a code, or `NO_MELANOMA` where no more is known. `key` says what they were made of;
+    `saved_key` reads it. `more` are further columns, (n,) each.
     """
     names = np.array([*predictions.class_names, NO_MELANOMA])  # which -1 picks
     table = pd.DataFrame(
@@ -121,6 +122,7 @@ def save_predictions(path: Path, predictions: Predictions, key: str = "") -> Non
     )
     for column, name in enumerate(predictions.class_names):
         table[LOGIT + name] = predictions.logits[:, column]
+    table = table.assign(**more)
     table.attrs = {"key": key} if key else {}
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from melanoma_lib.config import TRAININGS
 from melanoma_lib.core.errors import MelanomaError, summarize_items
@@ -58,6 +59,21 @@ def load_trained_run(folder: Path) -> TrainedRun:
         names = summarize_items(predictions.class_names)
         raise MelanomaError(f"{folder} has other classes: {names}")
     return TrainedRun(record, read_json(folder / "bundle.json"), predictions)
+
+
+def load_distances(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of the images of validation and of test to the network's reference set, (n,) each.
+
+    In the order of its predictions. Raises `MelanomaError` for a training of an earlier version.
+    """
+    path = folder / "predictions.parquet"
+    table = pd.read_parquet(path)
+    if "distance" not in table:
+        raise MelanomaError(
+            f"{path} has no distances; train again: the same command keeps the weights"
+        )
+    split_of = dict(iter(table.groupby("part")["distance"]))
+    return split_of["val"].to_numpy(), split_of["test"].to_numpy()
 
 
 def training_folders(run_dir: Path, key: str, count: int) -> list[Path]:

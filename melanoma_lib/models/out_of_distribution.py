@@ -48,30 +48,28 @@ class ReferenceSet:
     limit: float
     n_texture: int = 0
 
-    def distance(self, features: np.ndarray) -> np.ndarray:
+    def distance(self, features: np.ndarray, excluded: np.ndarray | None = None) -> np.ndarray:
         """The distance of images (m, columns) to their k-th nearest reference image, (m,).
 
         k is `N_NEIGHBOURS`. The larger one of the distances between features and between textures,
         each the root mean square over its columns. A reference set without textures, of an earlier
-        version, compares the features alone.
+        version, compares the features alone. excluded: reference images that do not count, boolean
+        (m, n).
         """
-        given = features[:, : len(self.mean)]
-        standardised = (given - self.mean) / self.scale
-        pairs = zip(
-            _split(standardised, self.n_texture), _split(self.features, self.n_texture), strict=True
-        )
-        return np.max([_kth_distances(*pair) for pair in pairs], axis=0)
+        given = (features[:, : len(self.mean)] - self.mean) / self.scale
+        parts = zip(*(_split(each, self.n_texture) for each in (given, self.features)), strict=True)
+        return np.max([_kth_distances(*pair, excluded) for pair in parts], axis=0)
 
-    def distances_to_other_lesions(self, lesion_ids: np.ndarray) -> np.ndarray:
-        """The `distance` of each of the reference images to those of other lesions, (n,).
+    def distance_to_other_lesions(
+        self, features: np.ndarray, lesion_ids: np.ndarray, reference_lesion_ids: np.ndarray
+    ) -> np.ndarray:
+        """The `distance` of images to reference images of other lesions than their own, (m,).
 
-        lesion_ids: of all images that the set was fitted to, in their order. These are what the
-        distance of a new lesion's image is to be compared with.
+        `lesion_ids` (m,) are those of the images, `reference_lesion_ids` those of all images that
+        the set was fitted to, in their order.
         """
-        lesion_ids = lesion_ids[_chosen(len(lesion_ids))]
-        same_lesion = lesion_ids[:, None] == lesion_ids[None]
-        parts = _split(self.features, self.n_texture)
-        return np.max([_kth_distances(part, part, same_lesion) for part in parts], axis=0)
+        known = reference_lesion_ids[_chosen(len(reference_lesion_ids))]
+        return self.distance(features, lesion_ids[:, None] == known)
 
 
 @contextlib.contextmanager

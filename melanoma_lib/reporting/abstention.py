@@ -27,7 +27,7 @@ from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap_
 from melanoma_lib.evaluation.ensemble import averaged_models
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.predictions import Predictions, concatenate
-from melanoma_lib.evaluation.trained_run import TrainedRun, load_trainings
+from melanoma_lib.evaluation.trained_run import TrainedRun, load_distances, load_trainings
 from melanoma_lib.evaluation.trainings import (
     Resampled,
     estimate_of_trainings,
@@ -48,19 +48,16 @@ Uncertainties = Mapping[str, tuple[np.ndarray, np.ndarray]]  # on validation and
 
 
 def abstention_results(
-    run_dir: Path,
-    distances: Mapping[str, Distances],
-    trainings: int = 1,
-    resamples: int = RESAMPLES,
+    run_dir: Path, keys: Sequence[str], trainings: int = 1, resamples: int = RESAMPLES
 ) -> dict:
     """All results of chapter 11 for some networks of a run and their averages, ready for JSON.
 
-    `distances` holds what `reference_set_distances` returns of each network, of its first
-    training; what that makes of shifted images is read as `predict_altered` left it. Raises
+    What the first training of each makes of shifted images is read as chapter 07 left it. Raises
     `MelanomaError` where it did not.
     """
-    models = {key: load_trainings(run_dir, key, trainings) for key in distances}
+    models = {key: load_trainings(run_dir, key, trainings) for key in keys}
     shifted = {key: _with_shifts(run_dir / key, trained[0]) for key, trained in models.items()}
+    distances = {key: load_distances(run_dir / key) for key in keys}
     averaged = averaged_models(models, {})
     test = next(iter(models.values()))[0].predictions.split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)

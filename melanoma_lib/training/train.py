@@ -52,7 +52,7 @@ OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
     out_of_distribution.FILE,
 )  # fmt: skip
-SCHEMA = 4  # of run.json and predictions.parquet; raise it when they change
+SCHEMA = 5  # of run.json and predictions.parquet; raise it when they change
 
 
 def prepare(config: Config) -> TrainingData:
@@ -142,8 +142,8 @@ def _train(
         history = fit(model, train, val, config, folder, settings, history)
     if not first:
         return
-    predictions, reference = predict(model, data, config.batch_size)
-    save_predictions(folder / "predictions.parquet", predictions)
+    predictions, distances, reference = predict(model, data, config.batch_size)
+    save_predictions(folder / "predictions.parquet", predictions, distance=distances)
     flipped = predict_with_flips(model, data, predictions, config.batch_size)
     save_predictions(folder / WITH_FLIPS, flipped)
     validation = predictions.split("val")
@@ -283,10 +283,11 @@ def prepare_run_folder(folder: Path, training_key: str, epochs: int) -> dict:
 
 def predict(
     model: nn.Module, data: TrainingData, batch_size: int
-) -> tuple[Predictions, out_of_distribution.ReferenceSet]:
-    """Predictions for validation and test, and the reference set of the validation images.
+) -> tuple[Predictions, np.ndarray, out_of_distribution.ReferenceSet]:
+    """Predictions for validation and test, their distances to the reference set (n,), and that set.
 
-    On the split by image, the two are the same images.
+    It is made of the validation images. On the split by image, test are the same images. Images of
+    an image's own lesion do not count for its distance.
     """
     split_of = {name: data.dataset(name).rows for name in ("val", "test")}
     rows = np.concatenate(list(split_of.values()))
@@ -301,8 +302,13 @@ def predict(
         logits=logits[np.searchsorted(held_out.rows, rows)],
     )
     val = split_of["val"]
-    reference = features[np.searchsorted(held_out.rows, val)]
-    return predictions, out_of_distribution.fit_reference_set(reference, lesion_ids[val])
+    reference = out_of_distribution.fit_reference_set(
+        features[np.searchsorted(held_out.rows, val)], lesion_ids[val]
+    )
+    distances = reference.distance_to_other_lesions(
+        features[np.searchsorted(held_out.rows, rows)], lesion_ids[rows], lesion_ids[val]
+    )
+    return predictions, distances, reference
 
 
 def predict_with_flips(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import ROOT, distances_of, make_run
+from helpers import ROOT, make_run, shift_images
 
 from melanoma_lib.config import TRAININGS
 from melanoma_lib.core.errors import MelanomaError
@@ -37,12 +37,13 @@ KEYS = ("model_0", "model_1")
 def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     make_run(folder)
+    shift_images(folder, KEYS)
     return folder
 
 
 @pytest.fixture(scope="module")
 def results(run_dir):
-    found = abstention_results(run_dir, distances_of(run_dir, KEYS), resamples=200)
+    found = abstention_results(run_dir, KEYS, resamples=200)
     return json.loads(json.dumps(found, allow_nan=False))
 
 
@@ -76,7 +77,8 @@ def test_nothing_is_chosen_on_the_test_split(run_dir, results, tmp_path):
         predictions = load_predictions(file)
         turned = np.where(predictions.splits == "test", 6 - predictions.labels, predictions.labels)
         save_predictions(file, replace(predictions, labels=turned))
-    other = abstention_results(tmp_path, distances_of(tmp_path, KEYS), resamples=50)
+    shift_images(tmp_path, KEYS)
+    other = abstention_results(tmp_path, KEYS, resamples=50)
     for key in results["models"]:
         one, two = results["models"][key], other["models"][key]
         for field, names in (("referral", ["threshold"]), ("sets", ["limits"])):
@@ -126,16 +128,26 @@ def test_at_another_prevalence_rates_are_those_of_bayes(results):
 
 def test_without_predictions_of_shifted_images_it_says_what_to_run(tmp_path):
     make_run(tmp_path)
-    distances = distances_of(tmp_path, KEYS)
+    shift_images(tmp_path, KEYS)
     (tmp_path / KEYS[1] / OCCLUSION_FILE.format("test")).unlink()
     with pytest.raises(MelanomaError, match=r"model_1.*chapter 07"):
-        abstention_results(tmp_path, distances, resamples=50)
+        abstention_results(tmp_path, KEYS, resamples=50)
+
+
+def test_a_training_without_distances_says_what_to_run(tmp_path):
+    make_run(tmp_path)
+    shift_images(tmp_path, KEYS)
+    path = tmp_path / KEYS[0] / "predictions.parquet"
+    save_predictions(path, load_predictions(path))
+    with pytest.raises(MelanomaError, match="train again"):
+        abstention_results(tmp_path, KEYS, resamples=50)
 
 
 def test_several_trainings_widen_the_intervals(tmp_path, run_dir):
     make_run(tmp_path)
     make_run(tmp_path / TRAININGS / "2", training_seed=2)
-    found = abstention_results(tmp_path, distances_of(tmp_path, KEYS), trainings=2, resamples=100)
+    shift_images(tmp_path, KEYS)
+    found = abstention_results(tmp_path, KEYS, trainings=2, resamples=100)
     assert {"model_0", "ensemble-model_0", "ensemble"} < set(found["models"])
     model = found["models"]["model_0"]
     assert model["sets"][0]["test"]["coverage"]["trainings"] == 2
@@ -196,6 +208,7 @@ def test_a_target_of_everything_cannot_be_promised(tmp_path):
     file = tmp_path / KEYS[0] / "bundle.json"
     point = {"name": "sensitivity_100", "criterion": "sensitivity", "target": 1.0}
     write_json(file, read_json(file) | {"operating_points": [point | {"threshold": 0.01}]})
-    found = abstention_results(tmp_path, distances_of(tmp_path, KEYS[:1]), resamples=50)
+    shift_images(tmp_path, KEYS[:1])
+    found = abstention_results(tmp_path, KEYS[:1], resamples=50)
     assert found["models"][KEYS[0]]["thresholds"][0]["controlled"] is None
     assert "no number of lesions" in summarize_abstention(found)[0]

@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import distances_of, make_run, results_of, table_of
+from helpers import make_run, results_of, shift_images, table_of
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.text import Text
 
@@ -155,8 +155,8 @@ def run(tmp_path_factory):
     run.results["leakage"] = {
         "fractions": [{"leaked_fraction": fraction, "sets": sets} for fraction in (0.2, 0.4)]
     }
-    distances = distances_of(folder, latency)
-    run.results["abstention"] = abstention_results(folder, distances, resamples=50)
+    shift_images(folder, latency)
+    run.results["abstention"] = abstention_results(folder, list(latency), resamples=50)
     return replace(run, metadata=metadata())
 
 
