@@ -7,6 +7,7 @@ resamples at once. One definition serves the value and its interval (see `bootst
 and `scores` (n,), higher for positives.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -242,6 +243,16 @@ def specificity(positive, scores, threshold: float, weights=None) -> np.ndarray:
     return weighted_mean(scores < threshold, _weights(positive, weights) * ~positive)
 
 
+def of_class(metric: Callable, column: int) -> Callable:
+    """A metric of one class's own probability as a metric of all labels and probabilities."""
+
+    @functools.wraps(metric)
+    def own(labels, probabilities, weights=None):
+        return metric(labels == column, probabilities[:, column], weights)
+
+    return own
+
+
 def table_metrics(melanoma: int) -> dict[str, Callable]:
     """The metrics of the results by name, each a function of labels, probabilities, weights.
 
@@ -252,10 +263,8 @@ def table_metrics(melanoma: int) -> dict[str, Callable]:
         "balanced_accuracy": balanced_accuracy,
         "macro_f1": macro_f1,
         "macro_auc": macro_auc,
-        "melanoma_auc": lambda y, p, w=None: auc(y == melanoma, p[:, melanoma], w),
-        "melanoma_average_precision": lambda y, p, w=None: average_precision(
-            y == melanoma, p[:, melanoma], w
-        ),
+        "melanoma_auc": of_class(auc, melanoma),
+        "melanoma_average_precision": of_class(average_precision, melanoma),
         "ece": ece,
         "ece_equal_mass": ece_equal_mass,
         "classwise_ece": classwise_ece,

@@ -14,6 +14,7 @@ from melanoma_lib.evaluation.metrics import (
     calibration_in_the_large,
     class_brier,
     class_ece,
+    of_class,
     table_metrics,
 )
 from melanoma_lib.evaluation.predictions import Predictions
@@ -23,50 +24,41 @@ from melanoma_lib.evaluation.trainings import Resampled, paired_difference, resa
 DECIDED = ("accuracy", "balanced_accuracy", "macro_f1")  # of the diagnoses that are decided on
 CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
 METRICS = table_metrics(CLASS_NAMES.index(MELANOMA))
-# Of images of which only melanoma or not is known: functions of that and of its probability.
+# Of images of which only melanoma or not is known.
 MELANOMA_METRICS = {
-    "melanoma_auc": auc,
-    "melanoma_average_precision": average_precision,
-    "melanoma_ece": class_ece,
-    "melanoma_brier": class_brier,
-    "calibration_in_the_large": calibration_in_the_large,
+    name: of_class(metric, CLASS_NAMES.index(MELANOMA))
+    for name, metric in {
+        "melanoma_auc": auc,
+        "melanoma_average_precision": average_precision,
+        "melanoma_ece": class_ece,
+        "melanoma_brier": class_brier,
+        "calibration_in_the_large": calibration_in_the_large,
+    }.items()
 }
 MELANOMA_CALIBRATION = ("melanoma_ece", "melanoma_brier")
 
 
 def bootstrap_metrics(
-    trained: Sequence[TrainedRun], weights: np.ndarray, names: Iterable[str] = METRICS
+    trained: Sequence[TrainedRun],
+    weights: np.ndarray,
+    names: Iterable[str] = METRICS,
+    calibrated: bool = True,
 ) -> dict[str, Resampled]:
-    """Metrics on the test split at each training's temperature, by name; all unless named.
+    """Metrics on the test split by name, of `METRICS` and `MELANOMA_METRICS`; all of the former.
 
-    Each with the `n_clusters` of `clusters_by_metric`.
+    At each training's temperature, or at 1 unless `calibrated`. Each with the `n_clusters` of
+    `clusters_by_metric`.
     """
     n_clusters = clusters_by_metric(trained[0].predictions.split("test"))
-    data, decided = probabilities_on_test(trained), decision_scores_on_test(trained)
+    data = probabilities_on_test(trained, calibrated)
+    decided = decision_scores_on_test(trained)
     return {
         name: resample_trainings(
-            METRICS[name], decided if name in DECIDED else data, weights, n_clusters[name]
+            (METRICS | MELANOMA_METRICS)[name], decided if name in DECIDED else data, weights,
+            n_clusters.get(name),
         )
         for name in names
-    }
-
-
-def bootstrap_melanoma(
-    training: TrainedRun, weights: np.ndarray, calibrated: bool = True
-) -> dict[str, Resampled]:
-    """`MELANOMA_METRICS` of one training on the test split, by name.
-
-    As `bootstrap_metrics` returns them; at temperature 1 unless `calibrated`.
-    """
-    test = training.predictions.split("test")
-    scores = test.melanoma_probability(training.bundle["temperature"] if calibrated else 1.0)
-    data = [(test.is_melanoma, scores)]
-    of_melanoma = min(test.count_lesions(kind) for kind in (test.is_melanoma, ~test.is_melanoma))
-    ranks = auc, average_precision
-    return {
-        name: resample_trainings(metric, data, weights, of_melanoma if metric in ranks else None)
-        for name, metric in MELANOMA_METRICS.items()
-    }
+    }  # fmt: skip
 
 
 def validation_auc(training: TrainedRun) -> float:

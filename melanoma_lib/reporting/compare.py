@@ -19,12 +19,10 @@ from melanoma_lib.evaluation.metrics import confusion_matrix
 from melanoma_lib.evaluation.model_metrics import (
     CALIBRATION,
     MELANOMA_CALIBRATION,
-    METRICS,
-    bootstrap_melanoma,
+    MELANOMA_METRICS,
     bootstrap_metrics,
     decision_scores_on_test,
     metric_differences,
-    probabilities_on_test,
     validation_auc,
 )
 from melanoma_lib.evaluation.operating_points import (
@@ -47,7 +45,6 @@ from melanoma_lib.evaluation.trainings import (
     estimate_of_trainings,
     paired_difference,
     probability_of_outperforming,
-    resample_trainings,
 )
 from melanoma_lib.explanation.map_metrics import map_agreement, summarize_map_scores
 from melanoma_lib.explanation.occlusion_metrics import summarize_occlusion
@@ -150,25 +147,11 @@ def compare_melanoma(
     first = next(iter(models.values()))
     test = first.predictions.split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
-    return _basis(run, first.record, test, resamples) | {
-        "models": {
-            key: _recorded(model.record) | melanoma_estimates(model, weights)
-            for key, model in models.items()
-        },
-        "differences": [],
-    }
-
-
-def melanoma_estimates(training: TrainedRun, weights: np.ndarray) -> dict:
-    """The estimates of one training that only ask whether a test image is a melanoma."""
-    calibrated, raw = (bootstrap_melanoma(training, weights, each) for each in (True, False))
-    return {
-        "temperature": training.bundle["temperature"],
-        "metrics": {name: estimate_of_trainings(each) for name, each in calibrated.items()},
-        "uncalibrated": {name: estimate_of_trainings(raw[name]) for name in MELANOMA_CALIBRATION},
-        "gain": metric_differences(calibrated, raw, MELANOMA_CALIBRATION),
-        "operating_points": _operating_points([training], weights),
-    }
+    found = {}
+    for key, model in models.items():
+        bootstrapped = bootstrap_metrics([model], weights, MELANOMA_METRICS)
+        found[key] = _recorded(model.record) | estimates_on_test([model], weights, bootstrapped)
+    return _basis(run, first.record, test, resamples) | {"models": found, "differences": []}
 
 
 def _basis(run: str, record: dict, test: Predictions, resamples: int) -> dict:
@@ -259,7 +242,7 @@ def _evaluate_model(
     return {
         **_recorded(record),
         **{name: record[name] for name in ("averages", "averaging") if name in record},
-        **estimates_on_test(trained, bootstrapped, weights),
+        **estimates_on_test(trained, weights, bootstrapped),
         "subgroups": by_subgroup(
             _at_threshold(trained, 0), [scores for _, scores in decision_scores_on_test(trained)],
             metadata, weights,
@@ -291,30 +274,30 @@ def starting_weights(record: dict) -> str:
 
 
 def estimates_on_test(
-    trained: Sequence[TrainedRun], bootstrapped: dict[str, Resampled], weights: np.ndarray
+    trained: Sequence[TrainedRun], weights: np.ndarray, bootstrapped: dict[str, Resampled]
 ) -> dict:
-    """The estimates of one model that need no table of patients.
+    """The estimates of one model that need no table of patients, of the metrics `bootstrapped`.
 
-    Temperature, thresholds and confusion matrix are those of the first training; `trainings` holds
-    seed, temperature and metrics of every one.
+    Temperature, thresholds and confusion matrix (with the accuracy) are those of the first
+    training; `trainings` holds seed, temperature and metrics of every one.
     """
-    bundle, decided = trained[0].bundle, decision_scores_on_test(trained)[0]
-    data = probabilities_on_test(trained, calibrated=False)
-    raw = {
-        name: resample_trainings(METRICS[name], data, weights) for name in CALIBRATION
-    }
+    calibration = [name for name in (*CALIBRATION, *MELANOMA_CALIBRATION) if name in bootstrapped]
+    raw = bootstrap_metrics(trained, weights, calibration, calibrated=False)
+    matrix = {}
+    if "accuracy" in bootstrapped:
+        decided = confusion_matrix(*decision_scores_on_test(trained)[0])
+        matrix = {"confusion_matrix": decided.astype(int).tolist()}
     return {
-        "temperature": bundle["temperature"],
+        "temperature": trained[0].bundle["temperature"],
         "metrics": {name: estimate_of_trainings(each) for name, each in bootstrapped.items()},
         "uncalibrated": {name: estimate_of_trainings(each) for name, each in raw.items()},
-        "gain": metric_differences(bootstrapped, raw, CALIBRATION),
+        "gain": metric_differences(bootstrapped, raw, calibration),
         "operating_points": _operating_points(trained, weights),
-        "confusion_matrix": confusion_matrix(*decided).astype(int).tolist(),
+        **matrix,
         "trainings": [
             {"seed": training.record.get("config", {}).get("training_seed"),
              "temperature": training.bundle["temperature"],
-             "metrics": {name: float(values[number])
-                         for name, (values, *_) in bootstrapped.items()}}
+             "metrics": {name: float(each.values[number]) for name, each in bootstrapped.items()}}
             for number, training in enumerate(trained)
         ],
     }  # fmt: skip

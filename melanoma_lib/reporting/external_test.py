@@ -4,7 +4,7 @@ Temperature and thresholds are those chosen on the run's own validation split. W
 discrimination and calibration change under the shift.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,8 @@ from melanoma_lib.data.torch_dataset import HAM10000Dataset
 from melanoma_lib.evaluation.bootstrap import RESAMPLES, SEED, bootstrap_weights
 from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.model_metrics import (
-    CALIBRATION,
-    MELANOMA_CALIBRATION,
     MELANOMA_METRICS,
     METRICS,
-    bootstrap_melanoma,
     bootstrap_metrics,
     metric_differences,
 )
@@ -125,12 +122,12 @@ def evaluate(
         )
     name = folders[0].parent.name
     if files.layout.melanoma:
-        results, compare_with_own = compare.compare_melanoma(name, models, resamples), _own_melanoma
+        results, names = compare.compare_melanoma(name, models, resamples), MELANOMA_METRICS
     else:
         several = {key: [model] for key, model in models.items()}
         results = compare.compare_models(name, several, files.metadata, resamples)
         results["abstention"] = external_abstention(models, resamples)
-        compare_with_own = _own_results
+        names = METRICS
     first = own[folders[0].name]
     results["external"] = {
         "layout": files.layout.name,
@@ -144,38 +141,28 @@ def evaluate(
     }
     results["optimistic"] = False  # whatever the run's split, none of these images chose anything
     for key, run in own.items():
-        results["models"][key]["own"] = compare_with_own(run, predictions[key], resamples)
+        results["models"][key]["own"] = _own_results(run, predictions[key], resamples, names)
     return results, predictions
 
 
-def _own_results(run: TrainedRun, external: Predictions, resamples: int) -> dict:
+def _own_results(
+    run: TrainedRun, external: Predictions, resamples: int, names: Iterable[str]
+) -> dict:
     """The same estimates on the run's own test split, and how the external ones differ from them.
 
     `difference` (`difference_uncalibrated` at temperature 1) is external minus own, from
-    independent resamples.
+    independent resamples. `names` of the metrics.
     """
     runs, weights = _both_tests(run, external, resamples)
-    bundles = run.bundle, run.bundle | {"temperature": 1.0}
-    (own, own_raw), (away, away_raw) = (
-        [bootstrap_metrics([each._replace(bundle=bundle)], of_split) for bundle in bundles]
-        for each, of_split in zip(runs, weights, strict=True)
-    )
-    return compare.estimates_on_test([run], own, weights[0]) | {
-        "difference": metric_differences(own, away, METRICS),
-        "difference_uncalibrated": metric_differences(own_raw, away_raw, CALIBRATION),
-    }
-
-
-def _own_melanoma(run: TrainedRun, external: Predictions, resamples: int) -> dict:
-    """What `_own_results` returns, of the estimates that only ask for melanoma."""
-    runs, weights = _both_tests(run, external, resamples)
     (own, away), (own_raw, away_raw) = (
-        [bootstrap_melanoma(*each, calibrated) for each in zip(runs, weights, strict=True)]
+        [bootstrap_metrics([each], drawn, names, calibrated)
+         for each, drawn in zip(runs, weights, strict=True)]
         for calibrated in (True, False)
-    )
-    return compare.melanoma_estimates(run, weights[0]) | {
-        "difference": metric_differences(own, away, MELANOMA_METRICS),
-        "difference_uncalibrated": metric_differences(own_raw, away_raw, MELANOMA_CALIBRATION),
+    )  # fmt: skip
+    found = compare.estimates_on_test([run], weights[0], own)
+    return found | {
+        "difference": metric_differences(own, away, names),
+        "difference_uncalibrated": metric_differences(own_raw, away_raw, found["uncalibrated"]),
     }
 
 

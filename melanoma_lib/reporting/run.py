@@ -69,6 +69,6 @@ def open_trained(run_dir: Path | str, keys: Iterable[str]) -> Run:
         predictions[key] = trained.predictions
         weights = bootstrap_weights(trained.predictions.split("test").lesion_ids)
         bootstrapped = bootstrap_metrics([trained], weights)
-        measured = compare.estimates_on_test([trained], bootstrapped, weights)
+        measured = compare.estimates_on_test([trained], weights, bootstrapped)
         models[key] = {"name": trained.record["name"], **measured}
     return Run(Path(run_dir), {"models": models}, predictions)
