@@ -65,8 +65,6 @@ def unchanged(table):
 
 
 GOOD_TABLES = {
-    "a byte order mark": text(unchanged, "utf-8-sig"),
-    "tabs": text(unchanged, sep="\t"),
     "semicolons": text(unchanged, sep=";"),
     "semicolons, and a name with a tab": text(lambda t: t.assign(**{"a\tb": "x"}), sep=";"),
     "blanks around names and values": text(
@@ -75,7 +73,6 @@ GOOD_TABLES = {
     "a comma after every row": raw(lambda b: b.replace(b"back\n", b"back,\n")),
     "Windows line ends": text(unchanged, lineterminator="\r\n"),
     "quoted cells": text(unchanged, quoting=1),
-    "an eighth column": text(lambda t: t.assign(dataset="vidir_modern")),
     "further columns with odd names": text(lambda t: t.assign(**{"a b,c": "x"})),
     "columns in another order": text(lambda t: t[t.columns[::-1]]),
     "an age that is empty": text(set_cell("age", "")),
@@ -104,7 +101,6 @@ BAD_TABLES = {
     "an empty image id": (text(set_cell("image_id", "")), r"unsafe image_id: \(empty\)"),
     "an empty lesion id": (text(set_cell("lesion_id", "")), r"unsafe lesion_id: \(empty\)"),
     "a lesion id with a path": (text(set_cell("lesion_id", "a/b")), "unsafe lesion_id"),
-    "an image that is absent": (text(set_cell("image_id", "ISIC_1")), "1 of the 105 images"),
     "an age in words": (text(set_cell("age", "fifty")), "age is not a number: fifty"),
     "UTF-16": (text(unchanged, "utf-16"), "cannot be read"),
     "Latin-1 letters": (text(set_cell("localization", "Rücken"), "latin-1"), "cannot be read"),
@@ -159,33 +155,15 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(dataset):
 # -- images ------------------------------------------------------------------------------------
 
 
-def picture(mode="RGB", size=(40, 30)):
-    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(values).convert(mode)
-
-
-def saved(path, image, **options):
-    image.save(path, **options)
-
-
-def turned(path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    picture().save(path, "JPEG", exif=exif)
+def picture(width=40, height=30):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
 GOOD_IMAGES = {
-    "grey": lambda path: saved(path, picture("L")),
-    "black and white": lambda path: saved(path, picture("1"), format="PNG"),
-    "a palette": lambda path: saved(path, picture("P"), format="PNG"),
-    "CMYK": lambda path: saved(path, picture("CMYK"), format="JPEG"),
-    "alpha": lambda path: saved(path, picture("RGBA"), format="PNG"),
-    "grey with alpha": lambda path: saved(path, picture("LA"), format="PNG"),
-    "a PNG named .jpg": lambda path: saved(path, picture(), format="PNG"),
-    "a progressive JPEG": lambda path: saved(path, picture(), format="JPEG", progressive=True),
-    "one pixel": lambda path: saved(path, picture(size=(1, 1)), format="PNG"),
-    "a very long strip": lambda path: saved(path, picture(size=(5000, 1)), format="PNG"),
-    "turned by its EXIF": turned,
+    "a PNG named .jpg": lambda path: picture().save(path, "PNG"),
+    "a progressive JPEG": lambda path: picture().save(path, "JPEG", progressive=True),
+    "one pixel": lambda path: picture(1, 1).save(path, "PNG"),
+    "a very long strip": lambda path: picture(5000, 1).save(path, "PNG"),
 }
 BAD_IMAGES = {
     "nothing": lambda path: path.write_bytes(b""),
@@ -195,14 +173,13 @@ BAD_IMAGES = {
     "a PNG that ends early": lambda path: cut(path, "PNG"),
     "a header alone": lambda path: path.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF"),
     "20,000 x 20,000 pixels": lambda path: Image.new("1", (20_000, 20_000)).save(path, "PNG"),
-    "a decompression bomb": lambda path: Image.new("1", (8_000, 8_000)).save(path, "PNG"),
     "a folder": lambda path: path.mkdir(),
     "random bytes": lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
 }
 
 
 def cut(path, kind):
-    picture(size=(200, 150)).save(path, kind)
+    picture(200, 150).save(path, kind)
     path.write_bytes(path.read_bytes()[:-2000])
 
 
@@ -211,18 +188,6 @@ def test_an_image_that_is_odd_but_whole_is_read(tmp_path, case):
     GOOD_IMAGES[case](tmp_path / "a.jpg")
     pixels = read_image(tmp_path / "a.jpg", 16)
     assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
-
-
-def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
-    grey = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    pixels = read_image(tmp_path / "a.png")
-    assert abs(int(pixels[16, 16, 0]) - 128) < 5 and pixels.max() == 255
-
-
-def test_an_image_on_its_side_is_set_upright(tmp_path):
-    turned(tmp_path / "a.jpg")
-    assert read_image(tmp_path / "a.jpg").shape == (40, 30, 3)
 
 
 @pytest.mark.parametrize("case", BAD_IMAGES)
