@@ -201,8 +201,8 @@ def test_masks_in_place_of_images_are_not_trained_on(dataset, tmp_path):
 
 def test_every_picture_of_a_folder_is_listed_by_its_path(tmp_path, closed_folders):
     """Equal names, other formats, and pictures named like masks; masks and shadows are not."""
-    names = ["A/1.jpg", "B/1.jpg", "B/1.png", "B/1.webp", "C/1.TIFF", "C/1.heic",
-             "left.jpg", "left_segmentation.jpg", "masks/2.jpg"]  # fmt: skip
+    names = ["A/1.jpg", "B/1.bmp", "B/1.jpg", "B/1.png", "B/1.webp", "C/1.JPEG", "C/1.TIFF",
+             "C/1.heic", "left.jpg", "left_segmentation.jpg", "masks/2.jpg"]  # fmt: skip
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(png(NOISE).getvalue())
