@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import write_bundle
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -21,8 +22,7 @@ from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import read_image
 from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.models.build import build_model
-from melanoma_lib.models.bundle import SCHEMA, load_bundle, save_bundle
-from melanoma_lib.models.out_of_distribution import fit_reference_set
+from melanoma_lib.models.bundle import SCHEMA, load_bundle
 
 KEY = "test_resnet"
 
@@ -247,21 +247,6 @@ def test_weights_that_do_not_fit_are_named_and_run_nothing(tmp_path, case, suffi
 # -- bundles, predictions, records --------------------------------------------------------------
 
 
-@pytest.fixture
-def bundle(tmp_path):
-    model = build_model(KEY, 7, 64)
-    save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()},
-        tmp_path / "model.safetensors",
-    )
-    save_bundle(
-        tmp_path, fit_reference_set(np.eye(6), np.arange(6)), architecture=KEY,
-        class_names=CLASS_NAMES, image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5,
-        operating_points=[], generated=True,
-    )  # fmt: skip
-    return tmp_path
-
-
 def metadata(**changes):
     return lambda folder: write_json(
         folder / "bundle.json", read_json(folder / "bundle.json") | changes
@@ -270,6 +255,7 @@ def metadata(**changes):
 
 BAD_BUNDLES = {
     "an older schema": metadata(schema=0),
+    "a newer schema": metadata(schema=99),
     "other weights": lambda folder: save_file({"a": torch.zeros(1)}, folder / "model.safetensors"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "no metadata": lambda folder: (folder / "bundle.json").unlink(),
@@ -285,13 +271,20 @@ BAD_BUNDLES = {
     "a temperature of zero": metadata(temperature=0),
     "an image size in words": metadata(image_size="large"),
 }
+SAYS = {
+    "an older schema": "another version",
+    "a newer schema": "another version",
+    "other weights": r"not the file of its bundle\.json",
+    "no metadata": "does not exist",
+}
 
 
 @pytest.mark.parametrize("case", BAD_BUNDLES)
-def test_a_bundle_that_is_wrong_is_named(bundle, case):
-    BAD_BUNDLES[case](bundle)
-    with one_line():
-        load_bundle(bundle)
+def test_a_bundle_that_is_wrong_is_named(tmp_path, case):
+    write_bundle(tmp_path, KEY)
+    BAD_BUNDLES[case](tmp_path)
+    with one_line(SAYS.get(case, "")):
+        load_bundle(tmp_path)
 
 
 def parquet(change):
