@@ -138,20 +138,25 @@ def test_what_cannot_be_served_is_one_line(predictor, capsys, options, message):
     assert message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("reason", ["port", "taken", "password"])
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("port", "-1; it must be 1 to 65535"), ("taken", "try another --port"),
+     ("password", "MELANOMA_PASSWORD")],
+)  # fmt: skip
 def test_address_and_password_are_checked_before_a_model_is_loaded(
-    predictor, capsys, monkeypatch, reason
+    predictor, capsys, monkeypatch, reason, message
 ):
     monkeypatch.setattr(
         melanoma_lib.inference, "load_predictors", lambda folder: pytest.fail("it was loaded"),
         raising=False,
     )  # fmt: skip
     with security.listen("127.0.0.1", None) as taken:
-        port = {"port": 99999, "taken": taken.getsockname()[1]}.get(reason, 7860)
+        port = {"port": -1, "taken": taken.getsockname()[1]}.get(reason, 7860)
         host = "0.0.0.0" if reason == "password" else "127.0.0.1"
         given = ["--bundle", str(predictor.folder), "--host", host, "--port", str(port)]
         assert main(["serve", *given]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
