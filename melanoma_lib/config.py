@@ -111,10 +111,10 @@ class Config:
         "the four families of the comparison: residual, scaled, densely connected, attention",
     )
     split: str = with_reason(
-        "lesion", "no lesion is in two splits; image, the first one, shows what leakage does"
+        "lesion", "no lesion is in two splits; image, the first protocol, shows what leakage buys"
     )
     leaked_fraction: float | None = with_reason(
-        None, "of the test images, the fraction whose lesion has other images in training; None: none"
+        None, "fraction of the test images whose lesion has other images in training; None: none"
     )
     seed: int = with_reason(
         42,
@@ -167,18 +167,14 @@ class Config:
     )
 
     def __post_init__(self):
-        if self.split not in PROTOCOLS:
-            raise MelanomaError(f"split {self.split!r} is not one of {', '.join(PROTOCOLS)}")
-        if self.precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise MelanomaError(f"precision {self.precision!r} is not one of {known}")
+        choices = {"split": PROTOCOLS, "precision": PRECISIONS, "recipe": RECIPES}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise MelanomaError(f"{name} {value!r} is not one of {', '.join(known)}")
         if not self.operating_points:
             raise MelanomaError("no operating point is named; see --operating-points")
         if not self.architectures:
             raise MelanomaError("no architecture is named; see --architectures")
-        if self.recipe not in RECIPES:
-            known = ", ".join(RECIPES)
-            raise MelanomaError(f"recipe {self.recipe!r} is not one of {known}")
         fewest = 0 if RECIPES[self.recipe].probe else 1
         lower_bounds = {"epochs": fewest, "batch_size": 2, "image_size": 32, "seed": 0,
                         "training_seed": 0, "trainings": 1}  # fmt: skip

@@ -10,9 +10,9 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+from melanoma_lib.core.environment import environment_variables
 from melanoma_lib.core.errors import MelanomaError, printable
 from melanoma_lib.core.files import PROJECT
 
@@ -45,17 +45,9 @@ def last_line(suffix: str) -> str:
     return f"{COMMENTS[suffix]}{current_provenance()}\n" if current_provenance() else ""
 
 
-@contextlib.contextmanager
-def attach_provenance(origin: dict[str, str]) -> Iterator[None]:
+def attach_provenance(origin: dict[str, str]) -> contextlib.AbstractContextManager[None]:
     """Makes the files that are written inside the block carry it."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = json.dumps(origin)
-    try:
-        yield
-    finally:
-        os.environ.pop(VARIABLE)
-        if before is not None:
-            os.environ[VARIABLE] = before
+    return environment_variables(**{VARIABLE: json.dumps(origin)})
 
 
 def read_provenance(path: Path) -> dict[str, str]:

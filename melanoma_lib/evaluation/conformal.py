@@ -11,7 +11,6 @@ import numpy as np
 
 from melanoma_lib.data.classes import MELANOMA
 from melanoma_lib.evaluation.bootstrap import SEED
-from melanoma_lib.evaluation.metrics import weighted_mean
 from melanoma_lib.evaluation.predictions import Predictions
 from melanoma_lib.evaluation.trainings import estimate_fractions, estimate_metric
 
@@ -109,8 +108,10 @@ def set_estimates(
         for name, case in found.items():
             cases.setdefault(name, []).append(case)
     estimates = estimate_fractions(cases, test.lesion_ids, weights, base)
-    return estimates | {"size": estimate_metric(
-        lambda size, w: weighted_mean(size, base if w is None else w * base),
-        [(sets.sum(1),) for _, sets in tests],
-        weights,
-    )}  # fmt: skip
+
+    def mean_size(size: np.ndarray, resampled: np.ndarray | None) -> np.ndarray:
+        drawn = np.ones(len(size)) if resampled is None else resampled
+        return drawn @ (base * size) / (drawn @ base)
+
+    sizes = [(sets.sum(1),) for _, sets in tests]
+    return estimates | {"size": estimate_metric(mean_size, sizes, weights)}

@@ -18,35 +18,31 @@ from melanoma_lib.evaluation.operating_points import choose_threshold
 DRAWS = 2000  # of validation lesions, to see how often a target is reached
 
 
-def allowed_errors(lesions: int, target: float, confidence: float = LEVEL) -> int | None:
+def allowed_errors(lesions: int, target: float) -> int | None:
     """How many errors on so many lesions still show that the rate is at least the target.
 
-    The largest k for which k errors or fewer have at most the probability 1 - confidence while
+    The largest k for which k errors or fewer have at most the probability 1 - LEVEL while
     the rate is below its target (exact binomial tail); None where even no error shows it.
     """
     tails = bdtr(np.arange(lesions + 1), lesions, 1 - target)
-    shown = np.count_nonzero(tails <= 1 - confidence + 1e-12)  # tails grow with the errors
+    shown = np.count_nonzero(tails <= 1 - LEVEL + 1e-12)  # tails grow with the errors
     return shown - 1 if shown and lesions else None
 
 
-def least_lesions(target: float, confidence: float = LEVEL) -> int | None:
+def least_lesions(target: float) -> int | None:
     """With how many lesions, none of them an error, a rate is shown to be at least the target.
 
     None for a target of 1, which no number of lesions shows.
     """
     if target == 1:
         return None
-    return math.ceil(math.log(1 - confidence) / math.log(target) - 1e-9)
+    return math.ceil(math.log(1 - LEVEL) / math.log(target) - 1e-9)
 
 
 def controlled_threshold(
-    positive: np.ndarray,
-    scores: np.ndarray,
-    criterion: str,
-    target: float,
-    confidence: float = LEVEL,
+    positive: np.ndarray, scores: np.ndarray, criterion: str, target: float
 ) -> float | None:
-    """The threshold whose `criterion` reaches the target on new lesions with this confidence.
+    """The threshold whose `criterion` reaches the target on new lesions with confidence `LEVEL`.
 
     `positive` boolean (n,) and `scores` (n,) of independent lesions, which nothing else was fitted
     to. Of the thresholds for which that is shown, the one that costs the other rate least; None
@@ -54,7 +50,7 @@ def controlled_threshold(
     to the first that fails, none needs a correction for their number (Angelopoulos et al., 2021).
     """
     lesions = int((positive if criterion == "sensitivity" else ~positive).sum())
-    errors = allowed_errors(lesions, target, confidence)
+    errors = allowed_errors(lesions, target)
     if errors is None:
         return None
     return choose_threshold(positive, scores, criterion, (lesions - errors) / lesions)
@@ -65,7 +61,6 @@ def fraction_meeting_target(
     scores: np.ndarray,
     point: Mapping,
     lesions: tuple[int, int],
-    confidence: float = LEVEL,
     draws: int = DRAWS,
 ) -> dict[str, dict]:
     """How often a threshold that is chosen on some lesions reaches its target on all of them.
@@ -88,7 +83,7 @@ def fraction_meeting_target(
     )
     errors = {
         "plain": math.floor((1 - point["target"]) * counts[0] + 1e-9),
-        "controlled": allowed_errors(counts[0], point["target"], confidence),
+        "controlled": allowed_errors(counts[0], point["target"]),
     }
     found: dict = {}
     for name, allowed in errors.items():

@@ -2,10 +2,12 @@
 
 import io
 import logging
+import math
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from urllib.parse import parse_qs
 
 import uvicorn
@@ -30,15 +32,13 @@ from melanoma_lib.data.classes import CLASS_NAMES
 from melanoma_lib.inference import page, report, wording
 from melanoma_lib.inference.predictor import Predictor, result_row
 from melanoma_lib.inference.security import (
+    BUSY,
     COOKIE,
     LOCAL_HOSTS,
     SESSION_SECONDS,
     WRONG,
     Login,
     SecurityMiddleware,
-    busy_text,
-    client_address,
-    retry_after,
 )
 from melanoma_lib.inference.uploads import Picture, UploadLimiter, read_picture
 
@@ -78,10 +78,8 @@ class WebPage:
             Route("/model-card", self.show_model_card),
             Route("/figures", lambda request: HTMLResponse(page.figures_html(self.figures))),
             Route("/figures/{name}", self.show_figure),
-            Route("/answer", self.answer, methods=["POST"]),
-            Route("/heat-map", self.draw_heat_map, methods=["POST"]),
-            Route("/report", self.report, methods=["POST"]),
-            Route("/predict", self.predict, methods=["POST"]),
+            *(Route(path, partial(self._respond, function=function), methods=["POST"])
+              for path, function in ON_PICTURES.items()),
             Mount("/static", StaticFiles(directory=page.STATIC)),
         ]
 
@@ -103,34 +101,15 @@ class WebPage:
 
     # -- pictures ------------------------------------------------------------------------------
 
-    async def answer(self, request: Request) -> Response:
-        """What the page shows of the picture in the body."""
-        return await self._respond(request, answer_picture)
-
-    async def draw_heat_map(self, request: Request) -> Response:
-        """The heat map of another class for the model's own picture in the body."""
-        return await self._respond(request, draw_heat_map)
-
-    async def report(self, request: Request) -> Response:
-        """A report about the picture in the body, as `format` `pdf` or `json`.
-
-        Query besides: `name` of the picture, `point`, an operating point, and `class`, of the map.
-        """
-        return await self._respond(request, write_report)
-
-    async def predict(self, request: Request) -> Response:
-        """The document of `melanoma predict --json` about the picture in the body.
-
-        Query: `model`, and `point`, the name of an operating point.
-        """
-        return await self._respond(request, predict_document)
-
     async def _respond(self, request: Request, function: Callable) -> Response:
-        """Runs `function(predictor, picture, query)` in a thread, when the request's turn comes."""
+        """Runs one of `ON_PICTURES` on the picture in the body, when the request's turn comes.
+
+        In a thread, as `function(predictor, picture, query)`; `model` in the query is a folder.
+        """
         query = dict(request.query_params)
         name = query.get("model", next(iter(self.predictors)))
         if name not in self.predictors:
-            there = model_names(self)
+            there = ", ".join(self.predictors)
             raise HTTPException(404, f"There is no model of that name; there is {there}.")
         if query.get("class", CLASS_NAMES[0]) not in CLASS_NAMES:
             raise HTTPException(404, f"There is no such class; there is {', '.join(CLASS_NAMES)}.")
@@ -156,10 +135,12 @@ class WebPage:
         form = parse_qs((await _read_form(request)).decode("utf-8", "replace"))
         given = [form.get(name, [""])[0] for name in ("user", "password")]
         if self.login:
-            correct, waiting = self.login.authenticate(client_address(request), *given)
+            address = request.client.host if request.client else ""  # behind a proxy, as it says
+            correct, waiting = self.login.authenticate(address, *given)
             if waiting:
-                text = page.login_html(busy_text(waiting))
-                return HTMLResponse(text, 429, retry_after(waiting))
+                seconds = str(math.ceil(waiting))
+                text = page.login_html(BUSY.format(seconds=seconds))
+                return HTMLResponse(text, 429, {"Retry-After": seconds})
             if not correct:
                 return HTMLResponse(page.login_html(WRONG), 401)
         response = Response(status_code=303, headers={"Location": "./"})
@@ -169,11 +150,6 @@ class WebPage:
                 samesite="strict", secure=request.url.scheme == "https",
             )  # fmt: skip
         return response
-
-
-def model_names(site: WebPage) -> str:
-    """The names of a site's models, for an error message."""
-    return ", ".join(site.predictors)
 
 
 async def _read_form(request: Request) -> bytes:
@@ -212,7 +188,11 @@ def predict_document(predictor: Predictor, picture: Picture, query: dict) -> dic
 
 
 def write_report(predictor: Predictor, picture: Picture, query: dict) -> Response:
-    """A report as a file, with the heat map of the most probable class or of `class`."""
+    """A report as a file, `format` `pdf` or `json`, with the heat map of `class`.
+
+    Query besides: `name` of the picture, and `point`, an operating point. Without `class`, the map
+    is that of the most probable one.
+    """
     (prediction,) = predictor.predict([picture.image])
     about = {
         "name": printable(query.get("name", "")),
@@ -225,6 +205,13 @@ def write_report(predictor: Predictor, picture: Picture, query: dict) -> Respons
         return JSONResponse(report.report_document(*given))
     return Response(report.report_pdf(*given), media_type="application/pdf")
 
+
+ON_PICTURES: dict[str, Callable[[Predictor, Picture, dict], dict | Response]] = {
+    "/answer": answer_picture,
+    "/heat-map": draw_heat_map,
+    "/report": write_report,
+    "/predict": predict_document,
+}
 
 # -- the server --------------------------------------------------------------------------------
 

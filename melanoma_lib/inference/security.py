@@ -6,7 +6,6 @@ Imports neither torch nor a model: `melanoma serve` checks address and password 
 import hashlib
 import hmac
 import ipaddress
-import math
 import os
 import secrets
 import socket
@@ -28,6 +27,10 @@ MAX_ADDRESSES = 10_000  # whose wrong passwords are remembered
 SESSION_SECONDS = 12 * 3600  # a login lasts so long
 COOKIE = "melanoma-login"
 WRONG = "Name or password is wrong."
+BUSY = (
+    "Busy: too many wrong passwords came from your address. Yours was not looked at; try again in "
+    "{seconds} seconds."
+)
 # Scripts and styles of this server only; a style attribute places a mark on an axis. No page
 # anywhere may show this one in a frame.
 HEADERS = {
@@ -144,24 +147,6 @@ class Login:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
-
-
-def client_address(request: Request) -> str:
-    """The address a request came from; behind a proxy on this machine, the one that it names."""
-    return request.client.host if request.client else ""
-
-
-def busy_text(seconds: float) -> str:
-    """What a client hears whose password is not looked at yet."""
-    return (
-        "Busy: too many wrong passwords came from your address. Yours was not looked at; try "
-        f"again in {math.ceil(seconds)} seconds."
-    )
-
-
-def retry_after(seconds: float) -> dict[str, str]:
-    """The header that tells a program when to come again."""
-    return {"Retry-After": str(math.ceil(seconds))}
 
 
 def is_cross_site(request: Request) -> bool:

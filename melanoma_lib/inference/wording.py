@@ -78,20 +78,12 @@ def percent(fraction: float) -> str:
     return f"{fraction:.{0 if 0.1 <= fraction <= 0.9 else 1}%}"
 
 
-def format_rate(estimated: Mapping) -> str:
-    """An estimate of a fraction as `83% (95% interval 71 to 92%)`."""
+def format_rate(estimated: Mapping, unit: str = "%", of: str = "") -> str:
+    """An estimate of a fraction as `83% (95% interval 71 to 92%)`; `of` follows the value."""
     if estimated["value"] is None:
-        return "an unknown fraction"
+        return f"an unknown {'fraction' if unit else 'number'}"
     value, low, high = (100 * (estimated[end] or 0) for end in ("value", "low", "high"))
-    return f"{value:.0f}% (95% interval {low:.0f} to {high:.0f}%)"
-
-
-def per_hundred(estimated: Mapping) -> str:
-    """An estimate of a fraction as `18 of 100 (95% interval 11 to 28)`."""
-    if estimated["value"] is None:
-        return "an unknown number"
-    value, low, high = (100 * (estimated[end] or 0) for end in ("value", "low", "high"))
-    return f"{value:.0f} of 100 (95% interval {low:.0f} to {high:.0f})"
+    return f"{value:.0f}{unit}{of} (95% interval {low:.0f} to {high:.0f}{unit})"
 
 
 def referral_text(operating_point: Mapping) -> str:
@@ -100,7 +92,8 @@ def referral_text(operating_point: Mapping) -> str:
     if not found:
         return ""
     return (
-        f"It would refer {per_hundred(found['referred'])} images of its test split to a doctor. "
+        f"It would refer {format_rate(found['referred'], '', ' of 100')} images of its test split "
+        "to a doctor. "
         f"Of the melanomas among the rest it finds {format_rate(found['sensitivity'])}; of all "
         f"melanomas, {format_rate(found['found_or_referred'])} are found or referred."
     )

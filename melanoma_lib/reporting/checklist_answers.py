@@ -5,6 +5,7 @@ Where an answer stands, and the sentence of one that needs no more, are in check
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -144,10 +145,6 @@ def _elsewhere(run_files: RunFiles) -> Iterator[dict]:
         yield from (about | model for model in results["models"].values())
 
 
-def _shifts(run_files: RunFiles) -> Iterator[dict]:
-    return shift_rows(run_files.results)
-
-
 def _dataset(run_files: RunFiles) -> list[str]:
     """Which data, and how many."""
     data = run_files.results["dataset"]
@@ -268,16 +265,6 @@ def _subgroups(run_files: RunFiles) -> list[str]:
     return lines
 
 
-def _characteristics(run_files: RunFiles) -> list[str]:
-    """The patients of the test split."""
-    return _counts(run_files, [name for name in ATTRIBUTES if name != "dx_type"])
-
-
-def _confirmation(run_files: RunFiles) -> list[str]:
-    """How the diagnoses of the test split were made."""
-    return _counts(run_files, ["dx_type"])
-
-
 def _errors(run_files: RunFiles) -> list[str]:
     """How many errors there are, and what melanomas are taken for."""
     lines, melanoma = [], CLASS_NAMES.index(MELANOMA)
@@ -343,15 +330,18 @@ def _counts(run_files: RunFiles, attributes: Iterable[str]) -> list[str]:
     return lines
 
 
-ROWS = {
+ROWS: dict[str, Callable[[RunFiles], Iterable[dict]]] = {
     "models": _models, "kept_epochs": _kept_epochs, "points": _points, "averages": _averages,
-    "explained": _explained, "worst_alterations": _worst_alterations, "shifts": _shifts,
-    "referrals": _referrals, "datasets": _datasets, "elsewhere": _elsewhere,
+    "explained": _explained, "worst_alterations": _worst_alterations, "referrals": _referrals,
+    "shifts": lambda run_files: shift_rows(run_files.results), "datasets": _datasets,
+    "elsewhere": _elsewhere,
 }  # fmt: skip
+OF_ALL_PATIENTS = [name for name in ATTRIBUTES if name != "dx_type"]
 ANSWERS: dict[str, Callable[[RunFiles], list[str]]] = {
     "dataset": _dataset, "partition": _partition, "disjoint": _disjoint, "imbalance": _imbalance,
     "missing_data": _missing_data, "software": _software, "output": _output, "metrics": _metrics,
-    "uncertainty": _uncertainty, "subgroups": _subgroups, "characteristics": _characteristics,
-    "confirmation": _confirmation, "errors": _errors, "sample_size": _sample_size,
-    "limits": _limits,
+    "uncertainty": _uncertainty, "subgroups": _subgroups, "errors": _errors,
+    "sample_size": _sample_size, "limits": _limits,
+    "characteristics": partial(_counts, attributes=OF_ALL_PATIENTS),
+    "confirmation": partial(_counts, attributes=["dx_type"]),
 }  # fmt: skip
