@@ -36,6 +36,14 @@ def test_a_model_keeps_its_weights_when_another_training_replaces_the_file(folde
         assert torch.equal(model(images), before)
 
 
+@pytest.mark.parametrize("fragile", [True, False])
+def test_a_loaded_network_has_the_layout_that_it_may_be_trained_in(folder, monkeypatch, fragile):
+    """See `has_fragile_convolution`."""
+    monkeypatch.setattr("melanoma_lib.models.build.has_fragile_convolution", lambda _: fragile)
+    model, _ = load_bundle(folder)
+    assert all(weight.is_contiguous() for weight in model.parameters()) == fragile
+
+
 def test_bundles_are_found_or_what_to_run_is_said(sample_run, tmp_path):
     assert find_bundles(sample_run / KEYS[1]) == [sample_run / KEYS[1]]
     with pytest.raises(MelanomaError, match="melanoma run --preset sample"):
