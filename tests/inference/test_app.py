@@ -19,7 +19,7 @@ import numpy as np
 import papermill
 import pytest
 import requests
-from helpers import KEYS
+from helpers import KEYS, wait_for
 from PIL import Image
 
 import melanoma_lib.inference
@@ -32,12 +32,9 @@ from melanoma_lib.pipeline.run import NOTEBOOKS
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def wait_until(opened, script, argument=None, seconds=60):
+def wait_until(opened, script, argument=None):
     """Until a script is true in a page, whose own policy forbids to evaluate one in it."""
-    until = time.monotonic() + seconds
-    while not opened.evaluate(script, argument):
-        assert time.monotonic() < until, script
-        time.sleep(0.05)
+    wait_for(lambda: opened.evaluate(script, argument), 60)
 
 
 def test_the_answer_over_the_network_is_the_predictors(page, predictor, images):
