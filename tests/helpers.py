@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from safetensors.torch import save_model
 
 from melanoma_lib.config import Config
 from melanoma_lib.core.files import read_json, write_csv, write_json
@@ -123,6 +124,24 @@ def shift_images(run_dir, keys) -> None:
         weights = read_json(run_dir / key / "bundle.json")["weights_sha256"]
         altered = run_dir / key / OCCLUSION_FILE.format("test")
         save_predictions(altered, concatenate(shifted), f"{weights} dataset")
+
+
+def write_bundle(folder, key):
+    """Leaves the bundle of an untrained network in a folder; returns the network."""
+    # These import timm, for which most tests need not wait.
+    from melanoma_lib.models.build import build_model
+    from melanoma_lib.models.bundle import save_bundle
+    from melanoma_lib.models.out_of_distribution import fit_reference_set
+
+    torch.manual_seed(0)
+    model = build_model(key, 7, 32).eval()
+    save_model(model, folder / "model.safetensors")
+    save_bundle(
+        folder, fit_reference_set(np.eye(6), np.arange(6)), architecture=key,
+        class_names=CLASS_NAMES, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5,
+        operating_points=[], generated=True,
+    )  # fmt: skip
+    return model
 
 
 def computed_in(folder, precision):

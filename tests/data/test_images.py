@@ -32,7 +32,7 @@ def test_an_image_is_resized_without_cropping(tmp_path):
     assert read_image(tmp_path / "a.png").shape == (30, 60, 3)
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "1"])
+@pytest.mark.parametrize("mode", ["L", "LA", "CMYK", "RGBA", "P", "1"])
 def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     suffix = "jpg" if mode == "CMYK" else "png"
     Image.new("RGB", (20, 20), "white").convert(mode).save(tmp_path / f"a.{suffix}")
@@ -121,24 +121,26 @@ GREY = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], 2)
 
 
+def png(values):
+    picture = io.BytesIO()
+    Image.fromarray(values).save(picture, "PNG")
+    return picture
+
+
 @pytest.mark.parametrize(
     ("picture", "expected"),
     [
         (tiff(GREY), GREY / 257),
         (tiff(COLOUR), COLOUR / 257),
         (tiff(GREY // 16, bits=12), GREY / 257),
+        (png(GREY), GREY / 257),
     ],
-    ids=["16 bits", "16 bits a colour", "12 bits"],
+    ids=["16 bits", "16 bits a colour", "12 bits", "16 bits in a PNG"],
 )
 def test_more_than_8_bits_are_scaled(picture, expected):
     expected = expected if expected.ndim == 3 else expected[..., None]
-    assert np.abs(read_image(picture) - expected).max() < 1.1
-
-
-def png(values):
-    picture = io.BytesIO()
-    Image.fromarray(values).save(picture, "PNG")
-    return picture
+    image = read_image(picture)
+    assert np.abs(image - expected).max() < 1.1 and image.max() == 255
 
 
 @pytest.mark.parametrize(
@@ -199,8 +201,8 @@ def test_masks_in_place_of_images_are_not_trained_on(dataset, tmp_path):
 
 def test_every_picture_of_a_folder_is_listed_by_its_path(tmp_path, closed_folders):
     """Equal names, other formats, and pictures named like masks; masks and shadows are not."""
-    names = ["A/1.jpg", "B/1.jpg", "B/1.png", "B/1.webp", "C/1.TIFF", "C/1.heic",
-             "left.jpg", "left_segmentation.jpg", "masks/2.jpg"]  # fmt: skip
+    names = ["A/1.jpg", "B/1.bmp", "B/1.jpg", "B/1.png", "B/1.webp", "C/1.JPEG", "C/1.TIFF",
+             "C/1.heic", "left.jpg", "left_segmentation.jpg", "masks/2.jpg"]  # fmt: skip
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(png(NOISE).getvalue())
@@ -235,7 +237,7 @@ def test_unreadable_images_are_all_named_and_no_cache_is_left(dataset, tmp_path)
 
 def test_an_image_with_too_many_pixels_is_refused_before_decoding(tmp_path):
     Image.new("1", (10_000, 6_000)).save(tmp_path / "a.png")
-    with pytest.raises(MelanomaError, match="too large"):
+    with pytest.raises(MelanomaError, match=r"a\.png: .* too large"):
         read_image(tmp_path / "a.png", 8)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import write_bundle
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -21,8 +22,7 @@ from melanoma_lib.data.dataset_files import open_dataset
 from melanoma_lib.data.images import read_image
 from melanoma_lib.evaluation.trained_run import load_trained_run
 from melanoma_lib.models.build import build_model
-from melanoma_lib.models.bundle import SCHEMA, load_bundle, save_bundle
-from melanoma_lib.models.out_of_distribution import fit_reference_set
+from melanoma_lib.models.bundle import SCHEMA, load_bundle
 
 KEY = "test_resnet"
 
@@ -65,8 +65,6 @@ def unchanged(table):
 
 
 GOOD_TABLES = {
-    "a byte order mark": text(unchanged, "utf-8-sig"),
-    "tabs": text(unchanged, sep="\t"),
     "semicolons": text(unchanged, sep=";"),
     "semicolons, and a name with a tab": text(lambda t: t.assign(**{"a\tb": "x"}), sep=";"),
     "blanks around names and values": text(
@@ -75,7 +73,6 @@ GOOD_TABLES = {
     "a comma after every row": raw(lambda b: b.replace(b"back\n", b"back,\n")),
     "Windows line ends": text(unchanged, lineterminator="\r\n"),
     "quoted cells": text(unchanged, quoting=1),
-    "an eighth column": text(lambda t: t.assign(dataset="vidir_modern")),
     "further columns with odd names": text(lambda t: t.assign(**{"a b,c": "x"})),
     "columns in another order": text(lambda t: t[t.columns[::-1]]),
     "an age that is empty": text(set_cell("age", "")),
@@ -104,7 +101,6 @@ BAD_TABLES = {
     "an empty image id": (text(set_cell("image_id", "")), r"unsafe image_id: \(empty\)"),
     "an empty lesion id": (text(set_cell("lesion_id", "")), r"unsafe lesion_id: \(empty\)"),
     "a lesion id with a path": (text(set_cell("lesion_id", "a/b")), "unsafe lesion_id"),
-    "an image that is absent": (text(set_cell("image_id", "ISIC_1")), "1 of the 105 images"),
     "an age in words": (text(set_cell("age", "fifty")), "age is not a number: fifty"),
     "UTF-16": (text(unchanged, "utf-16"), "cannot be read"),
     "Latin-1 letters": (text(set_cell("localization", "Rücken"), "latin-1"), "cannot be read"),
@@ -159,33 +155,15 @@ def test_a_link_to_nowhere_is_an_image_that_cannot_be_read(dataset):
 # -- images ------------------------------------------------------------------------------------
 
 
-def picture(mode="RGB", size=(40, 30)):
-    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(values).convert(mode)
-
-
-def saved(path, image, **options):
-    image.save(path, **options)
-
-
-def turned(path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    picture().save(path, "JPEG", exif=exif)
+def picture(width=40, height=30):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
 GOOD_IMAGES = {
-    "grey": lambda path: saved(path, picture("L")),
-    "black and white": lambda path: saved(path, picture("1"), format="PNG"),
-    "a palette": lambda path: saved(path, picture("P"), format="PNG"),
-    "CMYK": lambda path: saved(path, picture("CMYK"), format="JPEG"),
-    "alpha": lambda path: saved(path, picture("RGBA"), format="PNG"),
-    "grey with alpha": lambda path: saved(path, picture("LA"), format="PNG"),
-    "a PNG named .jpg": lambda path: saved(path, picture(), format="PNG"),
-    "a progressive JPEG": lambda path: saved(path, picture(), format="JPEG", progressive=True),
-    "one pixel": lambda path: saved(path, picture(size=(1, 1)), format="PNG"),
-    "a very long strip": lambda path: saved(path, picture(size=(5000, 1)), format="PNG"),
-    "turned by its EXIF": turned,
+    "a PNG named .jpg": lambda path: picture().save(path, "PNG"),
+    "a progressive JPEG": lambda path: picture().save(path, "JPEG", progressive=True),
+    "one pixel": lambda path: picture(1, 1).save(path, "PNG"),
+    "a very long strip": lambda path: picture(5000, 1).save(path, "PNG"),
 }
 BAD_IMAGES = {
     "nothing": lambda path: path.write_bytes(b""),
@@ -195,14 +173,13 @@ BAD_IMAGES = {
     "a PNG that ends early": lambda path: cut(path, "PNG"),
     "a header alone": lambda path: path.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF"),
     "20,000 x 20,000 pixels": lambda path: Image.new("1", (20_000, 20_000)).save(path, "PNG"),
-    "a decompression bomb": lambda path: Image.new("1", (8_000, 8_000)).save(path, "PNG"),
     "a folder": lambda path: path.mkdir(),
     "random bytes": lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
 }
 
 
 def cut(path, kind):
-    picture(size=(200, 150)).save(path, kind)
+    picture(200, 150).save(path, kind)
     path.write_bytes(path.read_bytes()[:-2000])
 
 
@@ -211,18 +188,6 @@ def test_an_image_that_is_odd_but_whole_is_read(tmp_path, case):
     GOOD_IMAGES[case](tmp_path / "a.jpg")
     pixels = read_image(tmp_path / "a.jpg", 16)
     assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8
-
-
-def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
-    grey = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    pixels = read_image(tmp_path / "a.png")
-    assert abs(int(pixels[16, 16, 0]) - 128) < 5 and pixels.max() == 255
-
-
-def test_an_image_on_its_side_is_set_upright(tmp_path):
-    turned(tmp_path / "a.jpg")
-    assert read_image(tmp_path / "a.jpg").shape == (40, 30, 3)
 
 
 @pytest.mark.parametrize("case", BAD_IMAGES)
@@ -282,21 +247,6 @@ def test_weights_that_do_not_fit_are_named_and_run_nothing(tmp_path, case, suffi
 # -- bundles, predictions, records --------------------------------------------------------------
 
 
-@pytest.fixture
-def bundle(tmp_path):
-    model = build_model(KEY, 7, 64)
-    save_file(
-        {name: value.contiguous() for name, value in model.state_dict().items()},
-        tmp_path / "model.safetensors",
-    )
-    save_bundle(
-        tmp_path, fit_reference_set(np.eye(6), np.arange(6)), architecture=KEY,
-        class_names=CLASS_NAMES, image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5,
-        operating_points=[], generated=True,
-    )  # fmt: skip
-    return tmp_path
-
-
 def metadata(**changes):
     return lambda folder: write_json(
         folder / "bundle.json", read_json(folder / "bundle.json") | changes
@@ -305,6 +255,7 @@ def metadata(**changes):
 
 BAD_BUNDLES = {
     "an older schema": metadata(schema=0),
+    "a newer schema": metadata(schema=99),
     "other weights": lambda folder: save_file({"a": torch.zeros(1)}, folder / "model.safetensors"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "no metadata": lambda folder: (folder / "bundle.json").unlink(),
@@ -320,13 +271,20 @@ BAD_BUNDLES = {
     "a temperature of zero": metadata(temperature=0),
     "an image size in words": metadata(image_size="large"),
 }
+SAYS = {
+    "an older schema": "another version",
+    "a newer schema": "another version",
+    "other weights": r"not the file of its bundle\.json",
+    "no metadata": "does not exist",
+}
 
 
 @pytest.mark.parametrize("case", BAD_BUNDLES)
-def test_a_bundle_that_is_wrong_is_named(bundle, case):
-    BAD_BUNDLES[case](bundle)
-    with one_line():
-        load_bundle(bundle)
+def test_a_bundle_that_is_wrong_is_named(tmp_path, case):
+    write_bundle(tmp_path, KEY)
+    BAD_BUNDLES[case](tmp_path)
+    with one_line(SAYS.get(case, "")):
+        load_bundle(tmp_path)
 
 
 def parquet(change):

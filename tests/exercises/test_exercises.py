@@ -113,9 +113,7 @@ def lesions():
     return rows.assign(image_id=[f"ISIC_{n}" for n in rows.index])
 
 
-STATEMENT = "word " * 90 + (
-    "dermoscopy HAM10000 AUC split esteva2017dermatologist"
-)
+STATEMENT = "word " * 90 + "dermoscopy HAM10000 AUC split esteva2017dermatologist"
 MATRIX = np.full((7, 7), 2) + 5 * np.eye(7, dtype=int)  # 7 of 19 melanomas are found
 TRUTH, SCORES = np.array([False, False, False, True]), np.array([0.1, 0.2, 0.3, 0.9])
 JOB = {"command": "run ${{inputs.data}}", "inputs": {"data": {}}, "outputs": {}}

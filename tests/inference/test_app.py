@@ -19,7 +19,7 @@ import numpy as np
 import papermill
 import pytest
 import requests
-from helpers import KEYS
+from helpers import KEYS, wait_for
 from PIL import Image
 
 import melanoma_lib.inference
@@ -32,12 +32,9 @@ from melanoma_lib.pipeline.run import NOTEBOOKS
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def wait_until(opened, script, argument=None, seconds=60):
+def wait_until(opened, script, argument=None):
     """Until a script is true in a page, whose own policy forbids to evaluate one in it."""
-    until = time.monotonic() + seconds
-    while not opened.evaluate(script, argument):
-        assert time.monotonic() < until, script
-        time.sleep(0.05)
+    wait_for(lambda: opened.evaluate(script, argument), 60)
 
 
 def test_the_answer_over_the_network_is_the_predictors(page, predictor, images):
@@ -138,20 +135,25 @@ def test_what_cannot_be_served_is_one_line(predictor, capsys, options, message):
     assert message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("reason", ["port", "taken", "password"])
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [("port", "-1; it must be 1 to 65535"), ("taken", "try another --port"),
+     ("password", "MELANOMA_PASSWORD")],
+)  # fmt: skip
 def test_address_and_password_are_checked_before_a_model_is_loaded(
-    predictor, capsys, monkeypatch, reason
+    predictor, capsys, monkeypatch, reason, message
 ):
     monkeypatch.setattr(
         melanoma_lib.inference, "load_predictors", lambda folder: pytest.fail("it was loaded"),
         raising=False,
     )  # fmt: skip
     with security.listen("127.0.0.1", None) as taken:
-        port = {"port": 99999, "taken": taken.getsockname()[1]}.get(reason, 7860)
+        port = {"port": -1, "taken": taken.getsockname()[1]}.get(reason, 7860)
         host = "0.0.0.0" if reason == "password" else "127.0.0.1"
         given = ["--bundle", str(predictor.folder), "--host", host, "--port", str(port)]
         assert main(["serve", *given]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import KEYS
 from PIL import Image
@@ -19,7 +18,6 @@ from melanoma_lib.explanation.gradcam import heat_maps
 from melanoma_lib.inference.predictor import (
     best_bundle,
     heat_to_rgba,
-    list_images,
     log_odds,
     overlay,
     predict_files,
@@ -142,11 +140,6 @@ def test_bad_images_are_reported_and_the_rest_goes_on(predictor, images, tmp_pat
     for row in good:
         assert Image.open(row["overlay"]).size == (predictor.image_size, predictor.image_size)
     assert sum(good[0]["probabilities"].values()) == pytest.approx(1)
-
-
-def test_of_a_folder_the_images_and_not_the_masks(dataset):
-    found, unreadable = list_images([dataset])
-    assert len(found) == len(pd.read_csv(dataset / "HAM10000_metadata.csv")) and not unreadable
 
 
 def validation_auc(folder):

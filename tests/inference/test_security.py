@@ -24,18 +24,6 @@ def test_another_machine_needs_a_password(monkeypatch):
     assert security.credentials("0.0.0.0") == ("ada", "secret")
 
 
-@pytest.mark.parametrize("port", [0, -1, 99999])
-def test_a_port_that_is_none_is_refused(port):
-    with pytest.raises(MelanomaError, match=f"{port}; it must be 1 to 65535"):
-        security.listen("127.0.0.1", port)
-
-
-def test_a_port_that_is_taken_is_refused():
-    taken = pytest.raises(MelanomaError, match="try another --port")
-    with security.listen("127.0.0.1", None) as first, taken:
-        security.listen("127.0.0.1", first.getsockname()[1])
-
-
 # -- passwords ---------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from helpers import wait_for
 from PIL import Image
 
 from melanoma_lib.inference import uploads
@@ -23,13 +24,6 @@ def start_upload(url, length, body=b"", headers=""):
         "\r\n".encode() + body
     )
     return connection
-
-
-def wait_for(condition, seconds=10):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

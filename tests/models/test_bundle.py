@@ -1,28 +1,11 @@
-import numpy as np
 import pytest
 import torch
-from helpers import KEYS
-from safetensors.torch import save_model
+from helpers import KEYS, write_bundle
 
 from melanoma_lib.core.errors import MelanomaError
-from melanoma_lib.core.files import atomic_path, read_json, write_json
+from melanoma_lib.core.files import atomic_path, read_json
 from melanoma_lib.data.classes import CLASS_NAMES
-from melanoma_lib.models.build import build_model
-from melanoma_lib.models.bundle import find_bundles, load_bundle, save_bundle
-from melanoma_lib.models.out_of_distribution import fit_reference_set
-
-REFERENCE = fit_reference_set(np.random.default_rng(0).normal(size=(20, 4)), np.arange(20), 0)
-
-
-def write_bundle(folder, key):
-    torch.manual_seed(0)
-    model = build_model(key, 7, 32).eval()
-    save_model(model, folder / "model.safetensors")
-    save_bundle(
-        folder, REFERENCE, architecture=key, class_names=CLASS_NAMES, image_size=32,
-        mean=(0.5,) * 3, std=(0.5,) * 3, temperature=1.5, operating_points=[], generated=True,
-    )
-    return model
+from melanoma_lib.models.bundle import find_bundles, load_bundle
 
 
 @pytest.fixture
@@ -53,15 +36,12 @@ def test_a_model_keeps_its_weights_when_another_training_replaces_the_file(folde
         assert torch.equal(model(images), before)
 
 
-def test_other_weights_another_schema_or_an_empty_folder_are_refused(folder, tmp_path):
-    save_model(build_model("test_resnet", 7, 32), folder / "model.safetensors")
-    with pytest.raises(MelanomaError, match=r"not the file of its bundle\.json"):
-        load_bundle(folder)
-    write_json(folder / "bundle.json", read_json(folder / "bundle.json") | {"schema": 99})
-    with pytest.raises(MelanomaError, match="another version"):
-        load_bundle(folder)
-    with pytest.raises(MelanomaError, match="does not exist"):
-        load_bundle(tmp_path / "nowhere")
+@pytest.mark.parametrize("fragile", [True, False])
+def test_a_loaded_network_has_the_layout_that_it_may_be_trained_in(folder, monkeypatch, fragile):
+    """See `has_fragile_convolution`."""
+    monkeypatch.setattr("melanoma_lib.models.build.has_fragile_convolution", lambda _: fragile)
+    model, _ = load_bundle(folder)
+    assert all(weight.is_contiguous() for weight in model.parameters()) == fragile
 
 
 def test_bundles_are_found_or_what_to_run_is_said(sample_run, tmp_path):

@@ -64,11 +64,6 @@ def in_epoch(step, number, done, total=100, seconds=60.0, device="CPU"):
     write_progress(run.step_progress_path(step), record)
 
 
-def only(*steps):
-    """A run of these steps, by their chapters."""
-    return [step for step in steps if step.training_key]
-
-
 def left(config, steps):
     return status_lines(inspect_run(config, steps))[0]
 
@@ -78,10 +73,10 @@ def test_before_the_first_epoch_the_time_left_is_not_known(config, steps):
     assert left(config, steps) == "time left: not known before the first epoch"
     with lock(config.training_lock("a")):
         in_epoch(first, 1, 9)
-        assert "not known" in left(config, only(first, second))
+        assert "not known" in left(config, [first, second])
         in_epoch(first, 1, 10, seconds=6.0)  # a tenth: an epoch takes a minute
         # Ten minutes and one for what follows, less 6 s; as long again for the other.
-        assert left(config, only(first, second)) == (
+        assert left(config, [first, second]) == (
             "time left: about 21 min 54 s, if b take as long as the others"
         )
 
@@ -91,14 +86,14 @@ def test_the_time_left_comes_from_measured_epochs_and_what_followed_them(config,
     first, second = trainings(steps)
     epochs(config, first, 4)
     epochs(config, second, 10, seconds=6.0)
-    assert left(config, only(first)) == "time left: about 7 min 00 s"
+    assert left(config, [first]) == "time left: about 7 min 00 s"
     done(config, second)
-    assert left(config, only(first, second)) == "time left: about 6 min 15 s"
+    assert left(config, [first, second]) == "time left: about 6 min 15 s"
     with lock(config.training_lock("a")):
         in_epoch(first, 5, 50, seconds=30.0)
-        assert left(config, only(first, second)) == "time left: about 5 min 45 s"
+        assert left(config, [first, second]) == "time left: about 5 min 45 s"
     mark(config, second, "failed")
-    assert "6 min" not in left(config, only(second)) and "done" not in left(config, only(second))
+    assert "6 min" not in left(config, [second]) and "done" not in left(config, [second])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +107,7 @@ def test_what_runs_side_by_side_counts_once(config, steps, jobs, devices, device
         epochs(config, step, 1)
     with lock(config.training_lock("a")):
         in_epoch(trainings(steps)[0], 2, 0, seconds=0.0, device=device)
-        shown = left(config, only(*steps))
+        shown = left(config, trainings(steps))
     assert shown == f"time left: about {minutes - minutes // 11} min 00 s"
 
 

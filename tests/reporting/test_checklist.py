@@ -167,7 +167,7 @@ IN_RESULTS = {
 # The same for values of other files.
 IN_FILES = {
     "preparation": ("model_0/bundle.json", {"std": [0.9, 0.8, 0.7]}, "deviation [0.9, 0.8, 0.7]"),
-    "predictions": ("both", {"temperature": 2.345}, "divided by 2.345"),
+    "predictions": ("model_0/bundle.json", {"temperature": 2.345}, "divided by 2.345"),
     "software": ("model_0/run.json", {"versions": {"torch": "3.1"}}, "torch 3.1"),
     "external": ("external/clinic/external_results.json", {"test_images": 4321}, "4,321 images"),
     "other_data": ("external/clinic/external_results.json", {"prevalence": 0.77}, "77.0% of them"),
@@ -175,24 +175,17 @@ IN_FILES = {
 }
 
 
-@pytest.mark.parametrize("name", IN_RESULTS)
-def test_an_answer_is_what_the_results_say(folder, name):
-    way, value, said = IN_RESULTS[name]
+@pytest.mark.parametrize("name", IN_RESULTS | IN_FILES)
+def test_an_answer_is_what_results_and_files_say(folder, name):
+    place, value, said = (IN_RESULTS | IN_FILES)[name]
     before = lines(folder, name)
-    changed(folder, *way, to=value)
-    assert before and said not in before and said in lines(folder, name)
-
-
-@pytest.mark.parametrize("name", IN_FILES)
-def test_an_answer_is_what_the_files_say(folder, name):
-    file, values, said = IN_FILES[name]
-    assert lines(folder, name) and said not in lines(folder, name)
-    if file == "both":
-        edit(folder / "model_0" / "bundle.json", **values)
-        changed(folder, *MODEL, "temperature", to=values["temperature"])
+    if name in IN_RESULTS:
+        changed(folder, *place, to=value)
     else:
-        edit(folder / file, **values)
-    assert said in lines(folder, name)
+        edit(folder / place, **value)
+    if name == "predictions":  # the temperature stands in both
+        changed(folder, *MODEL, "temperature", to=value["temperature"])
+    assert before and said not in before and said in lines(folder, name)
 
 
 def test_answers_on_the_split_are_counted_in_it(folder):

@@ -25,10 +25,10 @@ def new_model():
     return build_model("test_efficientnet", 7, 32)
 
 
-def fit(folder, model=None, epochs=CONFIG.epochs, settings=None, data=None):
+def fit(folder, model=None, epochs=CONFIG.epochs, settings=None, data=None, recipe="thesis"):
     """The model after a training of the coloured pictures, and its history."""
     model, data = model or new_model(), data or coloured()
-    config = dataclasses.replace(CONFIG, epochs=epochs)
+    config = dataclasses.replace(CONFIG, epochs=epochs, recipe=recipe)
     return model, loop.fit(model, data, data, config, folder, settings)
 
 
@@ -77,10 +77,26 @@ def test_one_step_of_gradient_descent_by_hand():
     assert model.weight.flatten().tolist() == [-0.5, 0.5]
 
 
-def test_an_interrupted_training_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
-    whole, history = fit(tmp_path / "whole")
-    for epochs in (1, 2, 3):  # each with a model and an optimiser of its own
-        parts, resumed = fit(tmp_path / "parts", epochs=epochs)
+@pytest.mark.parametrize("recipe", ["thesis", "balanced"])
+def test_an_interrupted_training_ends_bit_for_bit_like_an_uninterrupted_one(
+    tmp_path, monkeypatch, recipe
+):
+    """Each part has a model and an optimiser of its own."""
+    whole, history = fit(tmp_path / "whole", recipe=recipe)
+    if recipe == "thesis":  # the other's learning rate depends on how many epochs there will be
+        fit(tmp_path / "parts", epochs=1)
+    validate, calls = loop.validate, []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(*arguments)
+
+    monkeypatch.setattr(loop, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "parts", recipe=recipe)
+    parts, resumed = fit(tmp_path / "parts", recipe=recipe)
     timeless = [
         [{k: v for k, v in row.items() if "second" not in k} for row in h]
         for h in (history, resumed)

@@ -16,9 +16,8 @@ from melanoma_lib.data.augment import generator
 from melanoma_lib.data.torch_dataset import loader, undersampled_counts
 from melanoma_lib.evaluation.metrics import nll
 from melanoma_lib.evaluation.predictions import load_predictions, softmax
-from melanoma_lib.models.build import build_model
 from melanoma_lib.models.bundle import load_bundle
-from melanoma_lib.training import loop, probe
+from melanoma_lib.training import probe
 from melanoma_lib.training.recipe import make_loss, make_optimizer, one_cycle, set_learning_rate
 from melanoma_lib.training.train import train_architecture
 
@@ -102,28 +101,6 @@ def test_the_adjusted_loss_is_least_at_the_real_frequencies():
 def test_a_class_without_images_does_not_spoil_the_loss():
     loss = make_loss(RECIPES["balanced"], np.array([80, 20, 0]))
     assert loss(torch.zeros(2, 3), torch.tensor([0, 1])).isfinite()
-
-
-def test_a_training_under_one_cycle_resumes_exactly(tmp_path, monkeypatch):
-    """Its learning rate depends on how many epochs there will be: the same after a kill."""
-    def fit(folder):
-        torch.manual_seed(0)
-        model = build_model(KEY, 7, 32)
-        loop.fit(model, coloured(), coloured(), BALANCED, folder)
-        return weights_of(model)
-
-    whole, validate, calls = fit(tmp_path / "whole"), loop.validate, []
-
-    def killed(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return validate(*arguments)
-
-    monkeypatch.setattr(loop, "validate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "parts")
-    assert torch.equal(fit(tmp_path / "parts"), whole)
 
 
 def test_a_recipe_is_part_of_what_identifies_a_training():
