@@ -8,21 +8,23 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import KEYS, ROOT, fast, make_dataset, make_run, table_of
 
-from melanoma_lib.cli import main
 from melanoma_lib.core.environment import usable_cores
-from melanoma_lib.data.dataset_files import DatasetFiles, open_dataset
-from melanoma_lib.data.synthetic import generate_sample
-from melanoma_lib.evaluation.predictions import load_predictions
-from melanoma_lib.reporting.compare import compare
 
 os.environ["MELANOMA_HEADLESS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test depends on the internet
 # Side by side, processes would wait for each other's threads. (The process that starts
-# them sets no number, which they would inherit.)
+# them sets no number, which they would inherit.) PyTorch reads the number when it is imported.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
+
+from helpers import KEYS, ROOT, fast, make_dataset, make_run, table_of
+
+from melanoma_lib.cli import main
+from melanoma_lib.data.dataset_files import DatasetFiles, open_dataset
+from melanoma_lib.data.synthetic import generate_sample
+from melanoma_lib.evaluation.predictions import load_predictions
+from melanoma_lib.reporting.compare import compare
 
 
 @pytest.fixture(autouse=True)
