@@ -112,7 +112,7 @@ def read_table(path: Path) -> RawTable:
         return RawTable(path, rows, layout)
     rows, second = _join_second(path, _rename(rows), layout)
     rows, other_types = _drop_other_types(rows)
-    rows = _standardize_columns(path, rows, layout)
+    rows = _standardise_columns(path, rows, layout)
     rows, excluded = _map_diagnoses(path, rows, layout)
     return RawTable(
         path, _fill_missing(rows, layout), layout, other_types | excluded, second=second
@@ -204,7 +204,7 @@ def _drop_other_types(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]
     return rows[types == DERMOSCOPIC], dropped
 
 
-def _standardize_columns(path: Path, rows: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+def _standardise_columns(path: Path, rows: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """Makes the column dx of what says the diagnosis, and image ids of the names of files."""
     rows = rows.copy()
     levels = [name for name in DIAGNOSIS_LEVELS if name in rows]

@@ -45,7 +45,7 @@ SEED = 42  # of the random weights, the subsamples of images and ROAD's noise
 BATCH_SIZE = 32
 REMOVED_PERCENT = 20  # of the pixels, by ROAD
 GRID_SIDE = 16  # cells a side of the pooled maps
-RANDOMIZATION_STEPS = 5  # after the first, which randomises the output layer alone
+RANDOMISATION_STEPS = 5  # after the first, which randomises the output layer alone
 MapScores = dict[tuple[str, str, str], np.ndarray]  # by network, map and target; a row an image
 
 
@@ -178,7 +178,7 @@ class _MapScorer:
         weights, model = self.random.state_dict(), copy.deepcopy(self.model)
         layer_of = {name: name.rpartition(".")[0] for name in weights}
         layers = list(dict.fromkeys(layer_of.values()))  # from the input to the output
-        counts = np.ceil(len(layers) * np.arange(1, RANDOMIZATION_STEPS + 1) / RANDOMIZATION_STEPS)
+        counts = np.ceil(len(layers) * np.arange(1, RANDOMISATION_STEPS + 1) / RANDOMISATION_STEPS)
         counts = np.unique([1, *counts]).astype(int)
         maps = defaultdict(list)
         for count in counts:

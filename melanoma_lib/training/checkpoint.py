@@ -94,7 +94,7 @@ def save_results(folder: Path, history: list[dict], best: Mapping | None) -> Non
 def resume(
     model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, epochs: int
 ) -> tuple[list[dict], dict[str, torch.Tensor]]:
-    """Loads the folder's checkpoint, if any, into model and optimiser.
+    """Loads the folder's checkpoint, if any, into model and optimizer.
 
     Returns the history so far and the weights of its best epoch; [] and {} without a checkpoint.
     """

@@ -1,4 +1,4 @@
-"""What a recipe names, as functions: the optimiser, its learning rate, and the loss.
+"""What a recipe names, as functions: the optimizer, its learning rate, and the loss.
 
 The loop takes them as arguments, so that it is the same for every recipe (`config.RECIPES`).
 """

@@ -120,7 +120,7 @@ def test_on_a_gpu_no_step_waits_for_the_device(monkeypatch):
 
 @needs_gpu
 def test_on_a_gpu_a_whole_training_learns_and_is_resumed(tmp_path):
-    """Each part has a model, an optimiser and a recorded step of its own."""
+    """Each part has a model, an optimizer and a recorded step of its own."""
     histories = {}
     for folder, parts in {"whole": [20], "parts": [4, 20]}.items():
         for epochs in parts:

@@ -90,7 +90,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("key", ["test_efficientnet", "test_resnet", "densenet121"])
 def test_synchronised_batch_normalisation_keeps_the_network(key):
-    """The same function, the same names, and the same weights that the optimiser knows."""
+    """The same function, the same names, and the same weights that the optimizer knows."""
     torch.manual_seed(0)
     model = build_model(key, 7, 32).eval()
     images, known = torch.randn(2, 3, 32, 32), {id(weight) for weight in model.parameters()}

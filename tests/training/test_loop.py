@@ -81,7 +81,7 @@ def test_one_step_of_gradient_descent_by_hand():
 def test_an_interrupted_training_ends_bit_for_bit_like_an_uninterrupted_one(
     tmp_path, monkeypatch, recipe
 ):
-    """Each part has a model and an optimiser of its own."""
+    """Each part has a model and an optimizer of its own."""
     whole, history = fit(tmp_path / "whole", recipe=recipe)
     if recipe == "thesis":  # the other's learning rate depends on how many epochs there will be
         fit(tmp_path / "parts", epochs=1)
