@@ -12,7 +12,8 @@ from melanoma_lib.core.files import PROJECT, read_json, write_text
 from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.explanation.occlusion_metrics import describe_occlusion
 from melanoma_lib.reporting.compare import COLUMNS
-from melanoma_lib.reporting.tables import as_dataframe, markdown, table
+from melanoma_lib.reporting.table_formats import markdown
+from melanoma_lib.reporting.tables import as_dataframe, table
 
 HERE = Path(__file__).parent
 PAGE = PROJECT / "docs" / "findings.md"

@@ -140,6 +140,17 @@ def format_estimate(estimated: Mapping) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def format_value(value: object) -> str:
+    """An estimate as `0.892 [0.874, 0.909]`, a number with three decimals, a text unchanged."""
+    if isinstance(value, dict):
+        return format_estimate(value)
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return "<0.001" if 0 < value < 0.001 else f"{value:.3f}"
+    return str(value)
+
+
 def format_estimates(value: object) -> object:
     """Results, dictionaries and lists in each other, in which every estimate is its text."""
     if isinstance(value, Mapping):

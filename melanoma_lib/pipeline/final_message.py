@@ -61,7 +61,7 @@ def _next(*commands: str) -> list[str]:
 
 
 def _headlines(results: Path) -> list[str]:
-    from melanoma_lib.reporting.tables import headlines  # slow to import
+    from melanoma_lib.reporting.summary import headlines  # slow to import
 
     try:
         return headlines(read_json(results))

@@ -93,7 +93,8 @@ def thesis(config: Config, steps: list[Step]) -> str:
     checklists where there are results.
     """
     from melanoma_lib.reporting.figures import CATALOG, PER_MODEL  # slow to import
-    from melanoma_lib.reporting.tables import CAPTIONS, table_file
+    from melanoma_lib.reporting.table_formats import table_file
+    from melanoma_lib.reporting.tables import CAPTIONS
 
     written = read_writing(Path(FILE))
     stale = {step.chapter for step in steps if state_of(step) != "done"}

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "figures": ["plot", "save"],
         "leakage": ["paired_leakage", "price_of_leakage"],
         "run": ["open_run", "open_trained"],
-        "tables": ["summary", "write_tables"],
+        "summary": ["summarize"],
+        "table_formats": ["write_tables"],
     },
 )

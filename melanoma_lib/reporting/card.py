@@ -14,7 +14,9 @@ from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.reporting import figures
 from melanoma_lib.reporting.compare import COLUMNS
 from melanoma_lib.reporting.run import open_run
-from melanoma_lib.reporting.tables import as_dataframe, describe_results, markdown, table
+from melanoma_lib.reporting.summary import describe_results
+from melanoma_lib.reporting.table_formats import markdown
+from melanoma_lib.reporting.tables import as_dataframe, table
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData

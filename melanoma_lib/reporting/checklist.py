@@ -10,7 +10,8 @@ from pathlib import Path
 from melanoma_lib.core.files import write_text
 from melanoma_lib.core.provenance import last_line
 from melanoma_lib.reporting.checklist_answers import RunFiles, answer, read_run_files
-from melanoma_lib.reporting.tables import describe_results, escape_latex
+from melanoma_lib.reporting.summary import describe_results
+from melanoma_lib.reporting.table_formats import escape_latex
 
 FOLDER = Path(__file__).parent / "checklists"
 STANDARDS = ("tripod-ai", "claim")

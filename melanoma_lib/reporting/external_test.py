@@ -35,7 +35,7 @@ from melanoma_lib.evaluation.predictions import (
 )
 from melanoma_lib.evaluation.trained_run import TrainedRun, load_trained_run
 from melanoma_lib.models.bundle import load_bundle
-from melanoma_lib.reporting import compare, figures, tables
+from melanoma_lib.reporting import compare, figures, summary, table_formats
 from melanoma_lib.reporting.abstention import external_abstention, with_test
 from melanoma_lib.reporting.run import Run
 
@@ -185,8 +185,8 @@ def write(results: dict, predictions: Mapping[str, Predictions], run_dir: Path, 
         submission = isic_submission(predicted, results["models"][key]["temperature"])
         text = submission.to_csv(index=False)
         write_text(folder / "predictions" / f"isic2018-{key}.csv", text)
-    tables.write_tables(results, folder)
-    write_text(folder / "summary.md", tables.summary(results))
+    table_formats.write_tables(results, folder)
+    write_text(folder / "summary.md", summary.summarize(results))
     save_figures(results, predictions, run_dir, folder)
     write_json(folder / "external_results.json", results)
 

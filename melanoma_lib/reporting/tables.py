@@ -1,35 +1,25 @@
-"""The results of a comparison as tables (CSV, LaTeX) and as a summary in words."""
+"""The tables of the results: captions, column heads, rows."""
 
-import re
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from melanoma_lib.core.files import write_csv, write_text
-from melanoma_lib.core.provenance import last_line
 from melanoma_lib.data.classes import DISPLAY_NAMES
-from melanoma_lib.data.layouts import describe_excluded
 from melanoma_lib.evaluation.bootstrap import (
     UNDEFINED,
-    format_estimate,
-    format_estimates,
-    transform_decreasing,
+    format_value,
 )
-from melanoma_lib.evaluation.calibration import temperature_note
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.subgroups import ATTRIBUTES
 from melanoma_lib.explanation.map_metrics import METHOD_NAMES, SCORES
 from melanoma_lib.explanation.occlusion_metrics import ALTERATIONS
 from melanoma_lib.reporting import abstention_tables
 from melanoma_lib.reporting.compare import COLUMNS, clearly_best
-from melanoma_lib.reporting.leakage import SETS, summarize_leakage
+from melanoma_lib.reporting.leakage import SETS
 
 MELANOMA_COLUMNS = ("melanoma_ece", "melanoma_brier", "calibration_in_the_large")
-WIDEST = 18  # letters in a line of a table
-# Captions by file name; below each stands what the numbers rest on (`describe`).
+# Captions by file name; below each stands what the numbers rest on (`describe_results`).
 CAPTIONS = {
     "comparison_table": "The models on the test split, and averages of them. Bold: better than "
     "every other model by a significant difference.",
@@ -86,55 +76,6 @@ CAPTIONS = {
 }
 
 
-# Sentences of `summary`; estimates of the results are put in as their texts.
-BASIS = (
-    "{dataset[name]}, {basis}: {test_images} test images of {test_lesions} lesions, "
-    "{test_melanomas} of the images and {prevalence:.1%} of the lesions melanomas; "
-    "{interval[level]:.0%} intervals over lesions{trainings}."
-)
-ONE_TRAINING = ", with one training, temperature and set of thresholds a model"
-SEVERAL_TRAININGS = " and trainings, {trainings} a network"
-OPTIMISTIC = (
-    " The split is by image: the held-out images also chose epoch, temperature and thresholds, and "
-    "many show lesions seen in training, so every figure is optimistic."
-)
-MODEL = (
-    "- {name}, from {start}: melanoma AUC {metrics[melanoma_auc]}, accuracy "
-    "{metrics[accuracy]}, balanced accuracy {metrics[balanced_accuracy]}. Temperature "
-    "{temperature:.2f} takes its ECE from {uncalibrated[ece]} to {metrics[ece]}. "
-)
-MELANOMA_MODEL = (
-    "- {name}, from {start}: melanoma AUC {metrics[melanoma_auc]}, average precision "
-    "{metrics[melanoma_average_precision]}. Temperature {temperature:.2f} takes the ECE of its "
-    "melanoma probability from {uncalibrated[melanoma_ece]} to {metrics[melanoma_ece]}; the mean "
-    "probability minus the frequency is {metrics[calibration_in_the_large]}. "
-)
-AT_THRESHOLD = (
-    "At the threshold chosen on validation for a {point}, test sensitivity is "
-    "{operating_points[0][test][sensitivity]} and specificity "
-    "{operating_points[0][test][specificity]}: with one image each of 1,000 lesions, "
-    "{prevalence:.1%} of them melanomas, {operating_points[0][test][missed]} missed melanomas and "
-    "{operating_points[0][test][false_alarms]} false alarms."
-)
-AVERAGE = (
-    "- {name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}, ECE "
-    "{metrics[ece]} at temperature {temperature:.2f}; against {other}: melanoma AUC "
-    "{difference[melanoma_auc]}, accuracy {difference[accuracy]}; {slower:.0f} times its time."
-)
-LEAKAGE = (
-    "Two splits with test images of their own: {name} reaches a melanoma AUC of "
-    "{lesion[metrics][melanoma_auc]} split by lesion and of {image[metrics][melanoma_auc]} split "
-    "by image, a difference of {difference[melanoma_auc]}{verdict}; one training each."
-)
-EXTERNAL = (  # ERROR: the metric, ece or melanoma_ece
-    "- {name}: {head} {own[metrics][ERROR]} there and {metrics[ERROR]} here, a difference of "
-    "{own[difference][ERROR]}. Without the temperature it would be {uncalibrated[ERROR]} here: "
-    "what the temperature takes away, {gain[ERROR]}, is {verdict}significant. At the threshold "
-    "chosen for a {point}: sensitivity {own[operating_points][0][test][sensitivity]} there and "
-    "{operating_points[0][test][sensitivity]} here and specificity "
-    "{own[operating_points][0][test][specificity]} there and "
-    "{operating_points[0][test][specificity]} here."
-)
 # Column heads by name; a column that is not here is headed by its own name.
 HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "model": "Architecture",
@@ -441,6 +382,14 @@ def table(results: dict, name: str) -> Table:
     return Table(heads, list(rows_of(results)), frozenset(bold))
 
 
+def as_dataframe(table: Table) -> pd.DataFrame:
+    """The table as a DataFrame of printed texts under printed column heads."""
+    return pd.DataFrame(
+        [[format_value(row[name]) for name in table.heads] for row in table.rows],
+        columns=list(table.heads.values()),
+    )
+
+
 def all_tables(results: dict) -> dict[str, Table]:
     """Every table of the results by its name; those of a run have `CAPTIONS`."""
     tables = {name: table(results, name) for name in _tables_of(results)}
@@ -448,221 +397,9 @@ def all_tables(results: dict) -> dict[str, Table]:
 
 
 def _tables_of(results: dict) -> Iterable[str]:
-    return MELANOMA_TABLES if _only_melanoma(results) else TABLES
+    return MELANOMA_TABLES if only_melanoma(results) else TABLES
 
 
-def _only_melanoma(results: dict) -> bool:
+def only_melanoma(results: dict) -> bool:
     """Whether the test images say no more than melanoma or not."""
     return results.get("external", {}).get("melanoma_only", False)
-
-
-def table_file(name: str) -> str:
-    """The path of a table in a run folder, without suffix."""
-    return name if name == "comparison_table" else f"tables/{name}"
-
-
-def write_tables(results: dict, folder: Path) -> list[Path]:
-    """Writes every table of the results as CSV (numbers) and LaTeX; needs the package booktabs."""
-    paths = []
-    for name, table in all_tables(results).items():
-        rows, path = [_flat(row) for row in table.rows], folder / table_file(name)
-        tabular = latex(table, describe_results(results)) + last_line(".tex")
-        paths += [
-            write_csv(path.with_suffix(".csv"), rows, list(table.heads), last_line(".csv")),
-            write_text(path.with_suffix(".tex"), tabular),
-        ]
-    return paths
-
-
-def _flat(row: Mapping) -> dict:
-    """A row in which an estimate is three columns: its name, and with `_low` and `_high`."""
-    flat: dict = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            ends = {f"{name}_{end}": value[end] for end in ("low", "high")}
-            flat |= {name: value["value"], **ends}
-        else:
-            flat[name] = value
-    return flat
-
-
-def latex(table: Table, comment: str) -> str:
-    """A LaTeX tabular, with each interval below its value."""
-    first = table.rows[0] if table.rows else {}
-    sides = ["l" if isinstance(first.get(name, ""), str) else "c" for name in table.heads]
-    lines = [
-        f"% {comment}",
-        f"\\begin{{tabular}}{{{''.join(sides)}}}",
-        "\\toprule",
-        " & ".join(_wrapped(head, "b") for head in table.heads.values()) + " \\\\",
-        "\\midrule",
-    ]
-    for number, row in enumerate(table.rows):
-        cells = [_cell(row[name], (number, name) in table.bold) for name in table.heads]
-        lines += [" & ".join(cells) + " \\\\", "\\addlinespace[2pt]"]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
-
-
-def _wrapped(text: str, level: str = "t") -> str:
-    """A text escaped for LaTeX, in several lines where it would make its column wide.
-
-    level: which line stands beside other cells, "t" the first or "b" the last.
-    """
-    escaped = escape_latex(text)
-    lines = textwrap.wrap(escaped, WIDEST, break_long_words=False, break_on_hyphens=False)
-    return _stacked(lines, "l", level) if len(lines) > 1 else "".join(lines)
-
-
-def _stacked(lines: list[str], side: str, level: str) -> str:
-    text = "\\\\".join(lines)
-    return f"\\begin{{tabular}}[{level}]{{@{{}}{side}@{{}}}}{text}\\end{{tabular}}"
-
-
-def _cell(value: object, bold: bool) -> str:
-    """A cell in LaTeX: an estimate above its interval, a number, or an escaped text."""
-    if not isinstance(value, dict) or value["value"] is None:
-        return _wrapped(_text(value))
-    text, _, ends = escape_latex(_text(value)).partition(" ")
-    text = f"\\textbf{{{text}}}" if bold else text
-    return _stacked([text, f"{{\\scriptsize {ends}}}"], "c", "t")
-
-
-def escape_latex(text: str) -> str:
-    """A text with LaTeX's special characters escaped."""
-    for character in "%&_#":
-        text = text.replace(character, f"\\{character}")
-    text = re.sub(r"(?<!\w)[-−](?=[\d ])", "$-$", text)  # a minus, not a hyphen
-    return text.replace("<", "$<$")
-
-
-def as_dataframe(table: Table) -> pd.DataFrame:
-    """The table as a DataFrame of printed texts under printed column heads."""
-    return pd.DataFrame(
-        [[_text(row[name]) for name in table.heads] for row in table.rows],
-        columns=list(table.heads.values()),
-    )
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table of texts and numbers in Markdown."""
-    rows = [list(frame), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
-
-
-def _text(value: object) -> str:
-    """An estimate as `0.892 [0.874, 0.909]`, a number with three decimals, a text unchanged."""
-    if isinstance(value, dict):
-        return format_estimate(value)
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return "<0.001" if 0 < value < 0.001 else f"{value:.3f}"
-    return str(value)
-
-
-def headlines(results: dict) -> list[str]:
-    """A line for each model with its estimates on the test split, the best melanoma AUC first."""
-    text = "{name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}"
-    return [text.format(**format_estimates(model)) for model in _best_first(results)]
-
-
-def _best_first(results: dict) -> list[dict]:
-    return sorted(results["models"].values(),
-                  key=lambda model: -(model["metrics"]["melanoma_auc"]["value"] or 0))  # fmt: skip
-
-
-def describe_results(results: dict) -> str:
-    """What the results rest on: dataset, split, test images and interval, in one sentence."""
-    basis, remark = f"split by {results['split']}", OPTIMISTIC if results["optimistic"] else ""
-    if external := results.get("external"):
-        basis = f"from outside of the run {results['run']}"
-        if external["left_out"]:
-            remark += f" Left out: {describe_excluded(external['left_out'])}."
-        for warning in external["warnings"]:
-            remark += f" {warning[0].upper()}{warning[1:]}."
-        if external["melanoma_only"]:
-            remark += " Of the images no more is known than melanoma or not."
-    several = results.get("trainings", 1) > 1
-    trainings = SEVERAL_TRAININGS.format_map(results) if several else ONE_TRAINING
-    return BASIS.format_map(results | {"basis": basis, "trainings": trainings}) + remark
-
-
-def summary(results: dict) -> str:
-    """The results in words (summary.md); every number is taken from them."""
-    prevalence, models = results["prevalence"], list(results["models"].values())
-    lines = [describe_results(results), ""]
-    for model in _best_first(results):
-        label = operating_point_label(model["operating_points"][0])
-        known = {"start": "unknown weights"} | format_estimates(model)  # as older results are
-        sentences = (MELANOMA_MODEL if _only_melanoma(results) else MODEL) + AT_THRESHOLD
-        text = sentences.format(**known, point=label, prevalence=prevalence)
-        notes = temperature_note(model["temperature"]), _temperature_verdict(model)
-        lines.append(" ".join([text, *filter(None, notes)]))
-    if results["differences"]:
-        lines += ["", "Differences in melanoma AUC, on the same resamples, p adjusted for the "
-                  "number of pairs (Holm):", ""]  # fmt: skip
-        lines += [_difference_text(results, pair) for pair in results["differences"]]
-    if results.get("ensembles"):
-        lines += ["", "Averages, with temperature and thresholds chosen on validation:", ""]
-        lines += [_average_text(results, pair) for pair in results["ensemble_differences"]]
-    if "leakage" in results:
-        lines += ["", summarize_leakage(results["leakage"])]
-    if price := results.get("price_of_leakage"):
-        verdict = "" if _excludes_zero(price["difference"]["melanoma_auc"]) else ", not significant"
-        lines += ["", LEAKAGE.format(**format_estimates(price), verdict=verdict)]
-    if "abstention" in results:
-        lines += ["", "When the least certain images are referred, and what is promised:", ""]
-        lines += abstention_tables.summarize_abstention(results["abstention"])
-    if "external" in results:
-        lines += ["", "Against the run's own test split, temperature and thresholds unchanged:", ""]
-        for model in models:
-            label = operating_point_label(model["operating_points"][0])
-            error = "melanoma_ece" if _only_melanoma(results) else "ece"
-            verdict = "" if _excludes_zero(model["gain"][error]) else "not "
-            sentence = EXTERNAL.replace("ERROR", error)
-            words = {"head": HEADS[error], "point": label, "verdict": verdict}
-            lines.append(sentence.format(**format_estimates(model), **words))
-    return "\n".join(lines) + "\n"
-
-
-def _temperature_verdict(model: dict) -> str:
-    """Whether the temperature helped on the test split; "" for results that do not hold it."""
-    gain = model.get("gain", {}).get("nll", {"low": None})
-    if gain["low"] is None:
-        return ""
-    low, high = gain["low"], gain["high"]
-    verdict = "helped" if low > 0 else "did harm" if high < 0 else "may have changed nothing"
-    return f"NLL before scaling minus after: {format_estimate(gain)}; the temperature {verdict}."
-
-
-def _excludes_zero(difference: dict) -> bool:
-    """Whether the interval of a difference is known and on one side of 0."""
-    return difference["low"] is not None and not difference["low"] <= 0 <= difference["high"]
-
-
-def _average_text(results: dict, pair: dict) -> str:
-    average, other = (models_and_averages(results)[pair[side]] for side in ("first", "second"))
-    way = average.get("averaging")
-    text = AVERAGE.format(
-        **format_estimates(average), other=other["name"], difference=format_estimates(pair),
-        slower=len(average["averages"]) / max(len(other.get("averages", [1])), 1),
-    )  # fmt: skip
-    return text + (f" Members {way['chosen']} before averaging." if way else "")
-
-
-def _difference_text(results: dict, pair: dict) -> str:
-    names, figure = pair_names(results, pair), pair["melanoma_auc"]
-    odds = figure.get("outperforms", UNDEFINED)
-    if figure["value"] is None:
-        return f"- {names[0]} and {names[1]}: not defined"
-    if figure["value"] < 0:
-        names.reverse()
-        figure = figure | transform_decreasing(figure, lambda difference: -difference)
-        odds = transform_decreasing(odds, lambda probability: 1 - probability)
-    significant = figure["p_holm"] < 1 - results["interval"]["level"]
-    beats = f"; a new training beats one of the other with probability {format_estimate(odds)}"
-    return (
-        f"- {names[0]} over {names[1]}: {format_estimate(figure)}, p {_text(figure['p_holm'])} "
-        f"(DeLong {_text(pair['delong']['p_holm'])}), {'' if significant else 'not '}significant"
-        f"{beats if odds['value'] is not None else ''}"
-    )

@@ -18,7 +18,7 @@ from melanoma_lib.core.provenance import (
 from melanoma_lib.pipeline import trace
 from melanoma_lib.reporting import figures
 from melanoma_lib.reporting.compare import compare
-from melanoma_lib.reporting.tables import write_tables
+from melanoma_lib.reporting.table_formats import write_tables
 
 ORIGIN = {"run": "run", "chapter": "06_x", "key": "k1", "commit": "abc", "date": "2026-11-30",
           "command": r"melanoma run --output-dir 'a (b) \c'", "dataset": "f"}  # fmt: skip

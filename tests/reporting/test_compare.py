@@ -30,7 +30,8 @@ from melanoma_lib.reporting.compare import (
     compare,
     starting_weights,
 )
-from melanoma_lib.reporting.tables import all_tables, summary
+from melanoma_lib.reporting.summary import summarize
+from melanoma_lib.reporting.tables import all_tables
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_what_the_temperature_takes_away_is_paired_and_said(results, trained):
     for low, high in ((0.1, 0.3), (-0.3, -0.1), (-0.1, 0.1)):
         gain = {"gain": {"nll": {"value": (low + high) / 2, "low": low, "high": high}}}
         changed = results | {"models": {"model_0": model | gain}, "differences": []}
-        verdicts.append(summary(changed))
+        verdicts.append(summarize(changed))
     assert len(set(verdicts)) == 3
     assert "random weights" in verdicts[0] and starting_weights(
         {"architecture": "a", "config": {"weights": {"a": "file"}}}
@@ -321,8 +322,8 @@ def test_tables_and_summary_say_what_trainings_change(trained_again):
     made = all_tables(results)
     assert len(made["trainings"].rows) == 2 * len(COLUMNS)
     assert len(made["outperformance"].rows) == 1 and len(made["averages"].rows) == 3
-    text = summary(results)
+    text = summarize(results)
     assert "over lesions and trainings, 3 a network" in text and "Ensemble of all 6" in text
     one = compare(*trained_again, resamples=100)
-    assert "with one training" in summary(one)
+    assert "with one training" in summarize(one)
     assert not {"trainings", "outperformance"} & set(all_tables(one))

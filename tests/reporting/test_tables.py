@@ -7,15 +7,9 @@ from melanoma_lib.core.files import PROJECT, read_json
 from melanoma_lib.evaluation.bootstrap import format_estimate
 from melanoma_lib.reporting.compare import COLUMNS, compare
 from melanoma_lib.reporting.leakage import price_of_leakage
-from melanoma_lib.reporting.tables import (
-    Table,
-    as_dataframe,
-    latex,
-    models_and_averages,
-    summary,
-    table,
-    write_tables,
-)
+from melanoma_lib.reporting.summary import summarize
+from melanoma_lib.reporting.table_formats import latex_tabular, write_tables
+from melanoma_lib.reporting.tables import Table, as_dataframe, models_and_averages, table
 
 
 @pytest.fixture
@@ -37,7 +31,7 @@ def test_csv_tables_hold_the_results(results, tmp_path):
 
 
 def test_latex_is_safe_and_complete(results):
-    text = latex(table(results, "comparison_table"), "100 % of the images")
+    text = latex_tabular(table(results, "comparison_table"), "100 % of the images")
     value = results["models"]["model_0"]["metrics"]["melanoma_auc"]["value"]
     assert "\\toprule" in text and "Model\\_0" in text and f"{value:.3f}" in text
     lines = [line for line in text.splitlines() if line.startswith("Model")]
@@ -52,7 +46,7 @@ def test_a_cell_in_latex_by_hand():
         [{"model": "ResNet-50_x", "gain": figure, "p": 0.0004}],
         frozenset({(0, "gain")}),
     )
-    lines = latex(made, "c").splitlines()
+    lines = latex_tabular(made, "c").splitlines()
     assert lines[1] == "\\begin{tabular}{lcc}"
     assert lines[3] == "A \\& B & p $<$ 5 \\% & p \\\\"
     assert lines[5] == (
@@ -65,15 +59,15 @@ def test_a_cell_in_latex_by_hand():
 
 
 def test_bold_is_only_what_is_better_than_every_other(results):
-    assert "textbf" in latex(table(results, "comparison_table"), "")
+    assert "textbf" in latex_tabular(table(results, "comparison_table"), "")
     for pair in results["differences"]:
         for name in COLUMNS:
             pair[name]["p_holm"] = 0.2
-    assert "textbf" not in latex(table(results, "comparison_table"), "")
+    assert "textbf" not in latex_tabular(table(results, "comparison_table"), "")
 
 
 def test_the_summary_takes_its_numbers_from_the_results(results):
-    text = summary(results)
+    text = summarize(results)
     for model in results["models"].values():
         assert format_estimate(model["metrics"]["melanoma_auc"]) in text
     assert text.index("Model_0") < text.index("Model_1")  # the better one first
@@ -81,19 +75,19 @@ def test_the_summary_takes_its_numbers_from_the_results(results):
 
 
 def test_the_summary_says_which_temperature_is_at_the_end_of_its_range(results):
-    assert "end of its range" not in summary(results)
+    assert "end of its range" not in summarize(results)
     results["models"]["model_1"]["temperature"] = 20.0
-    told = [line for line in summary(results).splitlines() if "end of its range" in line]
+    told = [line for line in summarize(results).splitlines() if "end of its range" in line]
     assert len(told) == 1 and "Model_1" in told[0]
 
 
 def test_the_image_split_is_called_optimistic_and_its_price_is_told(tmp_path, trained):
     latency = make_run(tmp_path / "image", split="image")
     results = compare(tmp_path / "image", latency, trained[2], resamples=50)
-    assert results["optimistic"] is True and "optimistic" in summary(results)
-    assert "Two splits" not in summary(results)
+    assert results["optimistic"] is True and "optimistic" in summarize(results)
+    assert "Two splits" not in summarize(results)
     results["price_of_leakage"] = price_of_leakage(trained[0], tmp_path / "image", "model_0", 50)
-    assert "Two splits with test images of their own: Model_0" in summary(results)
+    assert "Two splits with test images of their own: Model_0" in summarize(results)
     write_tables(results, tmp_path)
     head, first, *_ = (tmp_path / "tables" / "price_of_leakage.csv").read_text().splitlines()
     assert head.startswith("metric,lesion,lesion_low") and first.startswith("Accuracy,")
