@@ -25,9 +25,10 @@ from melanoma_lib.evaluation.model_metrics import (
     METRICS,
 )
 from melanoma_lib.evaluation.predictions import ISIC_COLUMNS, load_predictions
-from melanoma_lib.reporting import external_test, tables
+from melanoma_lib.reporting import external_test
 from melanoma_lib.reporting.compare import compare
 from melanoma_lib.reporting.figures import EXTERNAL
+from melanoma_lib.reporting.summary import describe_results
 
 KEY, SIZE = "test_resnet", 32
 FIGURES = [name for name in EXTERNAL if "melanoma" not in name]
@@ -230,7 +231,7 @@ def test_a_dataset_that_only_says_melanoma_or_not_gets_the_binary_part(run, tmp_
 
     (photographs,) = [layout for layout in LAYOUTS if layout.modality]
     found["external"]["warnings"] = photographs.warnings
-    assert "The images are clinical photographs by smartphones" in tables.describe_results(found)
+    assert "The images are clinical photographs by smartphones" in describe_results(found)
 
 
 def test_of_a_lesion_that_the_run_knows_no_other_image_is_tested_either(run, tmp_path):
