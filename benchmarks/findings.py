@@ -85,7 +85,7 @@ SAMPLE = """\
 
 The networks of `make figures`, trained with seeds {seeds} of split and training: medians, in
 brackets the lowest and the highest. Above random weights, above centre: for how many seeds the
-interval of the heat inside the lesion, minus that of the baseline, lies above zero. {note}
+interval of the heat inside the lesion, minus that of the baseline, lies above zero.
 """
 FROM_RANDOM_WEIGHTS = """\
 ## The four architectures of the thesis from random weights

@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the results (JSON)")
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--note", default="", help="what a reader of the times should know")
     args = parser.parse_args()
     data, rows = str(generate_sample(args.output_dir / "data")), []
     for seed in args.seeds:
@@ -46,8 +45,8 @@ def main() -> None:
         for key in config.architectures:
             rows.append({"seed": seed, "architecture": key} | measured(config, key))
             write_json(args.output, {
-                "date": datetime.now(UTC).date().isoformat(), "note": args.note,
-                "sample_version": VERSION, "versions": versions(), "rows": rows,
+                "date": datetime.now(UTC).date().isoformat(), "sample_version": VERSION,
+                "versions": versions(), "rows": rows,
             })  # fmt: skip
 
 
