@@ -2,7 +2,7 @@
 
 Lesions and trainings are crossed random factors: every training is judged on the same lesions.
 That is the multi-reader multi-case design of radiology with trainings as readers (Obuchowski and
-Rockette, 1995; Hillis, 2007). Resampled are nested in architectures: training 1 of one and training
+Rockette, 1995; Hillis, 2007). Trainings are nested in architectures: training 1 of one and training
 1 of another share a number and nothing else, so no two of them make a pair (readers nested in
 tests; Hillis, 2014).
 """

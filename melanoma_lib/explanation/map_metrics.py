@@ -15,7 +15,7 @@ from melanoma_lib.evaluation.bootstrap import MIN_LESIONS, interval
 from melanoma_lib.evaluation.predictions import Predictions
 
 SCORES_FILE, MAPS_FILE = "explanations.parquet", "explanations.npz"
-SCHEMA = 3  # of the saved scores of heat maps; raise it when they change
+SCHEMA = 3  # of the saved scores of heat maps; raise it when that changes
 SCORES = ("inside", "pointing", "iou", "road")
 CENTRE_PRIOR, UNIFORM_MAP = "centre prior", "uniform map"  # the baselines
 COUNTS = ("images", "without_mask", "chosen_on", "faithful_images")

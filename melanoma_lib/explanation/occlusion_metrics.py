@@ -17,7 +17,7 @@ from melanoma_lib.evaluation.predictions import Predictions, load_predictions, s
 from melanoma_lib.evaluation.trained_run import TrainedRun
 from melanoma_lib.evaluation.trainings import estimate_of_trainings
 
-SCHEMA = 2  # of the saved predictions; raise it when they change
+SCHEMA = 2  # of the saved predictions; raise it when that changes
 OCCLUSION_FILE = "occlusion-{}.parquet"  # by split, in an architecture's folder
 CHANCE = 0.5  # the AUC of a score without information
 METRICS = ("accuracy", "balanced_accuracy", "melanoma_auc")

@@ -14,7 +14,7 @@ from melanoma_lib.models.build import build_model, to_fast_layout
 from melanoma_lib.models.hub import PREFIX, fetch_run
 from melanoma_lib.models.out_of_distribution import ReferenceSet, save_reference_set
 
-SCHEMA = 2  # of bundle.json; raise it when they change
+SCHEMA = 2  # of bundle.json; raise it when that changes
 REQUIRED_METADATA = {  # what bundle.json must contain, and when it is valid
     "architecture": lambda value: isinstance(value, str),
     "class_names": lambda value: value == list(CLASS_NAMES),

@@ -37,7 +37,7 @@ from melanoma_lib.evaluation.trainings import (
 )
 from melanoma_lib.explanation.occlusion_metrics import load_altered
 
-SCHEMA = 1  # of abstention_results.json; raise it when they change
+SCHEMA = 1  # of abstention_results.json; raise it when that changes
 RESULTS = "abstention_results.json"  # in a run's folder
 FRACTIONS = (0.0, 0.1, 0.2, 0.3)  # of the images that are referred on validation
 COVERAGES = np.arange(1, 21) / 20  # at which a risk-coverage curve is kept
@@ -326,8 +326,8 @@ def _shifts(
 def _with_shifts(folder: Path, training: TrainedRun) -> dict[str, TrainedRun]:
     """By name of `SHIFTS`, the training with the shifted images as its test split."""
     altered = load_altered(folder, training)
-    if altered is None:
-        raise MelanomaError(f"{folder} has no predictions of altered images; run chapter 07 first")
+    if altered is None or not set(SHIFTS) <= set(altered.splits):
+        raise MelanomaError(f"{folder} has no predictions of shifted images; run chapter 07 first")
     found = {name: altered.split(name) for name in SHIFTS}
     return {name: with_test(training, replace(test, splits=np.full(len(test.labels), "test")))
             for name, test in found.items()}  # fmt: skip

@@ -49,7 +49,7 @@ from melanoma_lib.evaluation.trainings import (
 from melanoma_lib.explanation.map_metrics import map_agreement, summarize_map_scores
 from melanoma_lib.explanation.occlusion_metrics import summarize_occlusion
 
-SCHEMA = 2  # of comparison_results.json; raise it when they change
+SCHEMA = 2  # of comparison_results.json; raise it when that changes
 
 # What the tables show: the metric, its column head, and whether more is better.
 COLUMNS = {

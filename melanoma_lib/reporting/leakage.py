@@ -31,7 +31,7 @@ from melanoma_lib.reporting.compare import (
     require_one_precision,
 )
 
-SCHEMA = 1  # of leakage_results.json; raise it when they change
+SCHEMA = 1  # of leakage_results.json; raise it when that changes
 # The sets of test images that are compared, and their names in print.
 SETS = {"all": "all", "leaked": "lesion leaked", "not_leaked": "lesion not leaked"}
 SAME = ("recipe", "epochs")  # of run.json, in trainings that make a pair

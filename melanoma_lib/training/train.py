@@ -52,7 +52,7 @@ OUTPUTS = (
     "history.csv", "model.safetensors", "bundle.json", "predictions.parquet",
     out_of_distribution.FILE,
 )  # fmt: skip
-SCHEMA = 5  # of run.json and predictions.parquet; raise it when they change
+SCHEMA = 5  # of run.json and predictions.parquet; raise it when that changes
 
 
 def prepare(config: Config) -> TrainingData:
