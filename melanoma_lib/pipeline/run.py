@@ -35,10 +35,10 @@ CELLS_LOG = "notebooks.log"  # in a run folder: all that cells print
 SCHEMA = 3  # of the status files of steps
 TRAINING, COMPARISON = "04", "08"  # the first is executed once per architecture
 # By chapter, those whose results it reads, and those it only waits for: 08 measures time, so that
-# nothing may run beside it, and gathers what the others leave, so that only 12 comes after it.
+# nothing may run beside it.
 READS = {"05": ["04"], "06": ["04"], "07": ["04"], "11": ["04", "07"],
          COMPARISON: ["04", "05", "06", "07", "11"], "12": ["04"]}  # fmt: skip
-AFTER = {COMPARISON: ["00", "01", "02", "03"], "12": [COMPARISON]}
+AFTER = {COMPARISON: ["00", "01", "02", "03", "12"]}
 BY_HAND = ("09", "10")  # chapters that no run executes: the web page and the cloud
 # By chapter, what it leaves in the run folder besides its executed notebook.
 RESULTS = {
@@ -63,9 +63,13 @@ class Step:
         """The two digits before the notebook's name."""
         return self.notebook.stem[:2]
 
+    def reads(self, other: "Step") -> bool:
+        """Whether this step needs what the other one leaves."""
+        return other.chapter in READS.get(self.chapter, [])
+
     def waits_for(self, other: "Step") -> bool:
-        """Whether this step cannot begin before the other one is done."""
-        return other.chapter in READS.get(self.chapter, []) + AFTER.get(self.chapter, [])
+        """Whether this step cannot begin before the other one has ended."""
+        return self.reads(other) or other.chapter in AFTER.get(self.chapter, [])
 
 
 def chapters() -> list[Path]:
@@ -237,8 +241,8 @@ def run(
 
     Steps begin in the order given as soon as they wait for nothing. `devices` are GPUs as in
     CUDA_VISIBLE_DEVICES; parallel steps get one each, in turn. `asked`, the arguments of `plan`, is
-    recorded with the configuration. Steps that do not wait for a failed one still run; then
-    `MelanomaError` is raised.
+    recorded with the configuration. Steps that do not read what a failed one was to leave still
+    run; then `MelanomaError` is raised.
     """
     output, waiting = Path(config.output_dir), []
     with lock(output / LOCK):
@@ -289,7 +293,7 @@ def _work(
                 free.append(execution.device)
                 if execution.error:
                     errors.append(execution.error)
-                    waiting = [s for s in waiting if not s.waits_for(execution.step)]
+                    waiting = [s for s in waiting if not s.reads(execution.step)]
     finally:
         end_processes([execution.process for execution in running if execution.process])
     return errors

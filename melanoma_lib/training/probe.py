@@ -33,24 +33,18 @@ def fit_output_layer(model: nn.Module, data: TrainingData, batch_size: int) -> l
     Raises `MelanomaError` for a network whose output is not one linear layer.
     """
     start, layer = time.perf_counter(), output_layer(model)
-    splits = {name: data.dataset(name) for name in ("train", "val")}
-    key = _key(model, data)
-    features = {
-        name: extract_features(model, dataset, batch_size, f"{key}-{digest(dataset.rows.tolist())}")
-        for name, dataset in splits.items()
-    }
-    labels = {name: dataset.labels[dataset.rows] for name, dataset in splits.items()}
+    features, labels = split_features(model, data, batch_size)
     weight, bias = fit_linear(features, labels, layer.out_features)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))
     row: dict = {"epoch": 0, "parts": 1, "best": True}
-    for name in splits:
+    for name in features:
         probabilities = softmax(features[name] @ weight.T + bias)
         row[f"{name}_loss"] = float(nll(labels[name], probabilities))
         row[f"{name}_accuracy"] = float(accuracy(labels[name], probabilities))
     row["seconds"] = time.perf_counter() - start
-    return [row | {"images_per_second": sum(map(len, splits.values())) / row["seconds"]}]
+    return [row | {"images_per_second": sum(map(len, labels.values())) / row["seconds"]}]
 
 
 def output_layer(model: nn.Module) -> nn.Linear:
@@ -62,6 +56,19 @@ def output_layer(model: nn.Module) -> nn.Linear:
             "--recipe"
         )
     return layer
+
+
+def split_features(
+    model: nn.Module, data: TrainingData, batch_size: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The features (n, channels) and the labels (n,) of the images of `train` and of `val`."""
+    splits = {name: data.dataset(name) for name in ("train", "val")}
+    key = _key(model, data)
+    features = {
+        name: extract_features(model, dataset, batch_size, f"{key}-{digest(dataset.rows.tolist())}")
+        for name, dataset in splits.items()
+    }
+    return features, {name: dataset.labels[dataset.rows] for name, dataset in splits.items()}
 
 
 def extract_features(

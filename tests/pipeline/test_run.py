@@ -287,12 +287,22 @@ def test_a_single_training_has_the_machine_for_itself(config, book):
     assert states(config) == ["done"] * 3
 
 
-def test_a_failure_stops_only_what_reads_what_was_to_be_left(config, book):
-    book("01_look", code="raise ValueError('blind')")
+@pytest.mark.parametrize(("fails", "comparison"), [("01_look", "done"), ("05_read", "waiting")])
+def test_a_failure_stops_only_what_reads_what_was_to_be_left(config, book, fails, comparison):
     book("05_read")
-    with pytest.raises(MelanomaError, match="01_look failed: ValueError: blind"):
+    book(fails, code="raise ValueError('blind')")
+    with pytest.raises(MelanomaError, match=f"{fails} failed: ValueError: blind"):
         run_all(config)
-    assert states(config) == ["failed", "done", "done", "done", "waiting"]
+    found = dict(zip(keys(config), states(config), strict=True))
+    assert found.pop(fails) == "failed" and found.pop("08_compare") == comparison
+    assert set(found.values()) == {"done"}
+
+
+def test_nothing_runs_beside_the_comparison(config, book):
+    book("12_other")
+    steps = {step.chapter: step for step in run.plan(config, "data")}
+    assert steps["08"].waits_for(steps["12"]) and not steps["08"].reads(steps["12"])
+    assert all(steps["08"].waits_for(step) for name, step in steps.items() if name != "08")
 
 
 def test_whatever_hinders_a_step_is_its_error_and_no_other_steps(config, monkeypatch):
@@ -304,7 +314,7 @@ def test_whatever_hinders_a_step_is_its_error_and_no_other_steps(config, monkeyp
     monkeypatch.setattr(run, "start_process", start)
     with pytest.raises(MelanomaError, match=r"01_look failed: OSError: .*Cannot allocate memory"):
         run_all(config)
-    assert states(config) == ["failed", "done", "done", "waiting"]
+    assert states(config) == ["failed", "done", "done", "done"]
 
 
 @both_kinds
