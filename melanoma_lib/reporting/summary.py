@@ -47,7 +47,7 @@ AT_THRESHOLD = (
 AVERAGE = (
     "- {name}: melanoma AUC {metrics[melanoma_auc]}, accuracy {metrics[accuracy]}, ECE "
     "{metrics[ece]} at temperature {temperature:.2f}; against {other}: melanoma AUC "
-    "{difference[melanoma_auc]}, accuracy {difference[accuracy]}; {slower:.0f} times its time."
+    "{difference[melanoma_auc]}, accuracy {difference[accuracy]}; {members} predictions an image."
 )
 LEAKAGE = (
     "Two splits with test images of their own: {name} reaches a melanoma AUC of "
@@ -150,7 +150,7 @@ def _average_text(results: dict, pair: dict) -> str:
     way = average.get("averaging")
     text = AVERAGE.format(
         **format_estimates(average), other=other["name"], difference=format_estimates(pair),
-        slower=len(average["averages"]) / max(len(other.get("averages", [1])), 1),
+        members=len(average["averages"]),
     )  # fmt: skip
     return text + (f" Members {way['chosen']} before averaging." if way else "")
 

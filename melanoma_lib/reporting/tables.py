@@ -103,7 +103,7 @@ HEADS = {name: head for name, (head, _) in COLUMNS.items()} | {
     "true": "True diagnosis",
     "network": "Weights",
     "target": "Class",
-    "empty": "Empty maps",
+    "empty": "Empty",
     "inside": "Heat inside",
     "pointing": "Hottest pixel inside",
     "iou": "IoU",
