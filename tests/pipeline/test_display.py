@@ -69,7 +69,7 @@ def test_a_training_is_shown_within_its_epoch_with_the_last_ones_and_the_one_kep
     assert re.search(r"^ +6 +0\.1667 +0\.500 +0\.7500 +0\.760 +1,234\.5", text, re.M)
     assert not re.search(r"^ +2 +0\.5000", text, re.M)  # only the last ones
     assert "NVIDIA H200: 12.3 of 139 GB in use" in text and "b waiting" in text
-    assert "00 01 02 03 05 06 07 11 08 12 waiting" in text and "04_training-a: started" in text
+    assert "00 01 02 03 05 06 07 12 11 08 waiting" in text and "04_training-a: started" in text
     assert "if b take as long as the others" in text
 
 
