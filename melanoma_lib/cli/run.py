@@ -157,7 +157,7 @@ def train(options: argparse.Namespace) -> None:
     from melanoma_lib.data.images import decode
     from melanoma_lib.pipeline import run
     from melanoma_lib.pipeline.display import shown
-    from melanoma_lib.pipeline.final_message import message_of_trainings
+    from melanoma_lib.pipeline.final_message import final_message_of_trainings
     from melanoma_lib.training import distributed
     from melanoma_lib.training.callbacks import run_callbacks
     from melanoma_lib.training.preflight import check_training, cpu_warning
@@ -196,7 +196,7 @@ def train(options: argparse.Namespace) -> None:
                 if first:
                     progress_file.unlink(missing_ok=True)
         if first:
-            message.append(message_of_trainings(config, steps, time.monotonic() - start))
+            message.append(final_message_of_trainings(config, steps, time.monotonic() - start))
             print(f"\n{message[-1]}", flush=True)
 
 

@@ -55,7 +55,7 @@ def resample(
     that their median is the value.
     """
     value, resampled = float(metric(*data, None)), metric(*data, weights)
-    if getattr(metric, "__wrapped__", metric) in BINNED:  # see `metrics.of_class`
+    if getattr(metric, "__wrapped__", metric) in BINNED:  # see `metrics.one_vs_rest`
         resampled = np.maximum(resampled + value - np.nanmedian(resampled), 0)
     return value, resampled
 

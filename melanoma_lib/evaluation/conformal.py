@@ -109,9 +109,9 @@ def set_estimates(
             cases.setdefault(name, []).append(case)
     estimates = estimate_fractions(cases, test.lesion_ids, weights, base)
 
-    def mean_size(size: np.ndarray, resampled: np.ndarray | None) -> np.ndarray:
+    def mean_set_size(size: np.ndarray, resampled: np.ndarray | None) -> np.ndarray:
         drawn = np.ones(len(size)) if resampled is None else resampled
         return drawn @ (base * size) / (drawn @ base)
 
     sizes = [(sets.sum(1),) for _, sets in tests]
-    return estimates | {"size": estimate_metric(mean_size, sizes, weights)}
+    return estimates | {"size": estimate_metric(mean_set_size, sizes, weights)}

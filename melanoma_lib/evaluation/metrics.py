@@ -243,14 +243,14 @@ def specificity(positive, scores, threshold: float, weights=None) -> np.ndarray:
     return weighted_mean(scores < threshold, _weights(positive, weights) * ~positive)
 
 
-def of_class(metric: Callable, column: int) -> Callable:
-    """A metric of one class's own probability as a metric of all labels and probabilities."""
+def one_vs_rest(metric: Callable, column: int) -> Callable:
+    """A metric of two classes as one of several: the class of a column against all others."""
 
     @functools.wraps(metric)
-    def own(labels, probabilities, weights=None):
+    def of_several(labels, probabilities, weights=None):
         return metric(labels == column, probabilities[:, column], weights)
 
-    return own
+    return of_several
 
 
 def table_metrics(melanoma: int) -> dict[str, Callable]:
@@ -263,8 +263,8 @@ def table_metrics(melanoma: int) -> dict[str, Callable]:
         "balanced_accuracy": balanced_accuracy,
         "macro_f1": macro_f1,
         "macro_auc": macro_auc,
-        "melanoma_auc": of_class(auc, melanoma),
-        "melanoma_average_precision": of_class(average_precision, melanoma),
+        "melanoma_auc": one_vs_rest(auc, melanoma),
+        "melanoma_average_precision": one_vs_rest(average_precision, melanoma),
         "ece": ece,
         "ece_equal_mass": ece_equal_mass,
         "classwise_ece": classwise_ece,

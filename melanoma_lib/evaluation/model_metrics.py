@@ -14,7 +14,7 @@ from melanoma_lib.evaluation.metrics import (
     calibration_in_the_large,
     class_brier,
     class_ece,
-    of_class,
+    one_vs_rest,
     table_metrics,
 )
 from melanoma_lib.evaluation.predictions import Predictions
@@ -26,7 +26,7 @@ CALIBRATION = ("ece", "ece_equal_mass", "classwise_ece", "mce", "brier", "nll")
 METRICS = table_metrics(CLASS_NAMES.index(MELANOMA))
 # Of images of which only melanoma or not is known.
 MELANOMA_METRICS = {
-    name: of_class(metric, CLASS_NAMES.index(MELANOMA))
+    name: one_vs_rest(metric, CLASS_NAMES.index(MELANOMA))
     for name, metric in {
         "melanoma_auc": auc,
         "melanoma_average_precision": average_precision,

@@ -61,7 +61,7 @@ def load_trained_run(folder: Path) -> TrainedRun:
     return TrainedRun(record, read_json(folder / "bundle.json"), predictions)
 
 
-def load_distances(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def load_reference_distances(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Distances of the images of validation and of test to the network's reference set, (n,) each.
 
     In the order of its predictions. Raises `MelanomaError` for a training of an earlier version.

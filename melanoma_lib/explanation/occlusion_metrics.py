@@ -31,8 +31,10 @@ ALTERATIONS = {  # in print
 }
 
 
-def load_altered(folder: Path, trained: TrainedRun, split: str = "test") -> Predictions | None:
-    """What `predict_altered` left in a network's folder, an alteration a split.
+def load_altered_predictions(
+    folder: Path, trained: TrainedRun, split: str = "test"
+) -> Predictions | None:
+    """What `predict_altered` left in a network's folder; `splits` names the alterations.
 
     None where there is nothing of exactly these weights.
     """
@@ -47,11 +49,12 @@ def summarize_occlusion(
     """Estimates of one network on each alteration of the images, ready for JSON.
 
     A dictionary each; fields: docs/results.md. `weights` are those of the bootstrap over the split,
-    (resamples, n). None as in `load_altered`.
+    (resamples, n). None as in `load_altered_predictions`.
     """
-    altered, images = load_altered(folder, trained, split), trained.predictions.split(split)
+    altered = load_altered_predictions(folder, trained, split)
     if altered is None:
         return None
+    images = trained.predictions.split(split)
     found = []
     for name in dict.fromkeys(altered.splits):
         shown = altered.split(name)

@@ -45,7 +45,7 @@ def final_message(config: Config, steps: Sequence[Step], seconds: float) -> str:
     return "\n".join(lines)
 
 
-def message_of_trainings(config: Config, steps: Sequence[Step], seconds: float) -> str:
+def final_message_of_trainings(config: Config, steps: Sequence[Step], seconds: float) -> str:
     """The last lines of trainings without notebooks, which took so long."""
     run = shlex.quote(_short(Path(config.output_dir)))
     views = inspect_run(config, steps).steps

@@ -119,11 +119,11 @@ def recorded_run(folder: Path) -> tuple[Config, list[Step]]:
 
 def latest_run(output_dir: str = "") -> Path:
     """Of the runs that `find_runs` finds the one that was begun last."""
-    def begun(run: Path) -> float:
+    def last_started(run: Path) -> float:
         files = (run / LOG, run / RUN_CONFIG)
         return max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
 
-    return max(find_runs(output_dir), key=begun)
+    return max(find_runs(output_dir), key=last_started)
 
 
 def _asked(folder: Path) -> dict:

@@ -27,7 +27,7 @@ from melanoma_lib.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, bootstrap_
 from melanoma_lib.evaluation.ensemble import averaged_models
 from melanoma_lib.evaluation.operating_points import operating_point_label
 from melanoma_lib.evaluation.predictions import Predictions, concatenate
-from melanoma_lib.evaluation.trained_run import TrainedRun, load_distances, load_trainings
+from melanoma_lib.evaluation.trained_run import TrainedRun, load_reference_distances, load_trainings
 from melanoma_lib.evaluation.trainings import (
     Resampled,
     estimate_of_trainings,
@@ -35,7 +35,7 @@ from melanoma_lib.evaluation.trainings import (
     resample_fractions,
     resample_trainings,
 )
-from melanoma_lib.explanation.occlusion_metrics import load_altered
+from melanoma_lib.explanation.occlusion_metrics import load_altered_predictions
 
 SCHEMA = 1  # of abstention_results.json; raise it when that changes
 RESULTS = "abstention_results.json"  # in a run's folder
@@ -57,7 +57,7 @@ def abstention_results(
     """
     models = {key: load_trainings(run_dir, key, trainings) for key in keys}
     shifted = {key: _with_shifts(run_dir / key, trained[0]) for key, trained in models.items()}
-    distances = {key: load_distances(run_dir / key) for key in keys}
+    distances = {key: load_reference_distances(run_dir / key) for key in keys}
     averaged = averaged_models(models, {})
     test = next(iter(models.values()))[0].predictions.split("test")
     weights = bootstrap_weights(test.lesion_ids, resamples)
@@ -325,7 +325,7 @@ def _shifts(
 
 def _with_shifts(folder: Path, training: TrainedRun) -> dict[str, TrainedRun]:
     """By name of `SHIFTS`, the training with the shifted images as its test split."""
-    altered = load_altered(folder, training)
+    altered = load_altered_predictions(folder, training)
     if altered is None or not set(SHIFTS) <= set(altered.splits):
         raise MelanomaError(f"{folder} has no predictions of shifted images; run chapter 07 first")
     found = {name: altered.split(name) for name in SHIFTS}

@@ -20,7 +20,7 @@ from melanoma_lib.evaluation.calibration import fit_temperature
 from melanoma_lib.evaluation.latency import measure_latency
 from melanoma_lib.evaluation.metrics import auc
 from melanoma_lib.evaluation.predictions import load_predictions
-from melanoma_lib.evaluation.trained_run import load_distances
+from melanoma_lib.evaluation.trained_run import load_reference_distances
 from melanoma_lib.training import train
 from melanoma_lib.training.train import OUTPUTS, train_architecture
 
@@ -74,7 +74,7 @@ def test_a_run_folder_is_complete(config, protocol):
     for name in ("val", "test"):
         expected = split["image_id"][split["part"].str.contains(name)]
         assert predictions.split(name).image_ids.tolist() == expected.tolist()
-    val, test = load_distances(folder)
+    val, test = load_reference_distances(folder)
     assert (len(val), len(test)) == tuple(len(predictions.split(n).labels) for n in ("val", "test"))
     limit = read_json(folder / "bundle.json")["known_limit"]
     assert 0 < np.median(val) <= limit and (protocol == "lesion" or np.array_equal(val, test))
